@@ -1,0 +1,93 @@
+"""The key map of etcd. Everything Ebb stores is under `/ebb/`, and this table is all of it.
+
+| key                              | value           | written by            | lease of        |
+|----------------------------------|-----------------|-----------------------|-----------------|
+| objects/<kind>/<project>/<name>  | API object      | registry              |                 |
+| revisions/<project>/<revision>   | Revision        | registry              |                 |
+| routes/<project>/<route>         | RouteEntry      | registry              |                 |
+| scale/<project>/<revision>       | Scale           | autoscaler            |                 |
+| assignments/<node>/<instance>    | Assignment      | autoscaler            |                 |
+| instances/<node>/<instance>      | Instance        | node agent            | the node        |
+| nodes/<node>                     | Node            | node agent            | the node        |
+| members/<role>/<member>          | Member          | the process itself    | the process     |
+| wakes/<project>/<revision>       | Wake            | ingress, without NATS | 5 s             |
+| elections/<name>                 | who leads       | candidates            | the candidate   |
+"""
+
+ROOT = "/ebb/"
+
+OBJECTS = ROOT + "objects/"
+REVISIONS = ROOT + "revisions/"
+ROUTES = ROOT + "routes/"
+SCALE = ROOT + "scale/"
+ASSIGNMENTS = ROOT + "assignments/"
+INSTANCES = ROOT + "instances/"
+NODES = ROOT + "nodes/"
+MEMBERS = ROOT + "members/"
+WAKES = ROOT + "wakes/"
+ELECTIONS = ROOT + "elections/"
+
+
+def objects(kind: str, project: str = "") -> str:
+    """Prefix of all API objects of `kind` (plural, lower case: `services`), of one project or of all."""
+    return f"{OBJECTS}{kind}/{project}/" if project else f"{OBJECTS}{kind}/"
+
+
+def object_(kind: str, project: str, name: str) -> str:
+    return f"{OBJECTS}{kind}/{project}/{name}"
+
+
+def revision(project: str, name: str) -> str:
+    return f"{REVISIONS}{project}/{name}"
+
+
+def route(project: str, name: str) -> str:
+    return f"{ROUTES}{project}/{name}"
+
+
+def scale(project: str, revision_name: str) -> str:
+    return f"{SCALE}{project}/{revision_name}"
+
+
+def assignments(node: str) -> str:
+    """Prefix of one node's assignments."""
+    return f"{ASSIGNMENTS}{node}/"
+
+
+def assignment(node: str, instance: str) -> str:
+    return f"{ASSIGNMENTS}{node}/{instance}"
+
+
+def instances(node: str) -> str:
+    """Prefix of one node's instances."""
+    return f"{INSTANCES}{node}/"
+
+
+def instance(node: str, name: str) -> str:
+    return f"{INSTANCES}{node}/{name}"
+
+
+def node(name: str) -> str:
+    return f"{NODES}{name}"
+
+
+def members(role: str) -> str:
+    """Prefix of a role's live processes."""
+    return f"{MEMBERS}{role}/"
+
+
+def member(role: str, name: str) -> str:
+    return f"{MEMBERS}{role}/{name}"
+
+
+def wake(project: str, revision_name: str) -> str:
+    return f"{WAKES}{project}/{revision_name}"
+
+
+def election(name: str) -> str:
+    return f"{ELECTIONS}{name}"
+
+
+def tail(key: str, prefix: str) -> tuple[str, ...]:
+    """The path segments of `key` after `prefix`: `tail("/ebb/scale/p/r", SCALE) == ("p", "r")`."""
+    return tuple(key[len(prefix) :].split("/"))

@@ -1,0 +1,148 @@
+"""What is said on NATS, and on which subjects. All of it may be lost: whoever needs it to be true reads etcd.
+
+| subject                          | message       | from → to               | rate                                     |
+|----------------------------------|---------------|-------------------------|------------------------------------------|
+| ebb.wake                         | Wake          | activator → autoscaler  | on the first waiting request, then 4/s   |
+| ebb.samples                      | SampleReport  | activator → autoscaler  | 1/s a process with traffic, and on 0 → 1 |
+| ebb.instance                     | Instance      | agent → all             | one a change of phase                    |
+| ebb.refusal                      | Refusal       | autoscaler → activators | when a start fails or nothing fits       |
+| ebb.drained.<node>               | Drained       | activator → agent       | one a drained instance and activator     |
+| ebb.story                        | StoryEvent    | all → registry          | a few a cold start; none when warm       |
+| ebb.image.resolve (request)      | ResolveImage  | registry → any agent    | one a minted revision                    |
+| ebb.image.progress               | PullProgress  | agent → registry        | ≤ 5/s a pull                             |
+| ebb.logs.<project>.<service>     | LogLines      | agent → registry        | only while somebody follows              |
+"""
+
+from store.model import V1, Instance, Model, RevisionKey
+
+WAKE = "ebb.wake"
+SAMPLES = "ebb.samples"
+INSTANCE = "ebb.instance"
+REFUSAL = "ebb.refusal"
+STORY = "ebb.story"
+IMAGE_RESOLVE = "ebb.image.resolve"
+IMAGE_PROGRESS = "ebb.image.progress"
+
+__all__ = ["Instance"]
+
+
+def drained(node: str) -> str:
+    return f"ebb.drained.{node}"
+
+
+def logs(project: str, service: str) -> str:
+    return f"ebb.logs.{project}.{service}"
+
+
+class Wake(Model, frozen=True, kw_only=True):
+    """`revision` has `waiting` requests and nothing to run them."""
+
+    v: int = V1
+    revision: RevisionKey
+    waiting: int
+    sender: str
+    cause_id: str = ""
+    at: float = 0
+
+
+class Sample(Model, frozen=True, kw_only=True):
+    """What one activator saw of one revision since its last report."""
+
+    revision: RevisionKey
+    concurrency: float
+    """Time-weighted mean of requests in flight and queued, over the report's interval."""
+    requests: int
+    """Requests that arrived in the interval."""
+    in_flight: int = 0
+    queued: int = 0
+    by_instance: dict[str, int] = {}
+    """In flight now, by instance: tells the autoscaler which one is idle."""
+
+
+class SampleReport(Model, frozen=True, kw_only=True):
+    """All revisions that had traffic at one activator. A revision that just became idle is reported once with zeros."""
+
+    v: int = V1
+    sender: str
+    at: float
+    interval_s: float
+    samples: list[Sample]
+
+
+class Refusal(Model, frozen=True, kw_only=True):
+    """Requests waiting for `revision` need not wait on: it cannot be started now. Answered with 503 and this cause."""
+
+    v: int = V1
+    revision: RevisionKey
+    reason: str
+    message: str
+    retry_after_s: float = 1
+    at: float = 0
+
+
+class Drained(Model, frozen=True, kw_only=True):
+    """`sender` has no request in flight at `instance` and sends it nothing new."""
+
+    v: int = V1
+    instance: str
+    sender: str
+
+
+class StoryEvent(Model, frozen=True, kw_only=True):
+    """One step in the life of a request, wake, deploy or instance; `ebb story` prints them in order of `at`."""
+
+    v: int = V1
+    at: float
+    process: str
+    what: str
+    """In the words of the design: `wake sent`, `decided`, `placed`, `assignment seen`, `task started`, `ready`, …"""
+    cause_id: str = ""
+    instance: str = ""
+    revision: RevisionKey = ""
+    detail: dict[str, str | int | float] = {}
+
+
+class ResolveImage(Model, frozen=True, kw_only=True):
+    """Asks which digest `image` is now."""
+
+    v: int = V1
+    image: str
+    project: str = ""
+    pull_secrets: list[str] = []
+
+
+class ResolvedImage(Model, frozen=True, kw_only=True):
+    """`image` as `host/repository@sha256:…`, or the reason why not (ImageNotFound, Unauthorized, WrongPlatform, …)."""
+
+    v: int = V1
+    image: str = ""
+    reason: str = ""
+    message: str = ""
+
+
+class PullProgress(Model, frozen=True, kw_only=True):
+    """How far a pull is. `layers` are (digest, bytes done, bytes total)."""
+
+    v: int = V1
+    node: str
+    image: str
+    state: str
+    """resolving, pulling, unpacking, done, failed."""
+    layers: list[tuple[str, int, int]] = []
+    message: str = ""
+
+
+class LogLine(Model, frozen=True, kw_only=True):
+    """One line an instance wrote."""
+
+    at: float
+    instance: str
+    revision: str
+    stream: str
+    """stdout or stderr: told by the pipe it came from, never by its content."""
+    line: str
+
+
+class LogLines(Model, frozen=True, kw_only=True):
+    v: int = V1
+    lines: list[LogLine]

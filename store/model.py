@@ -1,0 +1,295 @@
+"""The typed model: what is kept in etcd and carried on NATS, as frozen structs.
+
+All are JSON on the wire, with the schema's version in `v`. A reader ignores fields it does not know; a writer that updates
+what it read passes the old bytes to `encode(over=…)`, so that a newer version's fields survive an older writer.
+
+A `RevisionKey` is `"<project>/<revision>"`. Times `*_at` are wall seconds since the epoch; durations are `*_s`.
+Counts of CPU are milli-cores (`cpu_m`), of memory bytes.
+"""
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from store.lifecycle import Phase
+
+T = TypeVar("T", bound="Model")
+RevisionKey = str
+
+V1: int = msgspec.field(default_factory=lambda: 1)
+"""Schema version 1. A factory, so that it is written although defaults are omitted."""
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is stored or sent."""
+
+
+# -- what a user asked for, as the other parts need it ------------------------------------------------------------------------
+
+
+class Probe(Model, frozen=True, kw_only=True):
+    """One probe, Kubernetes' meanings. `kind`: tcp, http, grpc or exec. `period_s` 0 is as fast as is sensible."""
+
+    kind: str = "tcp"
+    port: int = 0
+    """0: the revision's own port."""
+    path: str = "/"
+    host: str = ""
+    scheme: str = "http"
+    headers: list[tuple[str, str]] = []
+    service: str = ""
+    """gRPC health service's name."""
+    command: list[str] = []
+    initial_delay_s: float = 0
+    period_s: float = 10
+    timeout_s: float = 1
+    success_threshold: int = 1
+    failure_threshold: int = 3
+
+
+class ScaleSpec(Model, frozen=True, kw_only=True):
+    """How a revision scales: Knative's annotations with its defaults (KPA). Meanings: docs of autoscaler/policy.py."""
+
+    metric: str = "concurrency"
+    """concurrency or rps."""
+    target: float = 0
+    """Per instance; 0: containerConcurrency or 100 (concurrency), 200 (rps)."""
+    target_utilization: float = 0.7
+    min_scale: int = 0
+    max_scale: int = 0
+    """0: no limit."""
+    initial_scale: int = 1
+    activation_scale: int = 0
+    stable_window_s: float = 60
+    panic_window_percentage: float = 10
+    panic_threshold_percentage: float = 200
+    max_scale_up_rate: float = 1000
+    max_scale_down_rate: float = 2
+    scale_down_delay_s: float = 0
+    scale_to_zero: bool = True
+    scale_to_zero_grace_s: float = 30
+    retention_s: float = 0
+    target_burst_capacity: float = 211
+    aggregation: str = "linear"
+    """linear or weighted-exponential."""
+
+
+class Revision(Model, frozen=True, kw_only=True):
+    """An immutable snapshot of a service's template, with everything defaulted and resolved. Written once, when minted."""
+
+    v: int = V1
+    project: str
+    name: str
+    service: str = ""
+    configuration: str = ""
+    created_at: float = 0
+    image: str
+    """`host/repository@sha256:…`, always by digest."""
+    image_name: str = ""
+    """What the user wrote."""
+    pull_secrets: list[str] = []
+    command: list[str] = []
+    args: list[str] = []
+    env: list[tuple[str, str]] = []
+    working_dir: str = ""
+    user: str = ""
+    """`runAsUser`, or empty for the image's own."""
+    port: int = 8080
+    protocol: str = "http1"
+    """http1 or h2c: what the instance speaks."""
+    container_concurrency: int = 0
+    """Hard limit of requests in flight in one instance; 0: none."""
+    timeout_s: float = 300
+    response_start_timeout_s: float = 0
+    """0: none beyond `timeout_s`."""
+    idle_timeout_s: float = 0
+    """0: none."""
+    cpu_request_m: int = 0
+    cpu_limit_m: int = 0
+    memory_request_bytes: int = 0
+    memory_limit_bytes: int = 0
+    pids_limit: int = 1024
+    startup_probe: Probe | None = None
+    readiness_probe: Probe = Probe()
+    liveness_probe: Probe | None = None
+    scale: ScaleSpec = ScaleSpec()
+    progress_deadline_s: float = 600
+    parkable: bool = True
+    labels: dict[str, str] = {}
+
+    @property
+    def key(self) -> RevisionKey:
+        return f"{self.project}/{self.name}"
+
+
+class TrafficTarget(Model, frozen=True, kw_only=True):
+    """A share of a host's requests. Percents of one host sum to 100."""
+
+    revision: str
+    """Name inside the route's project."""
+    percent: int
+
+
+class Limits(Model, frozen=True, kw_only=True):
+    """What the front door must know about a revision to admit requests to it. Copied from `Revision`."""
+
+    container_concurrency: int = 0
+    timeout_s: float = 300
+    response_start_timeout_s: float = 0
+    idle_timeout_s: float = 0
+    protocol: str = "http1"
+    service: str = ""
+    configuration: str = ""
+
+
+class RouteEntry(Model, frozen=True, kw_only=True):
+    """One route as the ingress sees it: every host it answers to, replaced as a whole, so that one request sees one version."""
+
+    v: int = V1
+    project: str
+    route: str
+    hosts: dict[str, list[TrafficTarget]]
+    """Host without port, lower case → shares. A tag's host has one target of 100."""
+    limits: dict[str, Limits] = {}
+    """By revision name; every revision named in `hosts` is here."""
+
+
+# -- what the autoscaler decided ----------------------------------------------------------------------------------------------
+
+
+class Failure(Model, frozen=True, kw_only=True):
+    """Why instances of a revision cannot start, for people: reason in CamelCase, message with the cure."""
+
+    reason: str
+    """ImagePullFailed, ExitCode<n>, OOMKilled, StartFailed, NeverReady, LivenessFailed, NoRoom, …"""
+    message: str
+    exit_code: int | None = None
+    log_tail: list[str] = []
+    at: float = 0
+    count: int = 1
+    """How many starts failed in a row."""
+    retry_at: float = 0
+
+
+class Scale(Model, frozen=True, kw_only=True):
+    """The autoscaler's word on one revision. Written when it changes, never per request."""
+
+    v: int = V1
+    project: str
+    revision: str
+    desired: int
+    verified: bool = False
+    """`initial_scale` instances have been Ready at once: the revision works."""
+    reason: str = ""
+    """Why `desired` is what it is: InitialScale, Waking, Traffic, NoTraffic, MinScale, Unreachable."""
+    at: float = 0
+    failure: Failure | None = None
+    """The last start failure, until a start succeeds."""
+    unplaced: str = ""
+    """Why some instance has no node (`needs 512Mi, largest free is 380Mi on node-2`), or empty."""
+
+
+class Goal(msgspec.Struct, frozen=True):
+    """Namespace for the goals of an assignment."""
+
+    PARK = "park"
+    RUN = "run"
+    DRAIN = "drain"
+
+
+class Assignment(Model, frozen=True, kw_only=True):
+    """One instance that a node shall have. Its deletion means: stop it now and forget it. Written by the autoscaler only."""
+
+    v: int = V1
+    instance: str
+    project: str
+    revision: str
+    node: str
+    goal: str
+    """`Goal.PARK`, RUN or DRAIN. DRAIN: finish what it has, stop, then the autoscaler deletes the assignment."""
+    at: float = 0
+    cause_id: str = ""
+
+    @property
+    def revision_key(self) -> RevisionKey:
+        return f"{self.project}/{self.revision}"
+
+
+# -- what a node reports ------------------------------------------------------------------------------------------------------
+
+
+class Instance(Model, frozen=True, kw_only=True):
+    """The status of one instance: in etcd under its node's lease, and on NATS the moment it changes."""
+
+    v: int = V1
+    instance: str
+    project: str
+    revision: str
+    service: str = ""
+    node: str
+    phase: Phase
+    address: str = ""
+    """`ip:port` that the ingress dials; set from Parked on."""
+    at: float = 0
+    """When the phase began."""
+    seq: int = 0
+    """Grows with each change of this instance: the newer of etcd's and NATS's word is the one with the higher."""
+    failure: Failure | None = None
+    cause_id: str = ""
+    phases_ms: dict[str, float] = {}
+    """How long each step of the start took: pull, network, snapshot, create, start, probe."""
+
+    @property
+    def revision_key(self) -> RevisionKey:
+        return f"{self.project}/{self.revision}"
+
+
+class Node(Model, frozen=True, kw_only=True):
+    """A machine that runs instances; its key lives as long as its agent's lease."""
+
+    v: int = V1
+    node: str
+    cpu_m: int
+    memory_bytes: int
+    labels: dict[str, str] = {}
+    zone: str = ""
+    admin: str = ""
+    """`host:port` of the agent's admin endpoint (logs, image import)."""
+    images: list[str] = []
+    """Digests of unpacked images: placement prefers a node that has them."""
+    slots: int = 1000
+    """How many instances it takes at most."""
+    unschedulable: str = ""
+    """Why nothing new may be placed here (`disk full: …`), or empty."""
+
+
+class Member(Model, frozen=True, kw_only=True):
+    """A live process of a role (ingress, autoscaler, registry), under its own lease."""
+
+    v: int = V1
+    role: str
+    member: str
+    address: str = ""
+    admin: str = ""
+
+
+_encoder = msgspec.json.Encoder()
+_decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {}
+
+
+def decode(kind: type[T], data: bytes) -> T:
+    """The model in `data`; unknown fields are ignored. Raises msgspec.ValidationError when it is not a `kind`."""
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.json.Decoder(kind)
+    return decoder.decode(data)  # type: ignore[no-any-return]
+
+
+def encode(value: Model, over: bytes | None = None) -> bytes:
+    """`value` as JSON. `over` is what it was read from: fields that this version does not know are carried along."""
+    if over is None:
+        return _encoder.encode(value)
+    old = msgspec.json.decode(over)
+    known = {f.encode_name for f in msgspec.structs.fields(type(value))}
+    unknown = {name: field for name, field in old.items() if name not in known}
+    return _encoder.encode({**unknown, **msgspec.to_builtins(value)})
