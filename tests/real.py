@@ -1,0 +1,261 @@
+"""Real servers for tests: etcd, nats-server, docker-registry, each on free loopback ports, in a directory of its own.
+
+    async with real.etcd() as etcd:
+        store = await open_store(etcd.address)
+        etcd.kill()                # SIGKILL; data and port stay
+        await etcd.restart()       # the same data on the same port, waits until it answers
+
+Start them from the main thread: each dies with the thread that started it, so that a killed test run leaves nothing behind.
+"""
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+START_TIMEOUT_S = 20.0
+
+
+class NotStarted(Exception):
+    """A real server did not answer in time; the message holds the end of its log."""
+
+
+class Server:
+    """One real program. `address` is the host:port it serves, `directory` all it keeps."""
+
+    def __init__(self, name: str, argv: list[str], port: int, directory: Path, answers: Callable[[int], bool]) -> None:
+        self.name = name
+        self.argv = argv
+        self.port = port
+        self.directory = directory
+        self._answers = answers
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """`address` as the URL its clients want."""
+        return f"{'nats' if self.name == 'nats-server' else 'http'}://{self.address}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def spawn(self) -> None:
+        """Start it, without waiting until it answers."""
+        assert self._process is None, f"{self.name} runs already"
+        with (self.directory / "log").open("ab") as log:
+            # setpriv rather than preexec_fn: that one would fork, which a process with gRPC must not do.
+            argv = ["setpriv", "--pdeathsig", "KILL", "--", *self.argv]
+            self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+
+    def await_answer(self) -> None:
+        """Block until it answers. Raises NotStarted."""
+        for pause_s in self._pauses():
+            time.sleep(pause_s)
+
+    async def answering(self) -> None:
+        """Wait until it answers. Raises NotStarted."""
+        for pause_s in self._pauses():
+            await asyncio.sleep(pause_s)
+
+    async def restart(self) -> None:
+        """Kill it when it runs, start it again on the same data and port, wait until it answers."""
+        self.kill()
+        self.spawn()
+        await self.answering()
+
+    def kill(self) -> None:
+        """SIGKILL, at once. Nothing happens when it does not run."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL after 5 s; returns when it is gone."""
+        self._end(signal.SIGTERM)
+
+    def pause(self) -> None:
+        """SIGSTOP: it holds its connections and says nothing, like a hung machine. `resume()` ends it."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def log(self) -> str:
+        """What it wrote so far."""
+        return (self.directory / "log").read_text(errors="replace")
+
+    def _end(self, number: int) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(number)
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(5)
+        self._process = None
+
+    def _pauses(self) -> Iterator[float]:
+        until = time.monotonic() + START_TIMEOUT_S
+        while not self._answers(self.port):
+            if self._process is None or self._process.poll() is not None or time.monotonic() > until:
+                raise NotStarted(f"{self.name} does not answer on {self.address}; its log ends:\n{self.log()[-2000:]}")
+            yield 0.02
+
+
+def free_port() -> int:
+    """A TCP port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def make_etcd(directory: Path, *flags: str) -> Server:
+    """An etcd of one member, not started."""
+    port, peer = free_port(), free_port()
+    client_url, peer_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer}"
+    argv = [_program("etcd"), "--name", "test", "--data-dir", str(directory / "data"), "--logger", "zap", "--log-level", "warn"]
+    argv += ["--listen-client-urls", client_url, "--advertise-client-urls", client_url]
+    argv += ["--listen-peer-urls", peer_url, "--initial-advertise-peer-urls", peer_url, "--initial-cluster", f"test={peer_url}"]
+    return Server("etcd", [*argv, *flags], port, directory, _etcd_answers)
+
+
+def make_nats(directory: Path, *flags: str) -> Server:
+    """A nats-server, not started."""
+    port = free_port()
+    argv = [_program("nats-server"), "--addr", "127.0.0.1", "--port", str(port)]
+    return Server("nats-server", [*argv, *flags], port, directory, _nats_answers)
+
+
+def make_registry(directory: Path, *, htpasswd: Path | None = None) -> Server:
+    """A docker-registry that allows deletion, with basic auth when `htpasswd` (bcrypt) is given; not started."""
+    port = free_port()
+    config: dict[str, Any] = {
+        "version": 0.1,
+        "log": {"level": "warn"},
+        "storage": {"filesystem": {"rootdirectory": str(directory / "data")}, "delete": {"enabled": True}},
+        "http": {"addr": f"127.0.0.1:{port}"},
+    }
+    if htpasswd is not None:
+        config["auth"] = {"htpasswd": {"realm": "test", "path": str(htpasswd)}}
+    file = directory / "config.yml"
+    file.write_text(json.dumps(config))
+    return Server("docker-registry", [_program("docker-registry"), "serve", str(file)], port, directory, _registry_answers)
+
+
+@contextlib.asynccontextmanager
+async def etcd(*flags: str) -> AsyncIterator[Server]:
+    """A running etcd of one member; `flags` are added to its own."""
+    with _directory() as directory:
+        async with _running(make_etcd(directory, *flags)) as server:
+            yield server
+
+
+@contextlib.asynccontextmanager
+async def nats(*flags: str) -> AsyncIterator[Server]:
+    """A running nats-server; `flags` are added to its own."""
+    with _directory() as directory:
+        async with _running(make_nats(directory, *flags)) as server:
+            yield server
+
+
+@contextlib.asynccontextmanager
+async def registry(*, htpasswd: Path | None = None) -> AsyncIterator[Server]:
+    """A running docker-registry on plain http."""
+    with _directory() as directory:
+        async with _running(make_registry(directory, htpasswd=htpasswd)) as server:
+            yield server
+
+
+@contextlib.contextmanager
+def blocking(make: Callable[[Path], Server]) -> Iterator[Server]:
+    """A running server for fixtures of session scope, which have no event loop: `with real.blocking(real.make_etcd)`."""
+    with _directory() as directory:
+        server = make(directory)
+        try:
+            server.spawn()
+            server.await_answer()
+            yield server
+        finally:
+            server.stop()
+
+
+def wipe(etcd: Server) -> None:
+    """Delete every key of a running etcd."""
+    connection = http.client.HTTPConnection("127.0.0.1", etcd.port, timeout=5)
+    with contextlib.closing(connection):
+        connection.request("POST", "/v3/kv/deleterange", '{"key": "AA==", "range_end": "AA=="}')
+        answer = connection.getresponse()
+        body = answer.read()
+        assert answer.status == 200, body
+
+
+@contextlib.asynccontextmanager
+async def _running(server: Server) -> AsyncIterator[Server]:
+    try:
+        server.spawn()
+        await server.answering()
+        yield server
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def _directory() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="ebb-test-"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _program(name: str) -> str:
+    """The program beside this Python, or on PATH. Raises NotStarted when it is nowhere."""
+    found = shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}:/usr/sbin")
+    if found is None:
+        raise NotStarted(f"{name} is not installed; run deploy/test, which installs all that tests need")
+    return found
+
+
+def _etcd_answers(port: int) -> bool:
+    return _http(port, "/health", b'"health":"true"')
+
+
+def _registry_answers(port: int) -> bool:
+    return _http(port, "/v2/", b"")
+
+
+def _http(port: int, path: str, part: bytes) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        body = answer.read()
+        return answer.status in (200, 401) and part in body
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _nats_answers(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            return connection.recv(5) == b"INFO "
+    except OSError:
+        return False
