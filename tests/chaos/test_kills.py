@@ -1,0 +1,97 @@
+"""Every engine process killed -9 in turn under steady traffic: only what was inside a killed ingress may be lost."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from tests.e2e.engine import Engine, Load, until
+
+RATE = 50
+
+
+@pytest.mark.parametrize("component", ["autoscaler", "registry", "nodeagent", "nats", "etcd", "containerd"])
+async def test_killing_a_process_behind_the_ingress_fails_no_warm_request(engine: Engine, app: str, component: str) -> None:
+    await asyncio.to_thread(engine.deploy, app, "test/testapp:v1", annotations={"min-scale": "1"})
+    before = (await asyncio.to_thread(engine.pids))[component]
+    load = Load(engine, app, "/?ms=20")
+    async with load.steady(RATE) as outcomes:
+        await asyncio.sleep(1)
+        os.kill(before, signal.SIGKILL)
+        await asyncio.to_thread(
+            until, lambda: engine.pids().get(component) not in (None, 0, before), f"{component} is back", 30
+        )
+        await asyncio.sleep(2)
+    assert outcomes.failed == 0, outcomes.failures[:5]
+    assert outcomes.total > RATE * 2
+    # What was killed works again: a new service comes up through all of it.
+    fresh = f"{app[:30]}-new"
+    try:
+        await asyncio.to_thread(engine.deploy, fresh, "test/static:v1")
+        assert (await asyncio.to_thread(engine.get, fresh)).status_code == 200
+    finally:
+        await asyncio.to_thread(engine.delete, fresh)
+
+
+async def test_killing_the_ingress_loses_only_what_was_inside_it(engine: Engine, app: str) -> None:
+    await asyncio.to_thread(engine.deploy, app, "test/testapp:v1", annotations={"min-scale": "1"})
+    instances = {i["instance"] for i in engine.instances(service=app, phases=("Ready",))}
+    before = engine.pids()["ingress"]
+    load = Load(engine, app, "/?ms=20")
+    async with load.steady(RATE) as outcomes:
+        await asyncio.sleep(1)
+        os.kill(before, signal.SIGKILL)
+        await asyncio.to_thread(until, lambda: engine.get(app).status_code == 200, "the ingress answers again", 15)
+        await asyncio.sleep(0.5)
+        settled = outcomes.failed
+        await asyncio.sleep(2)
+    assert outcomes.failed == settled, outcomes.failures[-3:]
+    assert {i["instance"] for i in engine.instances(service=app, phases=("Ready",))} == instances
+
+
+async def test_an_instance_killed_in_mid_request_fails_that_request_alone_and_is_replaced(engine: Engine, app: str) -> None:
+    await asyncio.to_thread(engine.deploy, app, "test/testapp:v1", annotations={"min-scale": "2"})
+    await asyncio.to_thread(until, lambda: len(engine.instances(service=app, phases=("Ready",))) == 2, "two Ready", 20)
+    load = Load(engine, app, "/?ms=20")
+    async with load.steady(RATE) as outcomes:
+        await asyncio.sleep(0.5)
+        answer = await asyncio.to_thread(engine.get, app, "/crash?code=7")
+        assert answer.status_code == 502
+        await asyncio.sleep(2)
+    # At 50 rps and 20 ms one request on average is in the dying instance with the one that killed it.
+    assert outcomes.failed <= 5, outcomes.failures[:6]
+    await asyncio.to_thread(until, lambda: len(engine.instances(service=app, phases=("Ready",))) == 2, "replaced", 20)
+
+
+@pytest.mark.parametrize("component", ["nats", "etcd"])
+async def test_a_store_or_bus_frozen_for_ten_seconds_stops_no_warm_request(engine: Engine, app: str, component: str) -> None:
+    await asyncio.to_thread(engine.deploy, app, "test/testapp:v1", annotations={"min-scale": "1"})
+    pid = engine.pids()[component]
+    load = Load(engine, app, "/?ms=20")
+    async with load.steady(RATE) as outcomes:
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(10)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        await asyncio.sleep(2)
+    assert outcomes.failed == 0, outcomes.failures[:5]
+    await asyncio.to_thread(
+        until,
+        lambda: engine.ebb("status", "--root", str(engine.root), "--run", str(engine.run), check=False).returncode == 0,
+        "healthy",
+        30,
+    )
+
+
+async def test_a_cold_start_works_while_nats_is_away(engine: Engine, app: str) -> None:
+    await asyncio.to_thread(engine.deploy, app, "test/static:v1", annotations={"window": "6s"})
+    await asyncio.to_thread(engine.at_zero, app, 40)
+    pid = engine.pids()["nats"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        answer = await asyncio.to_thread(engine.get, app)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert answer.status_code == 200

@@ -1,0 +1,58 @@
+"""Four real images of different kinds, none made for this engine."""
+
+import asyncio
+import gzip
+
+import pytest
+import websockets
+
+from tests.e2e.engine import Engine, until
+
+SHORT = {"window": "6s"}
+
+
+@pytest.mark.parametrize(
+    ("image", "port", "says"),
+    [
+        ("static", None, "a static page"),
+        ("nginx", 80, "Welcome to nginx!"),
+        ("flask", None, '"hello":"world"'),
+        ("node", None, '"node":"v'),
+    ],
+)
+def test_an_unmodified_image_serves_and_wakes_again(engine: Engine, app: str, image: str, port: int | None, says: str) -> None:
+    engine.deploy(app, f"test/{image}:v1", port=port, annotations=SHORT)
+    assert says in engine.get(app).text.replace(": ", ":")
+    engine.at_zero(app, 40)
+    assert says in engine.get(app).text.replace(": ", ":")
+
+
+async def test_a_websocket_carries_text_and_megabytes_from_zero(engine: Engine, app: str) -> None:
+    await asyncio.to_thread(engine.deploy, app, "test/node:v1", annotations=SHORT)
+    await asyncio.to_thread(engine.at_zero, app, 40)
+    uri = f"ws://127.0.0.1:{engine.http_port}/"
+    async with websockets.connect(uri, additional_headers={"Host": engine.host(app)}, max_size=2**22) as socket:
+        await socket.send("from zero")
+        assert await socket.recv() == "from zero"
+        big = gzip.compress(b"x" * 100) * 5000
+        await socket.send(big)
+        assert await socket.recv() == big
+
+
+async def test_an_open_websocket_keeps_its_instance(engine: Engine, app: str) -> None:
+    await asyncio.to_thread(engine.deploy, app, "test/node:v1", annotations=SHORT)
+    uri = f"ws://127.0.0.1:{engine.http_port}/"
+    async with websockets.connect(uri, additional_headers={"Host": engine.host(app)}) as socket:
+        await asyncio.sleep(12)  # Twice the window: only what is in flight can keep the instance.
+        await socket.send("still here")
+        assert await socket.recv() == "still here"
+    await asyncio.to_thread(engine.at_zero, app, 40)
+
+
+def test_an_image_is_deployed_by_digest_and_keeps_it(engine: Engine, app: str) -> None:
+    service = engine.deploy(app, "test/static:v1")
+    name = service["status"]["latestReadyRevisionName"]
+    revision = engine.api.get(f"/apis/serving.knative.dev/v1/namespaces/default/revisions/{name}").json()
+    digest = revision["status"]["containerStatuses"][0]["imageDigest"]
+    assert "@sha256:" in digest
+    until(lambda: engine.get(app).status_code == 200, "an answer", 5)
