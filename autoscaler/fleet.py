@@ -1,0 +1,205 @@
+"""Every instance there is or shall be, by revision, and what each node holds: the autoscaler's view of the world.
+
+Fed with changes of `assignments/`, `instances/` and `nodes/`, in any order and as often as they come; a decision that is on
+its way into the store is entered at once (`put` with store_rev 0) and taken back when it was refused.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, ValuesView
+from dataclasses import dataclass
+
+from autoscaler.placement import Need, Placement
+from autoscaler.policy import Standing
+from store.lifecycle import ENDED, Phase
+from store.model import Assignment, Goal, Instance, Node, RevisionKey
+
+_READY = frozenset({Phase.READY, Phase.FROZEN})
+_UNSTARTED = frozenset({Phase.PENDING, Phase.PULLING, Phase.PARKED})
+
+
+@dataclass(slots=True)
+class Slot:
+    """One assignment with what its node says of it."""
+
+    assignment: Assignment
+    store_rev: int
+    """Of the assignment's key; 0 while it is on its way into the store."""
+    need: Need
+    status: Instance | None = None
+
+    @property
+    def name(self) -> str:
+        return self.assignment.instance
+
+    @property
+    def node(self) -> str:
+        return self.assignment.node
+
+    @property
+    def goal(self) -> str:
+        return self.assignment.goal
+
+    @property
+    def phase(self) -> Phase:
+        return self.status.phase if self.status is not None else Phase.PENDING
+
+    @property
+    def ready(self) -> bool:
+        return self.phase in _READY
+
+    @property
+    def started(self) -> bool:
+        return self.phase not in _UNSTARTED and not self.ended
+
+    @property
+    def ended(self) -> bool:
+        return self.phase in ENDED
+
+
+class Fleet:
+    """`need` says what an instance of a revision takes; it is asked once an instance and goal."""
+
+    def __init__(self, need: Callable[[RevisionKey], Need]) -> None:
+        self.placement = Placement()
+        self._need = need
+        self._revisions: dict[RevisionKey, dict[str, Slot]] = {}
+        self._slots: dict[str, Slot] = {}
+        self._by_node: dict[str, set[str]] = {}
+        self._early: dict[str, Instance] = {}
+        self._nodes: dict[str, Node] = {}
+        self._away: dict[str, float] = {}
+
+    # -- what there is --------------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def get(self, instance: str) -> Slot | None:
+        return self._slots.get(instance)
+
+    def of(self, revision: RevisionKey) -> ValuesView[Slot]:
+        """All slots of `revision`."""
+        return self._revisions.get(revision, {}).values()
+
+    def on(self, node: str) -> list[Slot]:
+        """All slots of `node`."""
+        return [self._slots[name] for name in self._by_node.get(node, ())]
+
+    def revisions(self) -> Iterable[RevisionKey]:
+        """Revisions that have any slot."""
+        return self._revisions.keys()
+
+    def alive(self, node: str) -> bool:
+        return node in self._nodes
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        return self._nodes
+
+    @property
+    def away(self) -> Mapping[str, float]:
+        """Nodes that instances are assigned to and that are not there, and since when (the clock of `now`)."""
+        return self._away
+
+    def running(self, revision: RevisionKey) -> list[Slot]:
+        """Slots that run or shall run, on nodes that are there, and have not ended."""
+        return [s for s in self.of(revision) if s.goal == Goal.RUN and not s.ended and s.node in self._nodes]
+
+    def standing(self, revision: RevisionKey) -> Standing:
+        running = self.running(revision)
+        ready = sum(1 for s in running if s.ready)
+        return Standing(ready, len(running) - ready)
+
+    # -- what changes ---------------------------------------------------------------------------------------------------------
+
+    def put(self, assignment: Assignment, store_rev: int) -> None:
+        """The assignment is in the store at `store_rev`, or with 0 on its way there. An older word than what is known is ignored."""
+        slot = self._slots.get(assignment.instance)
+        if slot is None:
+            slot = Slot(assignment, store_rev, self._needs(assignment), self._early.pop(assignment.instance, None))
+            self._slots[slot.name] = slot
+            self._revisions.setdefault(assignment.revision_key, {})[slot.name] = slot
+            self._by_node.setdefault(slot.node, set()).add(slot.name)
+            self.placement.take(slot.node, slot.need)
+            return
+        if store_rev and store_rev <= slot.store_rev:
+            return
+        self._turn(slot, assignment)
+        slot.store_rev = store_rev or slot.store_rev
+
+    def restore(self, assignment: Assignment) -> None:
+        """Take back a change that was entered and then refused by the store."""
+        slot = self._slots.get(assignment.instance)
+        if slot is not None:
+            self._turn(slot, assignment)
+
+    def refresh(self, revision: RevisionKey) -> None:
+        """The revision became known, after instances of it were."""
+        for slot in self.of(revision):
+            self._turn(slot, slot.assignment)
+
+    def _turn(self, slot: Slot, assignment: Assignment) -> None:
+        need = self._needs(assignment)
+        if need != slot.need:
+            self.placement.give(slot.node, slot.need)
+            self.placement.take(slot.node, need)
+            slot.need = need
+        slot.assignment = assignment
+
+    def remove(self, instance: str) -> None:
+        """The assignment is gone."""
+        slot = self._slots.pop(instance, None)
+        if slot is None:
+            return
+        self.placement.give(slot.node, slot.need)
+        of_revision = self._revisions[slot.assignment.revision_key]
+        del of_revision[instance]
+        if not of_revision:
+            del self._revisions[slot.assignment.revision_key]
+        on_node = self._by_node[slot.node]
+        on_node.discard(instance)
+        if not on_node:
+            del self._by_node[slot.node]
+            self._away.pop(slot.node, None)
+
+    def report(self, status: Instance) -> bool:
+        """A node says something of an instance. False when something newer is known already."""
+        slot = self._slots.get(status.instance)
+        if slot is None:
+            known = self._early.get(status.instance)
+            if known is None or known.seq < status.seq:
+                if len(self._early) >= 10_000:
+                    self._early.clear()
+                self._early[status.instance] = status
+            return False
+        if slot.status is not None and status.seq <= slot.status.seq:
+            return False
+        slot.status = status
+        return True
+
+    def unreport(self, instance: str) -> None:
+        """The node's word on the instance is gone: its lease ended, or it forgot the instance."""
+        self._early.pop(instance, None)
+        slot = self._slots.get(instance)
+        if slot is not None:
+            slot.status = None
+
+    def set_node(self, node: Node) -> None:
+        self._nodes[node.node] = node
+        self._away.pop(node.node, None)
+        self.placement.set_node(node)
+
+    def drop_node(self, name: str, now: float) -> None:
+        self._nodes.pop(name, None)
+        self.placement.drop_node(name)
+        if self._by_node.get(name):
+            self._away.setdefault(name, now)
+
+    def notice_away(self, now: float) -> None:
+        """Start the clock for nodes that have assignments and were never seen (after a restart)."""
+        for name in self._by_node:
+            if name not in self._nodes:
+                self._away.setdefault(name, now)
+
+    def _needs(self, assignment: Assignment) -> Need:
+        need = self._need(assignment.revision_key)
+        return need.parked() if assignment.goal == Goal.PARK else need

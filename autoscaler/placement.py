@@ -1,0 +1,214 @@
+"""On which node an instance goes, and what stands on every node. Incremental: each change costs O(log nodes), each choice looks
+at no more than `LOOK_AT` fitting nodes.
+
+Order of preference: a parked instance of that revision (`plan` sees to that), then a node that has the image unpacked, then any
+with room; among those the one with the fewest instances of the revision (spread), then the least loaded, then by name.
+Memory requests are never oversubscribed; CPU is a weight and may be; a node takes at most `slots` instances.
+A parked instance holds `PARKED_BYTES` and a slot: no app code runs in it, and its request is asked for when it is woken.
+"""
+
+from bisect import bisect_left, insort
+from dataclasses import dataclass
+
+from store.model import Node, Revision, RevisionKey
+
+PARKED_BYTES = 4 << 20
+LOOK_AT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What one instance of a revision takes. Without a memory request its limit is the request, as Kubernetes has it."""
+
+    revision: RevisionKey
+    image: str = ""
+    cpu_m: int = 0
+    memory_bytes: int = 0
+
+    @staticmethod
+    def of(revision: Revision) -> "Need":
+        memory = revision.memory_request_bytes or revision.memory_limit_bytes
+        return Need(revision.key, digest_of(revision.image), revision.cpu_request_m or revision.cpu_limit_m, memory)
+
+    def parked(self) -> "Need":
+        """What it takes while it is parked."""
+        return Need(self.revision, self.image, 0, PARKED_BYTES)
+
+
+def digest_of(image: str) -> str:
+    """`sha256:…` of `host/repository@sha256:…`."""
+    return image.rpartition("@")[2]
+
+
+@dataclass(slots=True)
+class _Room:
+    name: str
+    node: Node | None = None
+    images: frozenset[str] = frozenset()
+    cpu_m: int = 0
+    memory_bytes: int = 0
+    slots: int = 0
+    revisions: dict[RevisionKey, int] | None = None
+    load: float = -1.0
+    """Its place in the order; -1 when it is not in it."""
+
+    def counts(self) -> dict[RevisionKey, int]:
+        if self.revisions is None:
+            self.revisions = {}
+        return self.revisions
+
+
+class Placement:
+    """All nodes with what stands on them. A node that is gone keeps its account until its instances are given back."""
+
+    def __init__(self) -> None:
+        self._rooms: dict[str, _Room] = {}
+        self._order: list[tuple[float, str]] = []
+        self._images: dict[str, set[str]] = {}
+
+    def set_node(self, node: Node) -> None:
+        """`node` is there, or has changed."""
+        room = self._room(node.node)
+        self._unlist(room)
+        for image in room.images:
+            self._images[image].discard(node.node)
+        room.node = node
+        room.images = frozenset(map(digest_of, node.images))
+        for image in room.images:
+            self._images.setdefault(image, set()).add(node.node)
+        self._list(room)
+
+    def drop_node(self, name: str) -> None:
+        """The node is gone: nothing is placed there."""
+        room = self._rooms.get(name)
+        if room is None:
+            return
+        self._unlist(room)
+        for image in room.images:
+            self._images[image].discard(name)
+            if not self._images[image]:
+                del self._images[image]
+        room.node, room.images = None, frozenset()
+        self._tidy(room)
+
+    def take(self, node: str, need: Need) -> None:
+        """One instance now stands on `node`."""
+        room = self._room(node)
+        self._unlist(room)
+        room.cpu_m += need.cpu_m
+        room.memory_bytes += need.memory_bytes
+        room.slots += 1
+        counts = room.counts()
+        counts[need.revision] = counts.get(need.revision, 0) + 1
+        self._list(room)
+
+    def give(self, node: str, need: Need) -> None:
+        """One instance that was taken with the same `need` is gone from `node`."""
+        room = self._room(node)
+        self._unlist(room)
+        room.cpu_m -= need.cpu_m
+        room.memory_bytes -= need.memory_bytes
+        room.slots -= 1
+        counts = room.counts()
+        counts[need.revision] -= 1
+        if not counts[need.revision]:
+            del counts[need.revision]
+        self._list(room)
+        self._tidy(room)
+
+    def choose(self, need: Need) -> str | None:
+        """The best node that has room for one more, or None."""
+        having = self._images.get(need.image)
+        if having:
+            found = self._best(need, sorted((self._rooms[name].load, name) for name in having if self._rooms[name].load >= 0))
+            if found:
+                return found
+        return self._best(need, self._order)
+
+    def fits(self, node: str, need: Need, instead: Need | None = None) -> bool:
+        """Whether `node` has room for one more, `instead` of one that stands there already."""
+        room = self._rooms.get(node)
+        if room is None or room.node is None or room.load < 0:
+            return False
+        free = room.node.memory_bytes - room.memory_bytes + (instead.memory_bytes if instead else 0)
+        return free >= need.memory_bytes and (instead is not None or room.slots < room.node.slots)
+
+    def headroom(self, node: str) -> float:
+        """The smaller of the free shares of memory and slots of `node`, 0…1; 0 for a node that is gone."""
+        room = self._rooms.get(node)
+        if room is None or room.node is None:
+            return 0.0
+        memory = 1 - room.memory_bytes / max(1, room.node.memory_bytes)
+        return max(0.0, min(memory, 1 - room.slots / max(1, room.node.slots)))
+
+    def refusal(self, need: Need) -> str:
+        """Why `choose` finds nothing, for people."""
+        there = [room for room in self._rooms.values() if room.node is not None]
+        if not there:
+            return "no node is up; start a node agent, or look at `ebb nodes`"
+        open_ = [room for room in there if room.node is not None and not room.node.unschedulable]
+        if not open_:
+            return "no node takes instances: " + "; ".join(
+                f"{room.name}: {room.node.unschedulable}" for room in there[:3] if room.node is not None
+            )
+        free = {room.name: room.node.memory_bytes - room.memory_bytes for room in open_ if room.node is not None}
+        largest = max(free, key=lambda name: (free[name], name))
+        if free[largest] < need.memory_bytes:
+            return f"needs {mebibytes(need.memory_bytes)}, largest free is {mebibytes(max(0, free[largest]))} on {largest}"
+        full = [room for room in open_ if room.node is not None and room.slots >= room.node.slots]
+        slots = full[0].node.slots if full and full[0].node else 0
+        return (
+            f"{len(full)} of {len(open_)} nodes take no more instances ({full[0].name if full else ''} has {slots} of {slots})"
+        )
+
+    def nodes(self) -> list[str]:
+        """Names of the nodes that are there."""
+        return [name for name, room in self._rooms.items() if room.node is not None]
+
+    def account(self) -> dict[str, tuple[int, int, int]]:
+        """(cpu_m, memory_bytes, instances) taken on every node, for tests and for people."""
+        return {name: (room.cpu_m, room.memory_bytes, room.slots) for name, room in self._rooms.items()}
+
+    def _best(self, need: Need, order: list[tuple[float, str]]) -> str | None:
+        found: str | None = None
+        best = (1 << 60, 0.0, "")
+        fitting = 0
+        for load, name in order:
+            if not self.fits(name, need):
+                continue
+            rank = (self._rooms[name].counts().get(need.revision, 0), load, name)
+            if rank < best:
+                found, best = name, rank
+            fitting += 1
+            if fitting >= LOOK_AT or best[0] == 0:
+                break
+        return found
+
+    def _room(self, name: str) -> _Room:
+        room = self._rooms.get(name)
+        if room is None:
+            room = self._rooms[name] = _Room(name)
+        return room
+
+    def _list(self, room: _Room) -> None:
+        if room.node is None or room.node.unschedulable:
+            return
+        node = room.node
+        cpu, memory, slots = room.cpu_m / max(1, node.cpu_m), room.memory_bytes / max(1, node.memory_bytes), max(1, node.slots)
+        room.load = cpu + memory + room.slots / slots
+        insort(self._order, (room.load, room.name))
+
+    def _unlist(self, room: _Room) -> None:
+        if room.load < 0:
+            return
+        del self._order[bisect_left(self._order, (room.load, room.name))]
+        room.load = -1.0
+
+    def _tidy(self, room: _Room) -> None:
+        if room.node is None and room.slots == 0:
+            self._rooms.pop(room.name, None)
+
+
+def mebibytes(size: int) -> str:
+    """`512Mi`, or bytes when it is less than one."""
+    return f"{size >> 20}Mi" if size >= 1 << 20 else f"{size}"

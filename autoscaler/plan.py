@@ -1,0 +1,189 @@
+"""From a wish for so many instances to what is written: which are woken, placed, drained, deleted, parked. Pure."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from autoscaler import parking, victims
+from autoscaler.fleet import Fleet, Slot
+from autoscaler.placement import Need
+from store.lifecycle import Phase
+from store.model import Assignment, Goal, Revision
+
+AT_ONCE = 100
+"""Writes a transaction takes at most: etcd's limit is 128, and the scale's key and guards come on top."""
+
+_UNSTARTED = frozenset({Phase.PENDING, Phase.PULLING, Phase.PARKED})
+
+
+@dataclass(slots=True)
+class Plan:
+    """What to write. `before` is the store_rev each key must have; 0: it must not exist."""
+
+    puts: list[tuple[Assignment, int]] = field(default_factory=list)
+    before: list[Assignment] = field(default_factory=list)
+    """What the changed ones were, to be restored when the store refuses."""
+    deletes: list[Slot] = field(default_factory=list)
+    woken: int = 0
+    placed: int = 0
+    drained: int = 0
+    unplaced: str = ""
+    """Why some instance has no node."""
+
+    def __bool__(self) -> bool:
+        return bool(self.puts or self.deletes)
+
+    def revert(self, fleet: Fleet) -> None:
+        """Take back from `fleet` what `make` entered."""
+        for assignment, store_rev in self.puts:
+            slot = fleet.get(assignment.instance)
+            if not store_rev and slot is not None and not slot.store_rev:
+                fleet.remove(assignment.instance)
+        for assignment in self.before:
+            fleet.restore(assignment)
+
+    def commit(self, fleet: Fleet, store_rev: int) -> None:
+        """The store took it at `store_rev`."""
+        for assignment, _ in self.puts:
+            fleet.put(assignment, store_rev)
+        for slot in self.deletes:
+            fleet.remove(slot.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is wanted of one revision."""
+
+    desired: int
+    may_start: bool = True
+    """False while failed starts are waited out."""
+    park: bool = False
+    lost: frozenset[str] = frozenset()
+    """Nodes that are given up: what is assigned there is deleted."""
+    cause_id: str = ""
+    at: float = 0
+    """Wall seconds."""
+
+
+def make(revision: Revision, wish: Wish, fleet: Fleet, busy: Mapping[str, int], name: Callable[[str], str]) -> Plan:
+    """The writes that bring `revision` from what stands to what is wished. `name` makes an instance's name from the revision's.
+
+    Everything planned is entered into `fleet` at once; `revert` takes it back.
+    """
+    plan = Plan()
+    plan.deletes += [s for s in fleet.of(revision.key) if s.store_rev and (s.ended or s.node in wish.lost)][:AT_ONCE]
+    running = fleet.running(revision.key)
+    missing = wish.desired - len(running)
+    if missing > 0 and wish.may_start:
+        _grow(revision, wish, missing, fleet, plan, name)
+    elif missing < 0:
+        _shrink(wish, victims.pick(running, busy, -missing), fleet, plan)
+    _park(revision, wish, fleet, plan, name)
+    return plan
+
+
+def instance_name(revision: str, suffix: str) -> str:
+    """`hello-00001-abc234`: at most 63 characters, fit for a host name."""
+    return f"{revision[: 62 - len(suffix)].rstrip('-.')}-{suffix}"
+
+
+def _grow(revision: Revision, wish: Wish, missing: int, fleet: Fleet, plan: Plan, name: Callable[[str], str]) -> None:
+    need = Need.of(revision)
+    missing = min(missing, AT_ONCE)
+    for slot in _parked(fleet, revision):
+        if missing == 0:
+            return
+        if slot.store_rev and fleet.placement.fits(slot.node, need, instead=slot.need):
+            _turn(slot, Goal.RUN, wish, fleet, plan)
+            plan.woken += 1
+            missing -= 1
+    for _ in range(missing):
+        node = fleet.placement.choose(need) or _evict(fleet, need, revision, plan)
+        if node is None:
+            plan.unplaced = fleet.placement.refusal(need)
+            return
+        _place(revision, node, Goal.RUN, wish, fleet, plan, name)
+        plan.placed += 1
+
+
+def _parked(fleet: Fleet, revision: Revision) -> list[Slot]:
+    """Parked slots of the revision, those that are created already first."""
+    found = [s for s in fleet.of(revision.key) if s.goal == Goal.PARK and not s.ended and fleet.alive(s.node)]
+    return sorted(found, key=lambda s: (s.phase is not Phase.PARKED, s.assignment.at))
+
+
+def _place(
+    revision: Revision, node: str, goal: str, wish: Wish, fleet: Fleet, plan: Plan, name: Callable[[str], str]
+) -> Assignment:
+    assignment = Assignment(
+        instance=name(revision.name),
+        project=revision.project,
+        revision=revision.name,
+        node=node,
+        goal=goal,
+        at=wish.at,
+        cause_id=wish.cause_id,
+    )
+    plan.puts.append((assignment, 0))
+    fleet.put(assignment, 0)
+    return assignment
+
+
+def _evict(fleet: Fleet, need: Need, revision: Revision, plan: Plan) -> str | None:
+    """A node whose slots are full takes the instance in place of another revision's oldest parked one."""
+    going = {slot.name for slot in plan.deletes}
+    best: Slot | None = None
+    for node in fleet.nodes.values():
+        if node.unschedulable:
+            continue
+        for slot in fleet.on(node.node):
+            if (
+                slot.goal != Goal.PARK
+                or slot.assignment.revision_key == revision.key
+                or slot.name in going
+                or not slot.store_rev
+            ):
+                continue
+            older = best is None or slot.assignment.at < best.assignment.at
+            if older and fleet.placement.fits(node.node, need, instead=slot.need):
+                best = slot
+    if best is None:
+        return None
+    plan.deletes.insert(0, best)
+    return best.node
+
+
+def _shrink(wish: Wish, going: list[Slot], fleet: Fleet, plan: Plan) -> None:
+    for slot in going[:AT_ONCE]:
+        if not slot.store_rev:
+            continue
+        if slot.phase in _UNSTARTED:
+            plan.deletes.append(slot)
+        else:
+            _turn(slot, Goal.DRAIN, wish, fleet, plan)
+        plan.drained += 1
+
+
+def _park(revision: Revision, wish: Wish, fleet: Fleet, plan: Plan, name: Callable[[str], str]) -> None:
+    parked = _parked(fleet, revision)
+    if not wish.park:
+        if wish.desired == 0:
+            plan.deletes += [s for s in parked if s.store_rev]
+        return
+    plan.deletes += [s for s in parked[1:] if s.store_rev]
+    if parked or not wish.may_start:
+        return
+    need = Need.of(revision).parked()
+    node = fleet.placement.choose(need)
+    if node is not None and parking.has_room(fleet.placement.headroom(node)):
+        _place(revision, node, Goal.PARK, wish, fleet, plan, name)
+
+
+def _turn(slot: Slot, goal: str, wish: Wish, fleet: Fleet, plan: Plan) -> None:
+    """Give `slot` another goal."""
+    before = slot.assignment
+    after = msgspec.structs.replace(before, goal=goal, at=wish.at, cause_id=wish.cause_id or before.cause_id)
+    plan.before.append(before)
+    plan.puts.append((after, slot.store_rev))
+    fleet.put(after, 0)

@@ -1,0 +1,250 @@
+"""How many instances a revision needs: Knative's autoscaler (KPA) as a pure function, with its names and defaults.
+
+Units: load is requests (concurrency) or requests per second (rps); counts are instances; times are seconds of `now`'s clock.
+
+    target = max(0.01, total × utilization); total = containerConcurrency or 100 (concurrency), 200 (rps), or the annotation
+    stable_need = ⌈stable / target⌉, panic_need = ⌈panic / target⌉, each within [⌊ready / down rate⌋, ⌈ready × up rate⌉]
+    panic while panic_need / r ≥ threshold, and for one stable window after; in panic never down
+
+Differences from Knative, on purpose:
+* `r` is ready **and starting**: what is already on its way is not asked for again. While instances start, more are asked only when
+  the load exceeds what ready and starting ones hold at their full `total` (not only their target).
+* It never goes below what is in flight and queued at this instant.
+* From zero it does not wait for a tick (`Mode.waking`); between ticks it only goes up.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from autoscaler.idle import Idleness, Reach, may_leave
+from autoscaler.signals import Signal
+from store.model import Revision, ScaleSpec
+
+CONCURRENCY_TOTAL = 100.0
+RPS_TOTAL = 200.0
+MIN_TARGET = 0.01
+
+
+class Step(NamedTuple):
+    """One step of a decision: after `rule` the wish is `value`, because `why`."""
+
+    rule: str
+    value: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Per instance: `total` is what it can hold, `target` what it shall."""
+
+    total: float
+    target: float
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Instances of the revision that shall run, now."""
+
+    ready: int = 0
+    starting: int = 0
+
+    @property
+    def asked(self) -> int:
+        return self.ready + self.starting
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """What else bears on a decision."""
+
+    reach: Reach = Reach.ROUTED
+    verified: bool = True
+    waking: int = 0
+    """Requests that wait with nothing to run them."""
+    tick: bool = True
+    """False between ticks: only up."""
+    settled: bool = True
+    """False for one stable window after this autoscaler took over: never down."""
+    blind: str = ""
+    """Why samples may be missing (`NATS is away`): never down; empty when they are not."""
+    idle_s: float = math.inf
+    active_s: float = math.inf
+    gave_up: bool = False
+    """Its progress deadline passed without it ever having been ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What one decision leaves to the next."""
+
+    panic_at: float | None = None
+    panic_peak: int = 0
+    wishes: tuple[tuple[float, int], ...] = ()
+    """(when, wish) of the last `scale_down_delay_s`, decreasing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    desired: int
+    reason: str
+    """InitialScale, Waking, Traffic, NoTraffic, MinScale, Unreachable or TimedOut."""
+    steps: tuple[Step, ...]
+    memory: Memory
+    excess_burst_capacity: float = 0.0
+    """Headroom left after `target_burst_capacity`; negative: less than asked."""
+
+
+def takeover(ready: int, now: float) -> Memory:
+    """The memory of a new scaler: one that finds more than one instance ready starts in panic, and so holds them."""
+    return Memory(panic_at=now, panic_peak=ready) if ready > 1 else Memory()
+
+
+def target_of(spec: ScaleSpec, container_concurrency: int) -> Target:
+    """What one instance can and shall hold."""
+    if spec.metric == "rps":
+        total = spec.target or RPS_TOTAL
+    else:
+        total = spec.target or float(container_concurrency) or CONCURRENCY_TOTAL
+        if spec.target and container_concurrency:
+            total = min(spec.target, float(container_concurrency))
+    return Target(total, max(MIN_TARGET, total * spec.target_utilization))
+
+
+def decide(revision: Revision, signal: Signal, standing: Standing, mode: Mode, memory: Memory, now: float) -> Decision:
+    """The number of instances `revision` shall have, with the steps that led there."""
+    spec = revision.scale
+    steps: list[Step] = []
+    per = target_of(spec, revision.container_concurrency)
+    if signal.stable is None or signal.panic is None:
+        wish = standing.asked if mode.idle_s < spec.stable_window_s else 0
+        steps.append(Step("no data", wish, "nothing was heard of it yet" if wish else "nothing was heard of it for a window"))
+    else:
+        wish, memory = _follow(spec, signal, standing, mode, memory, per, now, steps)
+    wish = _hold(spec, signal, standing, mode, per, wish, steps)
+    if mode.waking and wish < max(1, spec.activation_scale):
+        wish = max(1, spec.activation_scale)
+        steps.append(Step("wake", wish, f"{mode.waking} requests wait and nothing runs"))
+    reason = "Waking" if mode.waking else "Traffic"
+    if wish == 0 and standing.asked:
+        leave, why = may_leave(spec, mode.reach, Idleness(mode.idle_s, mode.active_s, signal.load))
+        wish = 0 if leave else 1
+        steps.append(Step("to zero" if leave else "last one stays", wish, why))
+    elif wish == 0 and not spec.scale_to_zero and mode.reach is Reach.ROUTED:
+        wish = 1
+        steps.append(Step("at least", wish, "scale to zero is off"))
+    if wish == 0:
+        reason = "Unreachable" if mode.reach is Reach.UNROUTED else "NoTraffic"
+    wish, reason = _bound(spec, mode, wish, reason, steps)
+    headroom = _headroom(spec, signal, standing, per)
+    return Decision(wish, reason, tuple(steps), memory, headroom)
+
+
+def _follow(
+    spec: ScaleSpec, signal: Signal, standing: Standing, mode: Mode, memory: Memory, per: Target, now: float, steps: list[Step]
+) -> tuple[int, Memory]:
+    """The windows' wish: stable and panic need, rate limits, panic, scale-down delay."""
+    assert signal.stable is not None
+    assert signal.panic is not None
+    ready = max(1, standing.ready)
+    stable_need = math.ceil(signal.stable / per.target)
+    panic_need = math.ceil(signal.panic / per.target)
+    highest = math.ceil(spec.max_scale_up_rate * ready)
+    lowest = 0 if mode.reach is Reach.UNROUTED else math.floor(standing.ready / spec.max_scale_down_rate)
+    stable = min(max(stable_need, lowest), highest)
+    panic = min(max(panic_need, lowest), highest)
+    steps.append(Step("stable", stable, f"{signal.stable:g} ÷ {per.target:g} → {stable_need}, within {lowest}…{highest}"))
+    steps.append(Step("panic window", panic, f"{signal.panic:g} ÷ {per.target:g} → {panic_need}, within {lowest}…{highest}"))
+    if spec.activation_scale > 1:
+        stable = max(stable, spec.activation_scale) if stable_need > 0 else stable
+        panic = max(panic, spec.activation_scale) if panic_need > 0 else panic
+        steps.append(Step("activation scale", stable, f"at least {spec.activation_scale} when any"))
+    over = panic_need / max(1, standing.asked) >= spec.panic_threshold_percentage / 100
+    wish, memory = _panic(spec, over, stable, panic, memory, now, steps)
+    if standing.starting and wish > standing.asked:
+        wish = _subtract_starting(standing, signal, per, wish, steps)
+        memory = replace(memory, panic_peak=min(memory.panic_peak, wish)) if memory.panic_at is not None else memory
+    if mode.reach is Reach.UNROUTED or spec.scale_down_delay_s <= 0:
+        return wish, memory
+    recent = [(at, n) for at, n in memory.wishes if n > wish and now - at < spec.scale_down_delay_s]
+    wishes = (*recent, (now, wish))
+    if wishes[0][1] > wish:
+        wish = wishes[0][1]
+        steps.append(Step("scale-down delay", wish, f"the most of the last {spec.scale_down_delay_s:g} s"))
+    return wish, replace(memory, wishes=wishes)
+
+
+def _panic(
+    spec: ScaleSpec, over: bool, stable: int, panic: int, memory: Memory, now: float, steps: list[Step]
+) -> tuple[int, Memory]:
+    if over:
+        memory = replace(memory, panic_at=now)
+    elif memory.panic_at is not None and memory.panic_at + spec.stable_window_s < now:
+        memory = replace(memory, panic_at=None, panic_peak=0)
+        steps.append(Step("calm", stable, "a stable window without panic"))
+    if memory.panic_at is None:
+        return stable, memory
+    peak = max(memory.panic_peak, stable, panic)
+    steps.append(Step("panic", peak, f"for {now - memory.panic_at:.0f} s; never down in panic"))
+    return peak, replace(memory, panic_peak=peak)
+
+
+def _subtract_starting(standing: Standing, signal: Signal, per: Target, wish: int, steps: list[Step]) -> int:
+    """While instances start, more are asked only for load that ready and starting ones cannot hold."""
+    assert signal.stable is not None
+    assert signal.panic is not None
+    load = max(signal.stable, signal.panic)
+    room = standing.asked * per.total
+    if load > room:
+        return wish
+    steps.append(
+        Step("starting", standing.asked, f"{standing.starting} are starting and with the ready hold {room:g} ≥ {load:g}")
+    )
+    return standing.asked
+
+
+def _hold(spec: ScaleSpec, signal: Signal, standing: Standing, mode: Mode, per: Target, wish: int, steps: list[Step]) -> int:
+    """What forbids to go down now."""
+    if wish >= standing.asked:
+        return wish
+    held, why = wish, ""
+    if not mode.tick and mode.reach is not Reach.UNROUTED:
+        held, why = standing.asked, "down only at a tick"
+    elif mode.blind:
+        held, why = standing.asked, mode.blind
+    elif signal.unreported:
+        held, why = standing.asked, "a sender with requests in flight fell silent"
+    elif not mode.settled and mode.reach is not Reach.UNROUTED:
+        held, why = standing.asked, "this autoscaler has not watched for one stable window yet"
+    elif spec.metric != "rps" and signal.load:
+        held, why = min(standing.asked, math.ceil(signal.load / per.total)), f"{signal.load} requests in flight or queued now"
+    if held > wish:
+        steps.append(Step("hold", held, why))
+        return held
+    return wish
+
+
+def _bound(spec: ScaleSpec, mode: Mode, wish: int, reason: str, steps: list[Step]) -> tuple[int, str]:
+    """`min_scale`, `initial_scale` until verified, `max_scale`, which always wins."""
+    least = spec.min_scale if mode.reach is not Reach.UNROUTED else 0
+    why = "MinScale"
+    if mode.gave_up and not mode.verified and not mode.waking:
+        steps.append(Step("gave up", 0, "not ready before its progress deadline"))
+        return 0, "TimedOut"
+    if not mode.verified and mode.reach is not Reach.UNROUTED and spec.initial_scale > least:
+        least, why = spec.initial_scale, "InitialScale"
+    if wish < least:
+        wish, reason = least, why
+        steps.append(Step("at least", wish, why))
+    if spec.max_scale and wish > spec.max_scale:
+        wish = spec.max_scale
+        steps.append(Step("at most", wish, "max-scale"))
+    return wish, reason
+
+
+def _headroom(spec: ScaleSpec, signal: Signal, standing: Standing, per: Target) -> float:
+    if spec.target_burst_capacity == 0:
+        return 0.0
+    if spec.target_burst_capacity < 0:
+        return -1.0
+    return float(math.floor(standing.ready * per.total - spec.target_burst_capacity - (signal.panic or 0.0)))
