@@ -1,0 +1,102 @@
+"""Errors as clients of the API read them: Kubernetes' Status objects."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from registry.objects import GROUP, Kind
+from registry.problem import Problem
+
+
+class ApiError(Exception):
+    """An answer that is an error. `reason` is Kubernetes' word; `details` what a program may want to know."""
+
+    def __init__(self, code: int, reason: str, message: str, details: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.code, self.reason, self.message, self.details = code, reason, message, details or {}
+
+    def status(self) -> dict[str, Any]:
+        """The Status object."""
+        return {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": self.message,
+            "reason": self.reason,
+            "details": self.details,
+            "code": self.code,
+        }
+
+
+def _details(kind: Kind, name: str) -> dict[str, Any]:
+    return {"name": name, "group": GROUP, "kind": kind.plural}
+
+
+def success(kind: Kind, name: str, uid: str) -> dict[str, Any]:
+    """What a deletion answers."""
+    details = {**_details(kind, name), "uid": uid}
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+
+
+def not_found(kind: Kind, name: str) -> ApiError:
+    return ApiError(404, "NotFound", f'{kind.plural}.{GROUP} "{name}" not found', _details(kind, name))
+
+
+def no_such_resource() -> ApiError:
+    return ApiError(404, "NotFound", "the server could not find the requested resource")
+
+
+def already_exists(kind: Kind, name: str) -> ApiError:
+    return ApiError(409, "AlreadyExists", f'{kind.plural}.{GROUP} "{name}" already exists', _details(kind, name))
+
+
+def conflict(kind: Kind, name: str, why: str) -> ApiError:
+    message = f'Operation cannot be fulfilled on {kind.plural}.{GROUP} "{name}": {why}'
+    return ApiError(409, "Conflict", message, _details(kind, name))
+
+
+def changed_meanwhile(kind: Kind, name: str) -> ApiError:
+    why = "the object has been modified; please apply your changes to the latest version and try again"
+    return conflict(kind, name, why)
+
+
+def invalid(kind: Kind, name: str, problems: Sequence[Problem]) -> ApiError:
+    """422 that lists everything that is wrong, in the message for people and in `details.causes` for programs."""
+    causes = [{"field": p.path, "message": p.message, "reason": p.reason} for p in problems]
+    said = str(problems[0]) if len(problems) == 1 else "[" + ", ".join(map(str, problems)) + "]"
+    message = f'{kind.kind}.{GROUP} "{name}" is invalid: {said}'
+    return ApiError(422, "Invalid", message, {**_details(kind, name), "causes": causes})
+
+
+def forbidden(kind: Kind, name: str, why: str) -> ApiError:
+    return ApiError(403, "Forbidden", f'{kind.plural}.{GROUP} "{name}" is forbidden: {why}', _details(kind, name))
+
+
+def bad_request(message: str) -> ApiError:
+    return ApiError(400, "BadRequest", message)
+
+
+def gone(message: str) -> ApiError:
+    return ApiError(410, "Expired", message)
+
+
+def too_large(limit_bytes: int) -> ApiError:
+    limit = f"{limit_bytes / 2**20:.1f} MiB ({limit_bytes} bytes)"
+    return ApiError(413, "RequestEntityTooLarge", f"the request's body is larger than the limit of {limit}; send less")
+
+
+def not_allowed(message: str) -> ApiError:
+    return ApiError(405, "MethodNotAllowed", message)
+
+
+def unsupported_media(got: str, allowed: str) -> ApiError:
+    message = f"the body of the request was in an unknown format ({got}); accepted: {allowed}"
+    return ApiError(415, "UnsupportedMediaType", message)
+
+
+def unavailable(message: str) -> ApiError:
+    return ApiError(503, "ServiceUnavailable", message, {"retryAfterSeconds": 1})
+
+
+def too_many(message: str) -> ApiError:
+    return ApiError(429, "TooManyRequests", message, {"retryAfterSeconds": 1})

@@ -1,0 +1,32 @@
+"""Bounds and defaults that an operator may set."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What requests and deploys may ask for, and what they get when they do not ask."""
+
+    timeout_default_s: int = 300
+    timeout_max_s: int = 3600
+    container_concurrency_max: int = 1000
+    progress_deadline_s: float = 600
+    body_max_bytes: int = 1_572_864
+    """1.5 MiB, as etcd takes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """How hosts and URLs are made: `<service>.<project>.<domain>`."""
+
+    domain: str = "localhost"
+    url_port: int = 8080
+    url_scheme: str = "http"
+
+    def host(self, name: str, project: str, domain: str = "") -> str:
+        return f"{name}.{project}.{domain or self.domain}".lower()
+
+    def url(self, host: str) -> str:
+        """The URL of a host; the scheme's own port is left out."""
+        usual = {"http": 80, "https": 443}.get(self.url_scheme)
+        return f"{self.url_scheme}://{host}" if self.url_port == usual else f"{self.url_scheme}://{host}:{self.url_port}"

@@ -1,0 +1,293 @@
+"""What a revision template may contain: one checker a field, read like a table. Bounds are in `Bounds`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from registry import objects
+from registry.annotations import scale_values
+from registry.bounds import Bounds
+from registry.problem import (
+    DNS_1035,
+    DNS_LABEL,
+    DNS_SUBDOMAIN,
+    FORBIDDEN,
+    Checker,
+    Problems,
+    boolean,
+    closest,
+    integer,
+    label_map,
+    list_of,
+    mapping,
+    matching,
+    one_of,
+    string_map,
+    text,
+)
+from registry.quantity import byte_count, duration_s, milli_cores
+
+MEMORY_MIN_BYTES = 4 * 2**20
+HANDLERS = ("httpGet", "tcpSocket", "exec", "grpc")
+RESERVED_ENV = ("PORT", "K_SERVICE", "K_REVISION", "K_CONFIGURATION")
+
+_POD = "an instance is one container and nothing beside it"
+_HOST = "instances never share what is the host's"
+_SECRETS = "there are no Secrets or ConfigMaps; give the value itself"
+_CAPS = "instances always run with a minimal set of capabilities and no_new_privs"
+
+_HTTP_HEADER = mapping({"name": text, "value": text}, required=("name",))
+
+
+def _port(problems: Problems, value: Any, path: str) -> None:
+    if isinstance(value, str):
+        if value not in ("http1", "h2c", "user-port"):
+            problems.bad(path, value, "a number from 0 to 65535 (0: the container's own port), or the port's name")
+        return
+    integer(0, 65535)(problems, value, path)
+
+
+_PROBE_FIELDS = mapping(
+    {
+        "httpGet": mapping(
+            {
+                "path": text,
+                "port": _port,
+                "host": text,
+                "scheme": one_of("HTTP", "HTTPS"),
+                "httpHeaders": list_of(_HTTP_HEADER, 64),
+            }
+        ),
+        "tcpSocket": mapping({"port": _port, "host": text}),
+        "exec": mapping({"command": list_of(text)}, required=("command",)),
+        "grpc": mapping({"port": _port, "service": text}),
+        "initialDelaySeconds": integer(0, 3600),
+        "periodSeconds": integer(0, 3600),
+        "timeoutSeconds": integer(1, 3600),
+        "successThreshold": integer(1, 100),
+        "failureThreshold": integer(1, 1000),
+    },
+    {"terminationGracePeriodSeconds": "instances get 10 s between SIGTERM and SIGKILL"},
+)
+
+
+def _probe(problems: Problems, value: Any, path: str) -> None:
+    _PROBE_FIELDS(problems, value, path)
+    if isinstance(value, dict):
+        given = [handler for handler in HANDLERS if handler in value]
+        if len(given) > 1:
+            problems.bad(path, " and ".join(given), f"one of {', '.join(HANDLERS)}")
+        kind = path.rpartition(".")[2]
+        if kind != "readinessProbe" and value.get("successThreshold", 1) != 1:
+            problems.bad(f"{path}.successThreshold", value["successThreshold"], f"1 for a {kind}")
+
+
+def _env(problems: Problems, value: Any, path: str) -> None:
+    refused = {"valueFrom": _SECRETS}
+    mapping({"name": text, "value": text}, refused, required=("name",))(problems, value, path)
+    name = value.get("name") if isinstance(value, dict) else None
+    if not isinstance(name, str):
+        return
+    if not name or "=" in name or len(name) > 1024:
+        problems.bad(f"{path}.name", name, "1 to 1024 characters without '='")
+    if name in RESERVED_ENV:
+        cure = "; set ports[0].containerPort instead" if name == "PORT" else ""
+        problems.bad(f"{path}.name", name, f"any name but {', '.join(RESERVED_ENV)}, which are set for you{cure}", FORBIDDEN)
+
+
+def _ports(problems: Problems, value: Any, path: str) -> None:
+    port = mapping(
+        {"name": one_of("http1", "h2c"), "containerPort": integer(1, 65535), "protocol": one_of("TCP")},
+        {"hostPort": _HOST, "hostIP": _HOST},
+        required=("containerPort",),
+    )
+    list_of(port)(problems, value, path)
+    if isinstance(value, list) and len(value) > 1:
+        problems.bad(path, f"{len(value)} ports", "at most one port")
+
+
+def _resources(problems: Problems, value: Any, path: str) -> None:
+    seen: dict[tuple[str, str], int] = {}
+    parsers = {"cpu": milli_cores, "memory": byte_count}
+
+    def amounts(which: str) -> Checker:
+        def check(problems: Problems, value: Any, path: str) -> None:
+            if not isinstance(value, dict):
+                problems.bad(path, value, "a mapping with cpu and memory")
+                return
+            for name, amount in value.items():
+                if name not in parsers:
+                    problems.bad(f"{path}.{name}", name, f"cpu and memory{closest(str(name), parsers)}")
+                    continue
+                try:
+                    number = parsers[name](
+                        amount if isinstance(amount, str) else str(amount) if type(amount) in (int, float) else ""
+                    )
+                except ValueError:
+                    problems.bad(f"{path}.{name}", amount, "a quantity like 250m or 1 for cpu, 512Mi or 1Gi for memory")
+                    continue
+                least = MEMORY_MIN_BYTES if (which, name) == ("limits", "memory") else 1 if which == "limits" else 0
+                if number < least:
+                    unit = "4Mi" if name == "memory" and least > 1 else str(least)
+                    problems.bad(f"{path}.{name}", amount, f"at least {unit}")
+                seen[which, name] = number
+
+        return check
+
+    mapping({"limits": amounts("limits"), "requests": amounts("requests")}, {"claims": _POD})(problems, value, path)
+    for name in parsers:
+        request, limit = seen.get(("requests", name)), seen.get(("limits", name))
+        if request is not None and limit is not None and request > limit:
+            problems.bad(f"{path}.requests.{name}", value["requests"][name], f"at most the limit, {value['limits'][name]}")
+
+
+def _security(problems: Problems, value: Any, path: str) -> None:
+    mapping(
+        {
+            "runAsUser": integer(0, 2**31 - 1),
+            "runAsGroup": integer(0, 2**31 - 1),
+            "runAsNonRoot": boolean,
+            "allowPrivilegeEscalation": boolean,
+            "privileged": boolean,
+            "seccompProfile": mapping({"type": one_of("RuntimeDefault")}),
+        },
+        {"capabilities": _CAPS, "readOnlyRootFilesystem": "the root is a writable layer of its own", "procMount": _HOST},
+    )(problems, value, path)
+    if not isinstance(value, dict):
+        return
+    for name in ("allowPrivilegeEscalation", "privileged"):
+        if value.get(name) is True:
+            problems.bad(f"{path}.{name}", True, "false: instances run with no_new_privs and are never privileged")
+    if value.get("runAsNonRoot") is True and value.get("runAsUser", 0) == 0:
+        problems.bad(f"{path}.runAsNonRoot", True, "true together with a runAsUser above 0")
+    if "runAsGroup" in value and "runAsUser" not in value:
+        problems.bad(f"{path}.runAsGroup", value["runAsGroup"], "a group together with runAsUser")
+
+
+CONTAINER = mapping(
+    {
+        "name": matching(DNS_LABEL, "a DNS label"),
+        "image": text,
+        "imagePullPolicy": one_of("Always", "IfNotPresent", "Never"),
+        "command": list_of(text),
+        "args": list_of(text),
+        "workingDir": text,
+        "env": list_of(_env),
+        "ports": _ports,
+        "resources": _resources,
+        "readinessProbe": _probe,
+        "livenessProbe": _probe,
+        "startupProbe": _probe,
+        "securityContext": _security,
+    },
+    {
+        "envFrom": _SECRETS,
+        "volumeMounts": "instances have no volumes",
+        "volumeDevices": _HOST,
+        "lifecycle": "handle SIGTERM in the program instead",
+        "stdin": "an instance's input is empty",
+        "stdinOnce": "an instance's input is empty",
+        "tty": "an instance has no terminal",
+        "resizePolicy": _POD,
+        "restartPolicy": "an instance that ends is replaced",
+        "terminationMessagePath": "the last log lines are reported instead",
+        "terminationMessagePolicy": "the last log lines are reported instead",
+    },
+    required=("image",),
+)
+
+
+def _containers(problems: Problems, value: Any, path: str) -> None:
+    list_of(CONTAINER)(problems, value, path)
+    if isinstance(value, list):
+        if not value:
+            problems.missing(path, "exactly one container")
+        elif len(value) > 1:
+            problems.bad(path, f"{len(value)} containers", "exactly one container: sidecars are not supported")
+        for index, container in enumerate(value):
+            image = container.get("image") if isinstance(container, dict) else None
+            if isinstance(image, str) and (image != image.strip() or not image or any(c.isspace() for c in image)):
+                problems.bad(f"{path}[{index}].image", image, "an image reference like ghcr.io/me/app:v1, without spaces")
+
+
+_PLACED = (
+    "nodeSelector", "nodeName", "affinity", "tolerations", "topologySpreadConstraints", "schedulerName",
+    "priorityClassName", "priority", "preemptionPolicy", "runtimeClassName", "overhead",
+)  # fmt: skip
+_POD_REFUSED = {
+    "volumes": "instances have no volumes",
+    **dict.fromkeys(
+        ("initContainers", "ephemeralContainers", "restartPolicy", "shareProcessNamespace", "securityContext"), _POD
+    ),
+    **dict.fromkeys(("hostNetwork", "hostPID", "hostIPC", "hostUsers", "hostAliases", "hostname", "subdomain"), _HOST),
+    **dict.fromkeys(_PLACED, "placement is decided by room, image and spread"),
+    "terminationGracePeriodSeconds": "instances get 10 s between SIGTERM and SIGKILL",
+    "dnsPolicy": "instances get the node's resolvers",
+    "dnsConfig": "instances get the node's resolvers",
+    "automountServiceAccountToken": "there are no service account tokens",
+    "serviceAccount": "give serviceAccountName",
+}
+
+
+def _spec(bounds: Bounds) -> Checker:
+    fields = mapping(
+        {
+            "containers": _containers,
+            "containerConcurrency": integer(0, bounds.container_concurrency_max),
+            "timeoutSeconds": integer(0, bounds.timeout_max_s),
+            "responseStartTimeoutSeconds": integer(0, bounds.timeout_max_s),
+            "idleTimeoutSeconds": integer(0, bounds.timeout_max_s),
+            "serviceAccountName": matching(DNS_SUBDOMAIN, "a DNS subdomain", 253),
+            "imagePullSecrets": list_of(mapping({"name": matching(DNS_SUBDOMAIN, "a DNS subdomain", 253)}, required=("name",))),
+            "enableServiceLinks": boolean,
+        },
+        _POD_REFUSED,
+        required=("containers",),
+    )
+
+    def check(problems: Problems, value: Any, path: str) -> None:
+        fields(problems, value, path)
+        if not isinstance(value, dict):
+            return
+        whole = value.get("timeoutSeconds") or bounds.timeout_default_s
+        for name in ("responseStartTimeoutSeconds", "idleTimeoutSeconds"):
+            part = value.get(name)
+            if isinstance(part, int) and isinstance(whole, int) and part > whole:
+                problems.bad(f"{path}.{name}", part, f"at most timeoutSeconds, which is {whole}")
+
+    return check
+
+
+def _template_annotations(problems: Problems, value: Any, path: str) -> None:
+    string_map(problems, value, path)
+    if not isinstance(value, Mapping):
+        return
+    scale_values(value, problems, path)
+    for name in (objects.ANNOTATION_PARK, objects.ANNOTATION_NO_GC):
+        if name in value and value[name] not in ("true", "false"):
+            problems.bad(f"{path}[{name}]", value[name], '"true" or "false"')
+    deadline = value.get(objects.ANNOTATION_PROGRESS_DEADLINE)
+    if deadline is not None:
+        try:
+            fits = 1 <= duration_s(str(deadline)) <= 86_400
+        except ValueError:
+            fits = False
+        if not fits:
+            problems.bad(f"{path}[{objects.ANNOTATION_PROGRESS_DEADLINE}]", deadline, "a duration from 1s to 24h, like 600s")
+
+
+def template(bounds: Bounds, parent: str) -> Checker:
+    """Checks `spec.template` of a Service or Configuration called `parent`."""
+
+    def name(problems: Problems, value: Any, path: str) -> None:
+        before = len(problems)
+        matching(DNS_1035, "a DNS label that begins with a letter")(problems, value, path)
+        if len(problems) == before and parent and (not value.startswith(f"{parent}-") or value == f"{parent}-"):
+            problems.bad(path, value, f"a name that begins with '{parent}-'")
+
+    return mapping(
+        {
+            "metadata": mapping({"name": name, "labels": label_map, "annotations": _template_annotations}),
+            "spec": _spec(bounds),
+        },
+        required=("spec",),
+    )

@@ -1,0 +1,175 @@
+"""Is what a client sent a Service, Configuration or Route? Every fault is found at once, with its path. Nothing raises."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from registry import objects
+from registry.annotations import PREFIX
+from registry.bounds import Bounds
+from registry.objects import Object
+from registry.problem import (
+    DNS_1035,
+    DNS_LABEL,
+    INVALID,
+    Checker,
+    Problem,
+    Problems,
+    boolean,
+    closest,
+    integer,
+    label_map,
+    list_of,
+    mapping,
+    matching,
+    string_map,
+)
+from registry.revise import same_template
+from registry.template import template
+
+MAX_TARGETS = 100
+
+
+def validate(kind: objects.Kind, obj: Any, bounds: Bounds) -> Problems:
+    """All that is wrong with `obj`, from which nulls and empty values were pruned."""
+    problems = Problems()
+    if not isinstance(obj, dict):
+        problems.bad("", obj, f"a {kind.kind} as a JSON or YAML mapping")
+        return problems
+    if obj.get("apiVersion", objects.API_VERSION) != objects.API_VERSION:
+        problems.bad("apiVersion", obj["apiVersion"], objects.API_VERSION)
+    if obj.get("kind", kind.kind) != kind.kind:
+        problems.bad("kind", obj["kind"], kind.kind)
+    known = ("apiVersion", "kind", "metadata", "spec", "status")
+    for name in obj:
+        if name not in known:
+            problems.append(Problem(str(name), f"unknown field{closest(str(name), known)}; known: {', '.join(known)}"))
+    name = _metadata(problems, obj.get("metadata"))
+    _spec_of(kind, bounds, name)(problems, obj.get("spec", {}), "spec")
+    return problems
+
+
+def _metadata(problems: Problems, value: Any) -> str:
+    """Checks metadata; the object's name, or an empty string. Fields the server sets are accepted and overruled."""
+    if not isinstance(value, dict):
+        problems.missing("metadata", "a mapping with a name")
+        return ""
+    name, prefix = value.get("name"), value.get("generateName")
+    if name is not None:
+        matching(DNS_1035, "lower-case letters, digits and '-', beginning with a letter")(problems, name, "metadata.name")
+    elif prefix is not None:
+        stem = prefix.rstrip("-") if isinstance(prefix, str) else prefix
+        allowed = "lower-case letters, digits and '-', beginning with a letter"
+        matching(DNS_1035, allowed, 57)(problems, stem, "metadata.generateName")
+    else:
+        problems.missing("metadata.name", "a name, or metadata.generateName")
+    if "labels" in value:
+        label_map(problems, value["labels"], "metadata.labels")
+        visibility = value["labels"].get(objects.LABEL_VISIBILITY) if isinstance(value["labels"], dict) else None
+        if visibility not in (None, "cluster-local"):
+            problems.bad(f"metadata.labels[{objects.LABEL_VISIBILITY}]", visibility, "cluster-local, or no such label")
+    if "annotations" in value:
+        string_map(problems, value["annotations"], "metadata.annotations")
+        for key in value["annotations"] if isinstance(value["annotations"], dict) else ():
+            if str(key).startswith(PREFIX):
+                where = f"metadata.annotations[{key}]"
+                problems.forbid(where, "scaling is set per revision: put it under spec.template.metadata.annotations")
+    if value.get("finalizers"):
+        problems.forbid("metadata.finalizers", "is not supported: nothing here would wait for them")
+    return name if isinstance(name, str) else ""
+
+
+def _spec_of(kind: objects.Kind, bounds: Bounds, name: str) -> Checker:
+    if kind is objects.ROUTE:
+        return mapping({"traffic": traffic(in_service=False)}, required=("traffic",))
+    if kind is objects.CONFIGURATION:
+        return mapping({"template": template(bounds, name)}, required=("template",))
+    return mapping(
+        {"template": template(bounds, name), "traffic": traffic(in_service=True, service=name)}, required=("template",)
+    )
+
+
+def traffic(*, in_service: bool, service: str = "") -> Checker:
+    """Checks `spec.traffic`: each target names one thing, tags are DNS labels and differ, percents sum to 100."""
+    fields: dict[str, Checker] = {
+        "tag": matching(DNS_LABEL, "a DNS label"),
+        "revisionName": matching(DNS_1035, "the name of a revision"),
+        "configurationName": matching(DNS_1035, "the name of a configuration"),
+        "latestRevision": boolean,
+        "percent": integer(0, 100),
+    }
+    if in_service:
+        del fields["configurationName"]
+    refused = {
+        "configurationName": "a Service's traffic goes to its own revisions; use latestRevision",
+        "url": "it is reported in status.traffic",
+    }
+    target = mapping(fields, {k: v for k, v in refused.items() if k not in fields})
+
+    def check(problems: Problems, value: Any, path: str) -> None:
+        list_of(target, MAX_TARGETS)(problems, value, path)
+        if not isinstance(value, list):
+            return
+        tags: set[str] = set()
+        percents: list[int] = []
+        for index, item in enumerate(value):
+            if isinstance(item, Mapping):
+                where = f"{path}[{index}]"
+                _aim(problems, item, where, in_service)
+                _tag(problems, item.get("tag"), f"{where}.tag", tags, service)
+                percent = item.get("percent", 0)
+                percents.append(percent if isinstance(percent, int) else 0)
+        if value and sum(percents) != 100 and len(percents) == len(value):
+            parts = " + ".join(str(p) for p in percents)
+            problems.append(Problem(path, f"the percents sum to {parts} = {sum(percents)}; allowed: a sum of 100", INVALID))
+
+    return check
+
+
+def _aim(problems: Problems, item: Mapping[str, Any], where: str, in_service: bool) -> None:
+    revision, latest = item.get("revisionName"), item.get("latestRevision")
+    if revision is not None and latest is True:
+        problems.bad(f"{where}.latestRevision", True, "false or absent beside revisionName")
+    if revision is None and latest is False and (in_service or "configurationName" not in item):
+        problems.missing(f"{where}.revisionName", "a revision's name when latestRevision is false")
+    if not in_service:
+        both = [f for f in ("revisionName", "configurationName") if f in item]
+        if len(both) != 1:
+            problems.bad(where, " and ".join(both) or "neither", "exactly one of revisionName and configurationName")
+
+
+def _tag(problems: Problems, tag: Any, where: str, tags: set[str], service: str) -> None:
+    if not isinstance(tag, str):
+        return
+    if tag in tags:
+        problems.twice(where, tag)
+    tags.add(tag)
+    if service and len(tag) + 1 + len(service) > 63:
+        length = len(tag) + 1 + len(service)
+        problems.bad(where, tag, f"a tag with which '{tag}-{service}' has at most 63 characters; it has {length}")
+
+
+def renamed_template(kind: objects.Kind, old: Object, new: Object) -> Problems:
+    """A template that changed but kept the revision name it was given. Both specs are canonical."""
+    problems = Problems()
+    if kind is objects.ROUTE:
+        return problems
+    before, after = old.get("spec", {}).get("template", {}), new.get("spec", {}).get("template", {})
+    name = after.get("metadata", {}).get("name")
+    if name and before.get("metadata", {}).get("name") == name and before != after:
+        problems.bad(
+            "spec.template.metadata.name",
+            name,
+            "a new name (or none) when the template changes: a revision never changes once it is made",
+        )
+    return problems
+
+
+def taken_name(revision: Object, new: Object) -> Problems:
+    """The name the template of `new` gives belongs to `revision`: fine only when that is what the template would make."""
+    problems = Problems()
+    template = new["spec"]["template"]
+    owner = objects.labels_of(revision).get(objects.LABEL_CONFIGURATION)
+    if owner != objects.name_of(new) or not same_template(revision, template):
+        name = objects.meta(template)["name"]
+        problems.bad("spec.template.metadata.name", name, "a name that no revision has; this one exists with another template")
+    return problems
