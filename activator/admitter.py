@@ -1,0 +1,188 @@
+"""The shell around the throttlers of this process: carries out their effects and tells them what is heard and what time it is.
+
+admitter = Admitter(bus, member, clock, wake_in_store)
+target = admitter.throttler(revision).reserve(now)      # the fast way, by the ingress itself
+admitter.arrive(throttler, request, deadline)           # the slow way: `request.dispatched` or `request.refused` follows
+admitter.release(throttler, target, now)
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Protocol
+
+from activator.balance import Target
+from activator.breaker import QUEUE_BOUND, Waiter
+from activator.reporter import INTERVAL_S, report
+from activator.throttler import Dispatch, DrainedNow, Effect, Refuse, Throttler, WakeUp
+from process import logs
+from process.clock import Clock
+from store import messages
+from store.bus import Bus
+from store.messages import Drained, Refusal, Wake
+from store.model import Instance, RevisionKey, encode
+
+log = logs.get("activator")
+
+TICK_S = 0.05
+
+
+class Request(Protocol):
+    """Who is admitted. Both are called at most once, and never both."""
+
+    def dispatched(self, target: Target, waited_s: float) -> None: ...
+
+    def refused(self, reason: str, message: str, retry_after_s: float) -> None: ...
+
+
+Tell = Callable[..., None]
+"""`Story.tell`."""
+WakeInStore = Callable[[Wake], Awaitable[None]]
+"""Puts a wake where the autoscaler finds it while the bus is away."""
+
+
+class Admitter:
+    """All throttlers of one process. `member` is its name in reports, wakes and drained messages."""
+
+    def __init__(
+        self, bus: Bus, member: str, clock: Clock, wake_in_store: WakeInStore, tell: Tell, *, bound: int = QUEUE_BOUND
+    ) -> None:
+        self.throttlers: dict[RevisionKey, Throttler[Request]] = {}
+        self.wakes_sent = 0
+        self._bus = bus
+        self._member = member
+        self._clock = clock
+        self._wake_in_store = wake_in_store
+        self._tell = tell
+        self._bound = bound
+        self._restless: set[Throttler[Request]] = set()
+        self._stirred = asyncio.Event()
+        self._storing: dict[RevisionKey, asyncio.Task[None]] = {}
+
+    def throttler(self, revision: RevisionKey, limit: int | None = None) -> Throttler[Request]:
+        """The throttler of `revision`, made when it is new; `limit` is its `container_concurrency`, when known."""
+        found = self.throttlers.get(revision)
+        if found is None:
+            found = Throttler(revision, limit or 0, bound=self._bound, now=self._clock.now())
+            self.throttlers[revision] = found
+        elif limit is not None:
+            self._perform(found, found.limited(limit, self._clock.now()))
+        return found
+
+    # -- requests -------------------------------------------------------------------------------------------------------------
+
+    def arrive(
+        self, throttler: Throttler[Request], request: Request, now: float, deadline: float, cause_id: str
+    ) -> Waiter[Request] | None:
+        """Put `request` in line; None when it was refused or dispatched on the spot."""
+        waiter, effects = throttler.arrive(request, now, deadline, cause_id)
+        if throttler.quiet:
+            self.awake(throttler)
+        self._perform(throttler, effects)
+        if waiter is not None and waiter.waiting:
+            self._stir(throttler)
+            return waiter
+        return None
+
+    def release(self, throttler: Throttler[Request], target: Target, now: float) -> None:
+        effects = throttler.release(target, now)
+        if effects:
+            self._perform(throttler, effects)
+
+    def awake(self, throttler: Throttler[Request]) -> None:
+        """A revision whose last report was zero has a request: the autoscaler hears it now, not in a second."""
+        throttler.quiet = False
+        self._report([throttler])
+
+    def unreachable(self, throttler: Throttler[Request], target: Target) -> None:
+        self._perform(throttler, throttler.unreachable(target, self._clock.now()))
+        self._stir(throttler)
+
+    def reached(self, throttler: Throttler[Request], target: Target) -> None:
+        self._perform(throttler, throttler.reached(target, self._clock.now()))
+
+    # -- news -----------------------------------------------------------------------------------------------------------------
+
+    def heard(self, news: Instance, *, stored: bool) -> None:
+        throttler = self.throttler(news.revision_key)
+        self._perform(throttler, throttler.heard(news, self._clock.now(), stored=stored))
+
+    def forgotten(self, revision: RevisionKey, instance: str) -> None:
+        throttler = self.throttlers.get(revision)
+        if throttler is not None:
+            self._perform(throttler, throttler.forgotten(instance, self._clock.now()))
+
+    def refused(self, refusal: Refusal) -> None:
+        throttler = self.throttlers.get(refusal.revision)
+        if throttler is not None:
+            self._perform(throttler, throttler.refused(refusal, self._clock.now()))
+
+    # -- time -----------------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Tick while something waits; report every second. Never returns."""
+        next_report = self._clock.now() + INTERVAL_S
+        while True:
+            now = self._clock.now()
+            if now >= next_report:
+                self._report(self.throttlers.values())
+                self._sweep()
+                next_report = now + INTERVAL_S
+            for throttler in list(self._restless):
+                self._perform(throttler, throttler.tick(now))
+                if not throttler.restless:
+                    self._restless.discard(throttler)
+            if self._restless:
+                await asyncio.sleep(TICK_S)
+            else:
+                self._stirred.clear()
+                try:
+                    await asyncio.wait_for(self._stirred.wait(), next_report - now)
+                except TimeoutError:
+                    pass
+
+    def _stir(self, throttler: Throttler[Request]) -> None:
+        self._restless.add(throttler)
+        self._stirred.set()
+
+    def _report(self, throttlers: Iterable[Throttler[Request]]) -> None:
+        made = report(throttlers, sender=self._member, now=self._clock.now(), wall=self._clock.wall())
+        if made is not None:
+            self._bus.publish(messages.SAMPLES, encode(made))
+
+    def _sweep(self) -> None:
+        """Forget throttlers of revisions with nothing left; a request or an instance makes them again."""
+        for revision in [key for key, each in self.throttlers.items() if each.idle and each.quiet]:
+            del self.throttlers[revision]
+
+    # -- effects --------------------------------------------------------------------------------------------------------------
+
+    def _perform(self, throttler: Throttler[Request], effects: Sequence[Effect[Request]]) -> None:
+        for effect in effects:
+            if isinstance(effect, Dispatch):
+                effect.request.dispatched(effect.target, effect.waited_s)
+            elif isinstance(effect, Refuse):
+                effect.request.refused(effect.reason, effect.message, effect.retry_after_s)
+            elif isinstance(effect, WakeUp):
+                self._wake(throttler.revision, effect)
+            elif isinstance(effect, DrainedNow):
+                news = Drained(instance=effect.instance, sender=self._member)
+                self._bus.publish(messages.drained(effect.node), encode(news))
+
+    def _wake(self, revision: RevisionKey, effect: WakeUp) -> None:
+        wake = Wake(
+            revision=revision, waiting=effect.waiting, sender=self._member, cause_id=effect.cause_id, at=self._clock.wall()
+        )
+        self.wakes_sent += 1
+        if self._bus.connected:
+            self._bus.publish(messages.WAKE, encode(wake))
+        elif revision not in self._storing:
+            task = asyncio.get_running_loop().create_task(self._store_wake(wake))
+            self._storing[revision] = task
+            task.add_done_callback(lambda _: self._storing.pop(revision, None))
+        self._tell("wake sent", cause_id=effect.cause_id, revision=revision, waiting=effect.waiting)
+
+    async def _store_wake(self, wake: Wake) -> None:
+        try:
+            await self._wake_in_store(wake)
+        except Exception as error:
+            log.warning("wake not stored", revision=wake.revision, error=str(error), cause_id=wake.cause_id)

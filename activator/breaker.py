@@ -1,0 +1,91 @@
+"""The line of one revision: who waits, in order of arrival, and how many may.
+
+    arrive ──▶ [ 1 2 3 … bound ] ──▶ first to leave when somebody releases
+
+A waiter that leaves the middle is marked and skipped: O(1), and what is marked is swept once it is half of the line, so
+that ten thousand clients that give up leave nothing behind.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+R = TypeVar("R")
+
+QUEUE_BOUND = 10_000
+"""Requests that may wait for one revision, as Knative's; the next one is refused at once."""
+
+
+@dataclass(slots=True, eq=False)
+class Waiter(Generic[R]):
+    """One request in line. `since` and `deadline` are monotonic seconds."""
+
+    request: R
+    since: float
+    deadline: float
+    cause_id: str = ""
+    waiting: bool = True
+
+
+class Line(Generic[R]):
+    """First in, first out, with a bound."""
+
+    __slots__ = ("_dead", "_waiters", "bound", "waiting")
+
+    def __init__(self, bound: int = QUEUE_BOUND) -> None:
+        self.bound = bound
+        self.waiting = 0
+        self._dead = 0
+        self._waiters: deque[Waiter[R]] = deque()
+
+    def __len__(self) -> int:
+        return self.waiting
+
+    @property
+    def full(self) -> bool:
+        return self.waiting >= self.bound
+
+    def join(self, waiter: Waiter[R]) -> None:
+        """Stand at the end. The caller has asked `full` first."""
+        assert self.waiting < self.bound, f"{self.waiting} wait already; the bound is {self.bound}"
+        self._waiters.append(waiter)
+        self.waiting += 1
+
+    def leave(self, waiter: Waiter[R]) -> bool:
+        """Give up the place; False when `waiter` was not in line any more."""
+        if not waiter.waiting:
+            return False
+        waiter.waiting = False
+        self.waiting -= 1
+        self._dead += 1
+        if self._dead > 64 and self._dead > self.waiting:
+            self._waiters = deque(each for each in self._waiters if each.waiting)
+            self._dead = 0
+        return True
+
+    def first(self) -> Waiter[R] | None:
+        """Who is next, still in line."""
+        waiters = self._waiters
+        while waiters and not waiters[0].waiting:
+            waiters.popleft()
+            self._dead -= 1
+        return waiters[0] if waiters else None
+
+    def pop(self) -> Waiter[R]:
+        """Take who is next out of the line. Raises IndexError when nobody waits."""
+        waiter = self.first()
+        if waiter is None:
+            raise IndexError("nobody waits")
+        self._waiters.popleft()
+        waiter.waiting = False
+        self.waiting -= 1
+        return waiter
+
+    def empty(self) -> list[Waiter[R]]:
+        """Take everybody out, in order."""
+        everybody = [waiter for waiter in self._waiters if waiter.waiting]
+        for waiter in everybody:
+            waiter.waiting = False
+        self._waiters.clear()
+        self.waiting = self._dead = 0
+        return everybody

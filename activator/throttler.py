@@ -1,0 +1,328 @@
+"""Admission to one revision: events in, effects out. No clock, no random, no I/O.
+
+    reserve ── room and nobody waits ──▶ a Target, at once
+    arrive  ── else ──▶ in line ──▶ Dispatch, when release / Ready / a higher limit makes room
+                               └──▶ Refuse, on its deadline, a full line, or when nothing can be started
+
+A reservation is a count that `release` gives back: in flight at one instance never exceeds its limit, and who came first
+is served first. With somebody waiting and nothing that serves, a Wake goes out, and again every `WAKE_AGAIN_S`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from activator.balance import NO_LIMIT, Balance, State, Target
+from activator.breaker import QUEUE_BOUND, Line, Waiter
+from activator.concurrency import Concurrency
+from store.lifecycle import Phase
+from store.messages import Refusal
+from store.model import Instance, RevisionKey
+
+R = TypeVar("R")
+
+WAKE_AGAIN_S = 0.25
+EJECT_FIRST_S = 0.1
+EJECT_MOST_S = 10.0
+COMING = frozenset({Phase.PENDING, Phase.PULLING, Phase.STARTING})
+OVER = frozenset({Phase.STOPPED, Phase.FAILED})
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch(Generic[R]):
+    """Send `request` to `target`; its slot is reserved, `waited_s` it stood in line."""
+
+    request: R
+    target: Target
+    waited_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse(Generic[R]):
+    """Answer `request` with an error. `reason` is a row of ingress/refusals.py."""
+
+    request: R
+    reason: str
+    message: str = ""
+    retry_after_s: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WakeUp:
+    """Tell the autoscaler that `waiting` requests wait and nothing serves."""
+
+    waiting: int
+    cause_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainedNow:
+    """Nothing of ours is in flight at `instance` of `node`, nor will be."""
+
+    instance: str
+    node: str
+
+
+Effect = Dispatch[R] | Refuse[R] | WakeUp | DrainedNow
+NOTHING: tuple[()] = ()
+
+
+class Throttler(Generic[R]):
+    """One revision at one admitter. Times are monotonic seconds."""
+
+    __slots__ = (
+        "_held",
+        "_woken_at",
+        "balance",
+        "coming",
+        "in_flight",
+        "limit",
+        "line",
+        "load",
+        "quiet",
+        "revision",
+        "targets",
+    )
+
+    def __init__(self, revision: RevisionKey, limit: int = 0, *, bound: int = QUEUE_BOUND, now: float = 0.0) -> None:
+        self.revision = revision
+        self.limit = limit
+        self.targets: dict[str, Target] = {}
+        self.coming: dict[str, int] = {}
+        """Instances on their way to Ready, by name, with the seq that said so."""
+        self.balance = Balance()
+        self.line: Line[R] = Line(bound)
+        self.load = Concurrency(now)
+        self.in_flight = 0
+        self.quiet = True
+        """Its last report said zero: the next request is news."""
+        self._woken_at: float | None = None
+        self._held: Refusal | None = None
+        """A refusal that did not count because something was on its way."""
+
+    # -- requests -------------------------------------------------------------------------------------------------------------
+
+    def reserve(self, now: float, chance: float = 0.0) -> Target | None:
+        """A slot at once, when there is room and nobody waits; None: `arrive`."""
+        if self.line.waiting:
+            return None
+        target = self.balance.choose(chance)
+        if target is None:
+            return None
+        target.in_flight += 1
+        self.in_flight += 1
+        if target.in_flight >= target.limit or target.probing:
+            self.balance.settle(target)
+        self.load.enter(now)
+        return target
+
+    def arrive(
+        self, request: R, now: float, deadline: float, cause_id: str = ""
+    ) -> tuple[Waiter[R] | None, Sequence[Effect[R]]]:
+        """Stand in line, or be refused when it is full. The Waiter is what `leave` takes."""
+        if self.line.full:
+            return None, (
+                Refuse(request, "queue-full", f"{self.line.waiting} requests wait; the limit is {self.line.bound}", 1),
+            )
+        waiter = Waiter(request, now, deadline, cause_id)
+        self.line.join(waiter)
+        self.load.enter(now)
+        return waiter, self._wake_if_needed(now)
+
+    def leave(self, waiter: Waiter[R], now: float) -> bool:
+        """The client went away or the time is over; False when it was dispatched or refused before."""
+        if not self.line.leave(waiter):
+            return False
+        self.load.leave(now)
+        if not self.line.waiting:
+            self._woken_at = None
+        return True
+
+    def release(self, target: Target, now: float) -> Sequence[Effect[R]]:
+        """A request that had a slot at `target` is over."""
+        assert target.in_flight > 0, f"{target}: released more than reserved"
+        target.in_flight -= 1
+        self.in_flight -= 1
+        self.load.leave(now)
+        if target.place < 0:
+            if target.state is not State.SERVING:
+                return self._out_of_use(target)
+            self.balance.settle(target)
+        if self.line.waiting:
+            return self._dispatch(now)
+        return NOTHING
+
+    # -- what is heard of instances -------------------------------------------------------------------------------------------
+
+    def heard(self, news: Instance, now: float, *, stored: bool = False) -> Sequence[Effect[R]]:
+        """The status of one instance, from the bus or (`stored`) from etcd. What is older than what is known is ignored."""
+        name = news.instance
+        target = self.targets.get(name)
+        known = target.seq if target is not None else self.coming.get(name, -1)
+        if news.seq < known and not (stored and target is not None and target.unconfirmed):
+            return NOTHING
+        if news.phase is Phase.READY:
+            return self._ready(news, target, stored, now)
+        self.coming.pop(name, None)
+        if news.phase in COMING:
+            self.coming[name] = news.seq
+        if news.phase is Phase.DRAINING:
+            return self._draining(news, target)
+        if target is not None:
+            self._take_out(target, State.GONE if news.phase in OVER else State.PAUSED, news.seq)
+        return [*self._refuse_if_held(now), *self._wake_if_needed(now)]
+
+    def forgotten(self, name: str, now: float) -> Sequence[Effect[R]]:
+        """The key of an instance vanished. One that served goes on serving, unconfirmed: its node may only be cut off."""
+        self.coming.pop(name, None)
+        target = self.targets.get(name)
+        if target is not None:
+            if target.state is State.SERVING:
+                target.unconfirmed = True
+            elif not target.in_flight:
+                del self.targets[name]
+            elif target.state is State.PAUSED:
+                target.state = State.GONE
+        return [*self._refuse_if_held(now), *self._wake_if_needed(now)]
+
+    def limited(self, limit: int, now: float) -> Sequence[Effect[R]]:
+        """`container_concurrency` is `limit` from now on."""
+        if limit == self.limit:
+            return NOTHING
+        self.limit = limit
+        for target in self.targets.values():
+            target.limit = limit or NO_LIMIT
+            self.balance.settle(target)
+        return self._dispatch(now)
+
+    def unreachable(self, target: Target, now: float) -> Sequence[Effect[R]]:
+        """`target` could not be connected to: out for a moment, longer each time; for good when it was unconfirmed."""
+        if target.state is not State.SERVING:
+            return NOTHING
+        if target.unconfirmed or not target.stored:
+            self._take_out(target, State.GONE, target.seq)
+            return self._wake_if_needed(now)
+        target.failures += 1
+        target.ejected_until = now + min(EJECT_MOST_S, EJECT_FIRST_S * 2 ** min(target.failures - 1, 10))
+        target.probing = False
+        self.balance.settle(target)
+        return self._wake_if_needed(now)
+
+    def reached(self, target: Target, now: float) -> Sequence[Effect[R]]:
+        """`target` was connected to after having failed: it takes its full share again."""
+        target.failures = 0
+        target.ejected_until = 0.0
+        target.probing = False
+        self.balance.settle(target)
+        return self._dispatch(now)
+
+    def refused(self, refusal: Refusal, now: float) -> Sequence[Effect[R]]:
+        """Nothing can be started now: whoever waits need not, unless something serves or is on its way."""
+        if self.coming or self.serving:
+            self._held = refusal
+            return NOTHING
+        self._woken_at = self._held = None
+        message = f"{refusal.reason}: {refusal.message}" if refusal.message else refusal.reason
+        everybody = self.line.empty()
+        for _ in everybody:
+            self.load.leave(now)
+        return [Refuse(each.request, "cannot-start", message, refusal.retry_after_s) for each in everybody]
+
+    def tick(self, now: float) -> Sequence[Effect[R]]:
+        """Time passed: deadlines, wakes again, ejected instances back. Call every 50 ms while `restless`."""
+        effects: list[Effect[R]] = []
+        while (first := self.line.first()) is not None and first.deadline <= now:
+            self.line.pop()
+            self.load.leave(now)
+            waited = now - first.since
+            effects.append(Refuse(first.request, "timeout", f"waited {waited:.1f} s for an instance of {self.revision}"))
+        for target in self.targets.values():
+            if target.ejected_until and target.ejected_until <= now:
+                target.ejected_until, target.probing = 0.0, True
+                self.balance.settle(target)
+        effects += self._dispatch(now)
+        effects += self._wake_if_needed(now)
+        return effects
+
+    @property
+    def restless(self) -> bool:
+        """Whether `tick` has something to do."""
+        return bool(self.line.waiting) or any(target.ejected_until for target in self.targets.values())
+
+    @property
+    def serving(self) -> bool:
+        """Whether some instance is Ready and not ejected, with room or without."""
+        return any(target.state is State.SERVING and not target.ejected_until for target in self.targets.values())
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is known and nobody is here: the throttler may be forgotten."""
+        return not (self.targets or self.coming or self.line.waiting or self.in_flight)
+
+    # -- inside ---------------------------------------------------------------------------------------------------------------
+
+    def _dispatch(self, now: float) -> Sequence[Effect[R]]:
+        """Give every free slot to who is next. Few instances have room while somebody waits, so the least loaded is taken."""
+        effects: list[Effect[R]] = []
+        while self.line.waiting and (target := self.balance.choose(0.5)) is not None:
+            waiter = self.line.pop()
+            target.in_flight += 1
+            self.in_flight += 1
+            self.balance.settle(target)
+            effects.append(Dispatch(waiter.request, target, now - waiter.since))
+        if effects:
+            self._woken_at = None
+        return effects
+
+    def _wake_if_needed(self, now: float) -> Sequence[Effect[R]]:
+        first = self.line.first()
+        if first is None or (self._woken_at is not None and now - self._woken_at < WAKE_AGAIN_S) or self.serving:
+            return NOTHING
+        self._woken_at = now
+        return (WakeUp(self.line.waiting, first.cause_id),)
+
+    def _refuse_if_held(self, now: float) -> Sequence[Effect[R]]:
+        """What was on its way did not come: now the refusal counts."""
+        if self._held is None or self.coming:
+            return NOTHING
+        return self.refused(self._held, now)
+
+    def _ready(self, news: Instance, target: Target | None, stored: bool, now: float) -> Sequence[Effect[R]]:
+        self.coming.pop(news.instance, None)
+        self._held = None
+        if target is None or target.address != news.address:
+            if target is not None:
+                self._take_out(target, State.GONE, news.seq)
+            target = self.targets[news.instance] = Target(news.instance, news.node, news.address, self.limit, news.seq)
+        elif news.seq > target.seq or target.unconfirmed:
+            target.state, target.unconfirmed = State.SERVING, False
+            if news.seq > target.seq:
+                target.ejected_until, target.failures, target.probing = 0.0, 0, False
+            target.seq = news.seq
+        target.stored = target.stored or stored
+        self.balance.settle(target)
+        return self._dispatch(now)
+
+    def _draining(self, news: Instance, target: Target | None) -> Sequence[Effect[R]]:
+        if target is None:
+            return (DrainedNow(news.instance, news.node),)
+        self._take_out(target, State.DRAINING, news.seq)
+        return () if target.in_flight else (DrainedNow(target.instance, target.node),)
+
+    def _take_out(self, target: Target, state: State, seq: int) -> None:
+        target.seq = max(seq, target.seq)
+        target.state = state
+        target.unconfirmed = False
+        self.balance.settle(target)
+        if state is State.GONE and not target.in_flight and self.targets.get(target.instance) is target:
+            del self.targets[target.instance]
+
+    def _out_of_use(self, target: Target) -> Sequence[Effect[R]]:
+        """A request ended at an instance that gets nothing new."""
+        if target.in_flight:
+            return NOTHING
+        if target.state is State.DRAINING:
+            return (DrainedNow(target.instance, target.node),)
+        if target.state is State.GONE and self.targets.get(target.instance) is target:
+            del self.targets[target.instance]
+        return NOTHING

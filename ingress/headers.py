@@ -1,0 +1,103 @@
+"""Which fields pass, which are dropped, which mean something. One table for requests, one for responses.
+
+Dropped from requests: hop-by-hop ones, everything a client could use to speak in our name (`Forwarded`, `X-Forwarded-*`, `X-Real-IP`,
+`X-Ebb-*`), and such names spelt with `_`, which CGI-like servers cannot tell from the real ones.
+"""
+
+import re
+from enum import IntEnum
+
+from ingress.limits import NAME_MEMO_MOST
+
+
+class Kind(IntEnum):
+    PASS = 0
+    DROP = 1
+    HOST = 2
+    CONNECTION = 3
+    LENGTH = 4
+    ENCODING = 5
+    EXPECT = 6
+    UPGRADE = 7
+    REQUEST_ID = 8
+    TRACE = 9
+    KEEP_ALIVE = 10
+    DATE = 11
+
+
+_HOP = ("proxy-connection", "te", "proxy-authenticate", "proxy-authorization", "http2-settings", "proxy", "alt-svc")
+_OURS = (
+    "forwarded",
+    "x-real-ip",
+    "x-client-ip",
+    "x-original-host",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-original-forwarded-for",
+)
+_REQUEST: dict[bytes, Kind] = {
+    b"host": Kind.HOST,
+    b"connection": Kind.CONNECTION,
+    b"keep-alive": Kind.DROP,
+    b"content-length": Kind.LENGTH,
+    b"transfer-encoding": Kind.ENCODING,
+    b"expect": Kind.EXPECT,
+    b"upgrade": Kind.UPGRADE,
+    b"x-request-id": Kind.REQUEST_ID,
+    b"traceparent": Kind.TRACE,
+    **{name.encode(): Kind.DROP for name in _HOP + _OURS},
+}
+_RESPONSE: dict[bytes, Kind] = {
+    b"connection": Kind.CONNECTION,
+    b"keep-alive": Kind.KEEP_ALIVE,
+    b"content-length": Kind.LENGTH,
+    b"transfer-encoding": Kind.ENCODING,
+    b"upgrade": Kind.UPGRADE,
+    b"proxy-connection": Kind.DROP,
+    b"te": Kind.DROP,
+    b"date": Kind.DATE,
+}
+_PREFIXES = (b"x-forwarded-", b"x-ebb-", b"x-envoy-")
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+"""What is taken over as `X-Request-Id`; anything else is replaced."""
+TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[\x21-\x7e]*)?")
+
+
+class Kinds:
+    """Field name, as it was spelt → Kind, remembered up to a bound."""
+
+    def __init__(self, table: dict[bytes, Kind], prefixes: tuple[bytes, ...]) -> None:
+        self._table = table
+        self._prefixes = prefixes
+        self.memo: dict[bytes, Kind] = {}
+
+    def classify(self, name: bytes) -> Kind:
+        """The kind of a `name` that `memo` does not have yet."""
+        lower = name.lower()
+        dashed = lower.replace(b"_", b"-")
+        kind = self._table.get(dashed, Kind.PASS)
+        if dashed.startswith(self._prefixes) or (kind and dashed != lower):
+            kind = Kind.DROP
+        if len(self.memo) >= NAME_MEMO_MOST:
+            self.memo.clear()
+        if len(name) <= 64:
+            self.memo[name] = kind
+        return kind
+
+
+REQUEST = Kinds(_REQUEST, _PREFIXES)
+RESPONSE = Kinds(_RESPONSE, (b"x-ebb-",))
+
+
+def named_in(connection: bytes) -> set[bytes]:
+    """The lower-case tokens of a `Connection` field."""
+    return {token.strip(b" \t").lower() for token in connection.split(b",")}
+
+
+def without(fields: list[tuple[bytes, bytes]], names: set[bytes]) -> list[tuple[bytes, bytes]]:
+    """`fields` but those named."""
+    return [pair for pair in fields if pair[0].lower() not in names]
+
+
+def serialise(fields: list[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % pair for pair in fields])

@@ -1,0 +1,323 @@
+"""HTTP/1 heads: llhttp for the grammar, and around it every check that it leaves to its user.
+
+A parser is fed exactly one head, from its first byte to the empty line; bodies are framed elsewhere (`chunked`, or a count).
+So nothing is ever parsed twice, and what follows a head is not looked at before its turn.
+"""
+
+import httptools
+
+from ingress import limits
+from ingress.headers import REQUEST, REQUEST_ID, RESPONSE, TRACEPARENT, Kind, named_in, without
+from ingress.refusals import Refused
+from ingress.routes import well_formed
+
+END = b"\r\n\r\n"
+CHUNKED = -1
+UNTIL_CLOSE = -2
+
+Fields = list[tuple[bytes, bytes]]
+
+
+class Request:
+    """One request as it will be passed on. `length`: bytes of body, or CHUNKED. `fields` are without what the front door writes."""
+
+    __slots__ = (
+        "expects",
+        "fields",
+        "host",
+        "http10",
+        "keep_alive",
+        "length",
+        "method",
+        "request_id",
+        "target",
+        "trace",
+        "websocket_key",
+    )
+
+    def __init__(self, method: bytes, target: bytes, host: bytes, fields: Fields) -> None:
+        self.method = method
+        self.target = target
+        self.host = host
+        self.fields = fields
+        self.http10 = False
+        self.keep_alive = True
+        self.length = 0
+        self.expects = False
+        self.request_id = b""
+        self.trace = b""
+        self.websocket_key = b""
+        """Not empty: the request asks for a WebSocket."""
+
+
+class Response:
+    """The head of an answer. `length`: bytes of body, CHUNKED or UNTIL_CLOSE; `line` is what follows the version."""
+
+    __slots__ = ("dated", "fields", "keep_alive", "keep_for_s", "length", "line", "status", "upgrade")
+
+    def __init__(self, status: int, line: bytes, fields: Fields) -> None:
+        self.status = status
+        self.line = line
+        self.fields = fields
+        self.length = UNTIL_CLOSE
+        self.keep_alive = True
+        self.keep_for_s = 0.0
+        """`Keep-Alive: timeout=`, when the instance says so; 0: unsaid."""
+        self.upgrade = b""
+        self.dated = False
+
+
+class BadResponse(Exception):
+    """The instance's answer is not HTTP/1; the message says what is wrong."""
+
+
+class _Collector:
+    """What llhttp calls back: fields that pass are kept in order, the others by kind."""
+
+    __slots__ = ("_classify", "_memo", "fields", "special", "url")
+
+    def __init__(self, memo: dict[bytes, Kind], classify: object) -> None:
+        self._memo = memo
+        self._classify = classify
+        self.fields: Fields = []
+        self.special: list[tuple[Kind, bytes]] = []
+        self.url = b""
+
+    def on_url(self, url: bytes) -> None:
+        self.url = url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        kind = self._memo.get(name)
+        if kind is None:
+            kind = self._classify(name)  # type: ignore[operator]
+        if not kind:
+            self.fields.append((name, value))
+        else:
+            self.special.append((kind, value))
+
+
+def _whole(head: bytes) -> str | None:
+    """What llhttp does not refuse, or only in some versions: bare CR or LF, NUL, a folded line."""
+    lines = head.count(b"\r\n")
+    if head.count(b"\n") != lines or head.count(b"\r") != lines:
+        return "bare CR or LF"
+    if b"\0" in head:
+        return "NUL"
+    if b"\n " in head or b"\n\t" in head:
+        return "folded field"
+    return None
+
+
+class RequestParser:
+    """Parses request heads; one serves all connections of a process."""
+
+    def __init__(self) -> None:
+        self._sink = _Collector(REQUEST.memo, REQUEST.classify)
+        self._parser = httptools.HttpRequestParser(self._sink)
+
+    def parse(self, head: bytes) -> Request:
+        """The request whose head is `head`, its empty line included. Raises Refused."""
+        sink = self._sink
+        sink.fields = []
+        sink.special = special = []
+        wrong = _whole(head)
+        if wrong is not None:
+            raise Refused("bad-request", f"{wrong} in the request head")
+        if head.count(b"\r\n") > limits.HEAD_FIELDS + 2:
+            raise Refused("headers-too-large", f"more than {limits.HEAD_FIELDS} fields")
+        try:
+            self._parser.feed_data(head)
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserError as error:
+            self._renew()
+            raise Refused("bad-request", str(error)) from None
+        method = self._parser.get_method()
+        line = head[: head.find(b"\r\n")]
+        if len(line) > limits.REQUEST_LINE_BYTES:
+            self._renew()
+            raise Refused("uri-too-long", f"the request line has {len(line)} bytes; the limit is {limits.REQUEST_LINE_BYTES}")
+        request = Request(method, sink.url, b"", sink.fields)
+        if line != b"%b %b HTTP/1.1" % (method, sink.url):
+            self._renew()
+            if line != b"%b %b HTTP/1.0" % (method, sink.url):
+                raise Refused("version" if b" HTTP/" in line and line.count(b" ") == 2 else "bad-request")
+            request.http10 = True
+            request.keep_alive = False
+        if len(special) == 1 and special[0][0] is Kind.HOST:
+            request.host = special[0][1]
+        else:
+            self._renew()
+            _special(request, special)
+        _check_target(request)
+        return request
+
+    def _renew(self) -> None:
+        """llhttp keeps state after anything but a plain head: start over."""
+        self._parser = httptools.HttpRequestParser(self._sink)
+
+
+def _special(request: Request, special: list[tuple[Kind, bytes]]) -> None:
+    """Take in the fields that mean something. Raises Refused."""
+    hosts = lengths = 0
+    connection: set[bytes] = set()
+    encoding = upgrade = None
+    for kind, value in special:
+        if kind is Kind.HOST:
+            hosts += 1
+            request.host = value
+        elif kind is Kind.CONNECTION:
+            connection |= named_in(value)
+        elif kind is Kind.LENGTH:
+            lengths += 1
+            if not value.isdigit() or len(value) > limits.BODY_LENGTH_DIGITS:
+                raise Refused("bad-request", "Content-Length is not a number")
+            request.length = int(value)
+        elif kind is Kind.ENCODING:
+            if encoding is not None or value.lower() != b"chunked":
+                raise Refused("bad-request", "Transfer-Encoding other than chunked")
+            encoding = value
+        elif kind is Kind.EXPECT and not request.http10:
+            if value.lower() != b"100-continue":
+                raise Refused("expectation-failed")
+            request.expects = True
+        elif kind is Kind.UPGRADE:
+            upgrade = value
+        elif kind is Kind.REQUEST_ID and REQUEST_ID.fullmatch(value):
+            request.request_id = value
+        elif kind is Kind.TRACE and TRACEPARENT.fullmatch(value):
+            request.trace = value
+    if hosts > 1:
+        raise Refused("bad-request", "more than one Host")
+    if lengths > 1:
+        raise Refused("bad-request", "more than one Content-Length")
+    if encoding is not None:
+        if lengths or request.http10:
+            raise Refused("bad-request", "Transfer-Encoding with Content-Length or HTTP/1.0")
+        request.length = CHUNKED
+    _connection(request, connection, upgrade)
+
+
+def _connection(request: Request, connection: set[bytes], upgrade: bytes | None) -> None:
+    """What `Connection` says: keep or close, which fields end here, a WebSocket."""
+    if connection:
+        request.keep_alive = b"close" not in connection and (not request.http10 or b"keep-alive" in connection)
+        named = connection - {b"close", b"keep-alive", b"upgrade"}
+        if named:
+            request.fields = without(request.fields, named)
+    asks = upgrade is not None and b"upgrade" in connection and upgrade.lower() == b"websocket"
+    if asks and request.method == b"GET" and not request.http10 and request.length == 0:
+        keys = [value for name, value in request.fields if name.lower() == b"sec-websocket-key"]
+        if len(keys) != 1:
+            raise Refused("bad-request", "a WebSocket needs one Sec-WebSocket-Key")
+        request.websocket_key = keys[0]
+
+
+def _check_target(request: Request) -> None:
+    """Host and target as RFC 9112 §3.2 wants them; absolute-form becomes origin-form. Raises Refused."""
+    target, host = request.target, request.host
+    if not target.startswith(b"/"):
+        if target == b"*" and request.method == b"OPTIONS":
+            pass
+        elif request.method == b"CONNECT" or request.method == b"PRI":
+            raise Refused("method-not-allowed")
+        else:
+            _absolute(request)
+    if b"#" in target:
+        raise Refused("bad-request", "a fragment in the target")
+    if not host:
+        raise Refused("bad-request", "no Host")
+    if not well_formed(host):
+        raise Refused("bad-request", "Host is not a name with an optional port")
+
+
+def _absolute(request: Request) -> None:
+    scheme, colon, rest = request.target.partition(b"://")
+    if not colon or scheme.lower() not in (b"http", b"https"):
+        raise Refused("bad-request", "the target is neither a path nor an http URL")
+    stop = min(at for at in (rest.find(b"/"), rest.find(b"?"), len(rest)) if at >= 0)
+    authority, path = rest[:stop], rest[stop:]
+    if authority.lower() != request.host.lower():
+        raise Refused("bad-request", "the target's host is not the Host field's")
+    request.target = path if path.startswith(b"/") else b"/" + path
+
+
+class ResponseParser:
+    """Parses heads of answers; one serves all connections of a process."""
+
+    def __init__(self) -> None:
+        self._sink = _Collector(RESPONSE.memo, RESPONSE.classify)
+
+    def parse(self, head: bytes, method: bytes) -> Response:
+        """The answer to a `method` request whose head is `head`, its empty line included. Raises BadResponse."""
+        sink = self._sink
+        sink.fields = []
+        sink.special = []
+        wrong = _whole(head)
+        if wrong is not None:
+            raise BadResponse(f"{wrong} in its head")
+        parser = httptools.HttpResponseParser(sink)
+        try:
+            parser.feed_data(head)
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserError as error:
+            raise BadResponse(str(error)) from None
+        line = head[: head.find(b"\r\n")]
+        if not line.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")):
+            raise BadResponse("not HTTP/1.1 or HTTP/1.0")
+        response = Response(parser.get_status_code(), line[9:], sink.fields)
+        if response.status < 100 or response.status > 599:
+            raise BadResponse(f"status {response.status}")
+        response.keep_alive = line[7] == 49
+        _take_in(response, sink.special)
+        status = response.status
+        if method == b"HEAD" or status == 204 or status == 304 or status < 200:
+            if status != 304 and method != b"HEAD":
+                response.fields = without(response.fields, {b"content-length"})
+            response.length = 0
+        return response
+
+
+def _take_in(response: Response, special: list[tuple[Kind, bytes]]) -> None:
+    """Take in the fields of an answer that mean something. Raises BadResponse."""
+    length: bytes | None = None
+    for kind, value in special:
+        if kind is Kind.LENGTH:
+            if not value.isdigit() or len(value) > limits.BODY_LENGTH_DIGITS or (length is not None and length != value):
+                raise BadResponse("its Content-Length is not one number")
+            if length is None:
+                response.fields.append((b"Content-Length", value))
+            length = value
+            if response.length != CHUNKED:
+                response.length = int(value)
+        elif kind is Kind.DATE:
+            response.dated = True
+            response.fields.append((b"Date", value))
+        elif kind is Kind.CONNECTION:
+            tokens = named_in(value)
+            if b"close" in tokens:
+                response.keep_alive = False
+            elif b"keep-alive" in tokens:
+                response.keep_alive = True
+            named = tokens - {b"close", b"keep-alive", b"upgrade"}
+            if named:
+                response.fields = without(response.fields, named)
+        elif kind is Kind.ENCODING:
+            if value.lower() != b"chunked":
+                raise BadResponse("its Transfer-Encoding is not chunked")
+            response.length = CHUNKED
+        elif kind is Kind.UPGRADE:
+            response.upgrade = value.lower()
+        elif kind is Kind.KEEP_ALIVE:
+            response.keep_for_s = _keep_for(value)
+    if response.length == CHUNKED and length is not None:
+        raise BadResponse("Content-Length with Transfer-Encoding")
+
+
+def _keep_for(value: bytes) -> float:
+    for part in value.split(b","):
+        name, _, seconds = part.strip().partition(b"=")
+        if name.lower() == b"timeout" and seconds.isdigit() and len(seconds) < 6:
+            return float(seconds)
+    return 0.0

@@ -1,0 +1,44 @@
+"""Every bound of the front door, with its unit and its reason. Those an operator may change are settings in `__main__`."""
+
+REQUEST_LINE_BYTES = 8 * 1024
+"""Request line. What browsers and other proxies take at least."""
+HEAD_BYTES = 64 * 1024
+"""Request line and fields, or response head: bounds what one half-sent head can hold."""
+HEAD_FIELDS = 100
+"""Fields in one head: bounds the work of one head."""
+TRAILER_BYTES = 8 * 1024
+"""All trailers of one message."""
+CHUNK_LINE_BYTES = 256
+"""A chunk's size with its extensions, which are dropped."""
+BODY_LENGTH_DIGITS = 15
+"""Digits of a Content-Length: a petabyte, and far from any integer's edge."""
+
+HEADER_TIME_S = 10.0
+"""From the first byte of a head to its last: a slow sender is not waited for."""
+IDLE_TIME_S = 60.0
+"""Between requests on a kept connection."""
+LINGER_S = 2.0
+"""After an early answer, how long the rest of a request is read and dropped, so that the answer is not reset away."""
+SWEEP_S = 0.1
+"""How often deadlines are looked at; they are this much late at most."""
+
+BUFFERED_BYTES = 64 * 1024
+"""Of one connection: body that waits for an instance, or bytes after the current request. Above it, reading stops."""
+WRITE_HIGH_BYTES = 256 * 1024
+"""Unsent bytes to a slow reader above which its sender is paused; resumed at a quarter of it."""
+
+CONNECT_TIME_S = 1.0
+"""To connect to an instance: it is in the next room."""
+CONNECT_ATTEMPTS = 8
+"""Instances that may fail to connect before a request is given up."""
+UPSTREAM_IDLE_S = 1.5
+"""A connection to an instance is not used again after so long: app servers drop theirs after 2 s (gunicorn), 5 s (Node)."""
+UPSTREAM_IDLE_MOST = 256
+"""Idle connections kept for one instance."""
+
+HOST_MEMO_MOST = 16_384
+"""Spellings of known hosts that are remembered."""
+NAME_MEMO_MOST = 4_096
+"""Spellings of field names that are remembered."""
+METRIC_REVISIONS_MOST = 2_000
+"""Revisions with metrics of their own; the others share one set."""

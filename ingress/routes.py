@@ -1,0 +1,90 @@
+"""Host → Split. A route's hosts change together, between two requests, so that one request sees one version of its route.
+
+A host belongs to the first route that claims it; when that lets go, the one that waits longest takes over.
+"""
+
+import re
+
+from ingress.limits import HOST_MEMO_MOST
+from ingress.traffic import Choice, Split, split
+from store.model import RouteEntry
+
+_HOST = re.compile(rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253})|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+
+
+def well_formed(host: bytes) -> bool:
+    """Whether `host` can be a Host field: a name or address, and a port perhaps; no userinfo, no path."""
+    if _HOST.fullmatch(host) is None or b".." in host:
+        return False
+    port = host.rpartition(b":")[2] if not host.endswith(b"]") and b":" in host else b"0"
+    return int(port) <= 65_535
+
+
+def canonical(host: bytes) -> str:
+    """`host` without port and trailing dot, in lower case: what routes are keyed by."""
+    if not host.endswith(b"]") and b":" in host:
+        host = host.rpartition(b":")[0]
+    return host.rstrip(b".").lower().decode("ascii")
+
+
+class Routes:
+    """All routes of this front door."""
+
+    def __init__(self) -> None:
+        self.memo: dict[bytes, Split] = {}
+        """Host as it was spelt → Split; emptied when any route changes."""
+        self._hosts: dict[str, Split] = {}
+        self._owners: dict[str, str] = {}
+        self._entries: dict[str, RouteEntry] = {}
+        self._contested: dict[str, list[str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def find(self, host: bytes) -> Split | None:
+        """The Split of a well-formed `host`; None: no route."""
+        found = self.memo.get(host)
+        if found is None:
+            found = self._hosts.get(canonical(host))
+            if found is not None:
+                if len(self.memo) >= HOST_MEMO_MOST:
+                    self.memo.clear()
+                self.memo[host] = found
+        return found
+
+    def put(self, key: str, entry: RouteEntry) -> None:
+        """The route at `key` is `entry` from now on."""
+        self.memo.clear()
+        old = self._entries.get(key)
+        self._entries[key] = entry
+        freed = [host for host in old.hosts if host not in entry.hosts] if old is not None else []
+        for host in freed:
+            self._let_go(key, host)
+        choices: dict[str, Choice] = {}
+        for host, targets in entry.hosts.items():
+            owner = self._owners.setdefault(host, key)
+            if owner == key:
+                self._hosts[host] = split(entry, targets, choices)
+            elif key not in self._contested.setdefault(host, []):
+                self._contested[host].append(key)
+
+    def delete(self, key: str) -> None:
+        """There is no route at `key` any more."""
+        self.memo.clear()
+        entry = self._entries.pop(key, None)
+        for host in entry.hosts if entry is not None else ():
+            self._let_go(key, host)
+
+    def _let_go(self, key: str, host: str) -> None:
+        heirs = self._contested.get(host, [])
+        if key in heirs:
+            heirs.remove(key)
+        if self._owners.get(host) == key:
+            del self._owners[host], self._hosts[host]
+            if heirs:
+                heir = heirs.pop(0)
+                entry = self._entries[heir]
+                self._owners[host] = heir
+                self._hosts[host] = split(entry, entry.hosts[host], {})
+        if not heirs:
+            self._contested.pop(host, None)
