@@ -25,6 +25,7 @@ class Active:
     cause_id: str = ""
     row: Row = field(default_factory=Row)
     failure: Failure | None = None
+    unplaced: str = ""
     verified: bool = False
     ready_since: dict[str, float] = field(default_factory=dict)
     """By instance."""

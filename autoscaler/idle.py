@@ -19,7 +19,7 @@ The policy wants zero (nothing in the stable window); this says whether zero it 
 
 Knative's `scale-to-zero-grace-period` is an upper bound on the time it takes to put its activator into the path, and is zero when
 it is there already. Here the ingress always is, so the grace is 0 unless an operator sets one: idle to zero takes the stable
-window (60 s), not the 90 s of Knative.
+window (60 s), not the 90 s of Knative. `ScaleSpec.scale_to_zero_grace_s` is kept for those who read it; nothing waits for it.
 """
 
 from dataclasses import dataclass
@@ -46,6 +46,7 @@ class Idleness:
     idle_s: float
     active_s: float
     load: int
+    grace_s: float = 0
 
 
 def may_leave(spec: ScaleSpec, reach: Reach, idleness: Idleness) -> tuple[bool, str]:
@@ -61,7 +62,7 @@ def may_leave(spec: ScaleSpec, reach: Reach, idleness: Idleness) -> tuple[bool, 
         return False, f"idle for {idleness.idle_s:.0f} s of {window:.0f} s"
     if idleness.active_s < window:
         return False, f"active for {idleness.active_s:.0f} s of {window:.0f} s"
-    wait = max(spec.scale_to_zero_grace_s, spec.retention_s)
+    wait = max(idleness.grace_s, spec.retention_s)
     if idleness.idle_s < window + wait:
         return False, f"kept for {wait:.0f} s after the window"
     return True, f"idle for {idleness.idle_s:.0f} s"

@@ -70,6 +70,7 @@ class Mode:
     """Why samples may be missing (`NATS is away`): never down; empty when they are not."""
     idle_s: float = math.inf
     active_s: float = math.inf
+    grace_s: float = 0
     gave_up: bool = False
     """Its progress deadline passed without it ever having been ready."""
 
@@ -127,7 +128,7 @@ def decide(revision: Revision, signal: Signal, standing: Standing, mode: Mode, m
         steps.append(Step("wake", wish, f"{mode.waking} requests wait and nothing runs"))
     reason = "Waking" if mode.waking else "Traffic"
     if wish == 0 and standing.asked:
-        leave, why = may_leave(spec, mode.reach, Idleness(mode.idle_s, mode.active_s, signal.load))
+        leave, why = may_leave(spec, mode.reach, Idleness(mode.idle_s, mode.active_s, signal.load, mode.grace_s))
         wish = 0 if leave else 1
         steps.append(Step("to zero" if leave else "last one stays", wish, why))
     elif wish == 0 and not spec.scale_to_zero and mode.reach is Reach.ROUTED:

@@ -1,0 +1,193 @@
+"""The autoscaler's loop: what was marked is evaluated before the event loop sleeps again, a wake at once, the rest at ticks.
+
+A tick touches active revisions only. One transaction at a time is on the way for each revision; what happens meanwhile is looked
+at when it is back. A refused transaction is taken back and decided anew. While the store is away nothing is decided.
+"""
+
+import asyncio
+
+from autoscaler import measures, parking, plan
+from autoscaler.act import Hands
+from autoscaler.active import Active, Made
+from autoscaler.hear import Ears
+from autoscaler.mind import Limits, Mind
+from autoscaler.policy import Decision, Standing, decide
+from process import logs
+from process.clock import Clock
+from process.ids import short_id
+from process.run import Jobs
+from store.backend import Store
+from store.bus import Bus
+from store.lifecycle import Phase
+from store.model import Revision, RevisionKey, Scale
+from store.story import Story
+from store.txn import Guard
+
+log = logs.get("autoscaler")
+
+
+class Scaler:
+    """One autoscaler: `start` makes it hear, `lead` makes it decide."""
+
+    def __init__(self, store: Store, bus: Bus, clock: Clock, story: Story, limits: Limits, jobs: Jobs) -> None:
+        self._bus, self._clock, self._jobs = bus, clock, jobs
+        self.mind = Mind(limits, clock.now())
+        self.hands = Hands(self.mind, store, bus, clock, story, jobs)
+        self.ears = Ears(self.mind, self.hands, clock, self.mark, self._evaluate)
+        self.hands.mark = self.mark
+        self.mind.connect(store, self.ears)
+        self._dirty: set[RevisionKey] = set()
+        self._flushing = False
+        self._ticking = False
+
+    async def start(self) -> None:
+        """Hear the bus and keep the tables, from now on. Returns when the tables have their first lists."""
+        await self.ears.listen(self._bus)
+        self.mind.world.start(self._jobs)
+        await self.mind.world.synced()
+
+    async def lead(self, leader: Guard | None = None) -> None:
+        """Decide and write, fenced by `leader`, until cancelled."""
+        await self.mind.world.synced()
+        mind, now = self.mind, self._clock.now()
+        mind.leader, mind.leading, mind.took_over_at, mind.shaky_at = leader, True, now, now
+        mind.active.clear()
+        mind.fleet.notice_away(now)
+        log.info("leading", revisions=len(mind.world.revisions), instances=len(mind.fleet), nodes=len(mind.fleet.nodes))
+        try:
+            self._look_at_everything(now)
+            while True:
+                await asyncio.sleep(mind.limits.tick_s)
+                self.tick()
+        finally:
+            mind.leading, mind.leader = False, None
+            log.info("no longer leading")
+
+    def mark(self, key: RevisionKey) -> None:
+        """`key` has to be looked at before the event loop sleeps again."""
+        self._dirty.add(key)
+        if self.mind.leading and not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def problem(self) -> str | None:
+        """Why this autoscaler cannot decide, for /readyz."""
+        return self.mind.world.problem()
+
+    def tick(self) -> None:
+        """Decide anew on all active revisions; the only time when counts go down."""
+        mind, now = self.mind, self._clock.now()
+        if not self._bus.connected:
+            mind.deaf_at = now
+        if mind.world.problem() is not None:
+            mind.shaky_at = now
+            return
+        mind.give_up_nodes(now)
+        dirty, self._dirty = self._dirty, set()
+        self._ticking = True
+        try:
+            for key in dirty | mind.active.keys():
+                self._evaluate(key)
+        finally:
+            self._ticking = False
+        mind.forget_idle(now)
+        measures.ACTIVE.set(len(mind.active))
+        measures.TICK.observe(self._clock.now() - now)
+
+    def _look_at_everything(self, now: float) -> None:
+        mind = self.mind
+        for key in mind.world.all_keys():
+            self.mark(key)
+            for slot in list(mind.fleet.of(key)):
+                if slot.status is not None and slot.status.phase is Phase.FAILED:
+                    self.ears.on_failed(slot, slot.status)
+                elif slot.ready:
+                    mind.active_of(key, now).ready_since[slot.name] = now
+        for _, wake in list(mind.world.wakes.items()):
+            self.ears.wake(wake)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        dirty, self._dirty = self._dirty, set()
+        for key in dirty:
+            self._evaluate(key)
+
+    def _evaluate(self, key: RevisionKey) -> None:
+        mind = self.mind
+        if not mind.leading or mind.world.problem() is not None:
+            self._dirty.add(key)
+            return
+        now, wall = self._clock.now(), self._clock.wall()
+        active = mind.active_of(key, now)
+        if active.committing:
+            active.again = True
+            return
+        revision = mind.world.revision(key)
+        if revision is None:
+            self.hands.retire(key, active)
+            return
+        if not mind.fleet.nodes and now - mind.node_left_at < mind.limits.node_gone_s:
+            return  # The only node restarts: neither a lack of room nor a reason to give anything up.
+        standing = mind.fleet.standing(key)
+        mind.notice(revision, active, standing, now)
+        signal = mind.signals.view(key, now)
+        mode = mind.mode(revision, active, now, wall, tick=self._ticking)
+        decision = decide(revision, signal, standing, mode, active.memory, now)
+        active.memory = decision.memory
+        wish = plan.Wish(
+            decision.desired,
+            may_start=active.row.wait_s(wall) == 0,
+            park=self._park(revision, active, decision),
+            lost=mind.lost,
+            cause_id=active.cause_id,
+            at=wall,
+        )
+        made = plan.make(revision, wish, mind.fleet, signal.busy, new_name)
+        active.unplaced = made.unplaced
+        self._act(revision, active, decision, standing, made, wall)
+
+    def _park(self, revision: Revision, active: Active, decision: Decision) -> bool:
+        wanted, _ = parking.wanted(
+            revision,
+            enabled=self.mind.limits.park,
+            reach=self.mind.reach.of(revision.key),
+            verified=active.verified,
+            failing=active.failure is not None,
+            desired=decision.desired,
+        )
+        return wanted
+
+    def _act(
+        self, revision: Revision, active: Active, decision: Decision, standing: Standing, made: plan.Plan, wall: float
+    ) -> None:
+        old = self.mind.world.scale(revision.key)
+        scale = Scale(
+            project=revision.project,
+            revision=revision.name,
+            desired=decision.desired,
+            verified=active.verified,
+            reason=decision.reason,
+            at=wall,
+            failure=active.failure,
+            unplaced=made.unplaced,
+        )
+        outcome = made.unplaced
+        if made:
+            outcome = f"woken {made.woken}, placed {made.placed}, drained {made.drained}, deleted {len(made.deletes)}"
+        shown = Made(wall, decision, standing.ready, standing.starting, active.cause_id, outcome)
+        self.mind.history.add(revision.key, shown)
+        changed = old is None or differs(old, scale)
+        if made or changed:
+            self.hands.write(revision, active, made, scale if changed else None)
+
+
+def differs(old: Scale, new: Scale) -> bool:
+    """Whether `new` is worth a write: another reason for the same positive number is not."""
+    if (old.desired, old.verified, old.failure, old.unplaced) != (new.desired, new.verified, new.failure, new.unplaced):
+        return True
+    return old.reason != new.reason and new.desired == 0
+
+
+def new_name(revision: str) -> str:
+    """A name for a new instance of `revision`."""
+    return plan.instance_name(revision, short_id(6))

@@ -1,0 +1,133 @@
+"""What the autoscaler knows: the view of the world and what it remembers of active revisions. No input or output of its own."""
+
+import msgspec
+
+from autoscaler import policy
+from autoscaler.active import Active, History
+from autoscaler.backoff import restored
+from autoscaler.fleet import Fleet
+from autoscaler.placement import Need
+from autoscaler.policy import Mode
+from autoscaler.reach import Reachability
+from autoscaler.signals import Signals
+from autoscaler.world import Hearer, World
+from store.backend import Store
+from store.model import Goal, Revision, RevisionKey
+from store.txn import Guard
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator sets."""
+
+    tick_s: float = 2
+    stable_window_s: float = 60
+    """Taken by revisions that have Knative's default of 60 s."""
+    scale_to_zero_grace_s: float = 0
+    """Added to the stable window before the last instance goes (see `idle`)."""
+    park: bool = True
+    node_gone_s: float = 10
+    """How long a node may be away before what is assigned there is given up."""
+
+
+class Mind:
+    """One autoscaler's knowledge. Times are of the monotonic clock unless they say wall."""
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self.limits = limits
+        self.signals = Signals()
+        self.reach = Reachability()
+        self.history = History()
+        self.fleet = Fleet(self._need)
+        self.active: dict[RevisionKey, Active] = {}
+        self.world: World
+        self.leader: Guard | None = None
+        self.leading = False
+        self.took_over_at = now
+        self.deaf_at = float("-inf")
+        """When the bus was last seen to be away."""
+        self.shaky_at = now
+        """When the store was last seen to be away."""
+        self.node_left_at = float("-inf")
+        self.lost: frozenset[str] = frozenset()
+        """Nodes given up."""
+
+    def connect(self, store: Store, hearer: Hearer) -> None:
+        """Make the tables, which tell `hearer` what changes."""
+        self.world = World(store, hearer, self.limits.stable_window_s)
+
+    @property
+    def guards(self) -> tuple[Guard, ...]:
+        """What fences every write of a leader."""
+        return (self.leader,) if self.leader is not None else ()
+
+    def active_of(self, key: RevisionKey, now: float) -> Active:
+        """The revision's memory; a new one starts from what stands and from what the last autoscaler wrote."""
+        active = self.active.get(key)
+        if active is None:
+            standing = self.fleet.standing(key)
+            active = self.active[key] = Active(since=now, memory=policy.takeover(standing.ready, now))
+            scale = self.world.scale(key)
+            if scale is not None:
+                active.verified = scale.verified
+                active.failure = scale.failure
+                active.row = restored(scale.failure)
+        return active
+
+    def notice(self, revision: Revision, active: Active, standing: policy.Standing, now: float) -> None:
+        """Bring what is remembered in step with what stands."""
+        active.heal(now)
+        if not standing.asked:
+            active.running_since = now
+        elif active.running_since > now:
+            active.running_since = active.since
+        if not active.verified and standing.ready >= revision.scale.initial_scale:
+            active.verified = True
+
+    def mode(self, revision: Revision, active: Active, now: float, wall: float, *, tick: bool) -> Mode:
+        """What bears on a decision beside load and instances."""
+        window = revision.scale.stable_window_s
+        since = now - self.took_over_at
+        return Mode(
+            reach=self.reach.of(revision.key),
+            verified=active.verified,
+            waking=active.woken(now),
+            tick=tick,
+            settled=since >= window or active.since > self.took_over_at,
+            blind="NATS is away, or was within the stable window" if now - self.deaf_at < window else "",
+            idle_s=now - max(self.signals.loaded_at(revision.key), active.since),
+            active_s=now - active.running_since,
+            grace_s=self.limits.scale_to_zero_grace_s,
+            gave_up=active.row.count > 0 and wall - revision.created_at > revision.progress_deadline_s,
+        )
+
+    def give_up_nodes(self, now: float) -> None:
+        """Nodes that have been away for long enough are lost, unless it was the store that was away."""
+        wait = self.limits.node_gone_s
+        if now - self.shaky_at < wait:
+            self.lost = frozenset()
+            return
+        self.lost = frozenset(node for node, since in self.fleet.away.items() if now - since >= wait)
+        for node in self.lost:
+            for slot in self.fleet.on(node):
+                self.active_of(slot.assignment.revision_key, now)
+
+    def forget_idle(self, now: float) -> None:
+        """A revision at zero, with nothing heard for a window and nothing to do, costs nothing any more."""
+        idle = [key for key, active in self.active.items() if self._at_rest(key, active, now)]
+        for key in idle:
+            del self.active[key]
+        self.signals.forget(idle)
+
+    def _at_rest(self, key: RevisionKey, active: Active, now: float) -> bool:
+        revision, scale = self.world.revision(key), self.world.scale(key)
+        if active.committing or active.again or active.row.count or active.woken(now) or revision is None:
+            return False
+        if scale is None or scale.desired or scale.unplaced:
+            return False
+        if any(slot.goal != Goal.PARK or slot.ended for slot in self.fleet.of(key)):
+            return False
+        return now - max(self.signals.loaded_at(key), active.since) > revision.scale.stable_window_s
+
+    def _need(self, key: RevisionKey) -> Need:
+        revision = self.world.revision(key)
+        return Need.of(revision) if revision is not None else Need(key)
