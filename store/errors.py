@@ -21,6 +21,10 @@ class LeaseLost(StoreError):
     """The lease expired or was revoked; everything written under it is gone."""
 
 
+class TooLarge(StoreError):
+    """A write of more bytes than the store takes at once. It will never succeed as it is."""
+
+
 class Unavailable(StoreError):
     """No answer before the deadline, or no connection. Nothing is known about the outcome of a write."""
 

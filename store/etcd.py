@@ -1,0 +1,265 @@
+"""etcd behind the Store port, over gRPC.
+
+A call that finds etcd away waits for it within its own deadline, so that a restart of a second goes unnoticed. A watch is one
+stream: it is opened again by itself and goes on after the last event it gave out.
+"""
+
+import asyncio
+import ipaddress
+import random
+import socket
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from process import logs
+from store.backend import Change, Entry, Listing
+from store.errors import Compacted, Conflict, LeaseLost, StoreError, TooLarge, Unavailable
+from store.pb import rpc_pb2 as pb
+from store.pb import rpc_pb2_grpc as stubs
+from store.txn import Guard, Put, Txn, check_size
+
+_PUT = 0  # mvccpb.Event.PUT
+_CHANNEL = (
+    # gRPC's own maximum between attempts is 120 s: too long for a server that comes back after one.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    # etcd ends a connection that pings more often than every 5 s.
+    ("grpc.keepalive_time_ms", 6_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+)
+
+_log = logs.get("store")
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What one etcd member says of itself. `alarms` are in etcd's words (`NOSPACE`)."""
+
+    version: str
+    db_bytes: int
+    alarms: tuple[str, ...]
+
+
+class EtcdStore:
+    """A client of etcd at `etcd` (comma-separated host:port). Make it inside the event loop that will use it.
+
+    `deadline_s` bounds every call but the watches. Nothing is contacted before the first call.
+    """
+
+    def __init__(self, etcd: str, *, deadline_s: float = 5.0) -> None:
+        self._deadline_s = deadline_s
+        self._etcd = etcd
+        self._channel = grpc.aio.insecure_channel(target(etcd), options=_CHANNEL)
+        self._kv = stubs.KVStub(self._channel)
+        self._watch = stubs.WatchStub(self._channel)
+        self._lease = stubs.LeaseStub(self._channel)
+        self._maintenance = stubs.MaintenanceStub(self._channel)
+
+    # -- keys ------------------------------------------------------------------------------------------------------------------
+
+    async def get(self, key: str) -> Entry | None:
+        answer = await self._call(self._kv.Range, pb.RangeRequest(key=key.encode()))
+        return _entry(answer.kvs[0]) if answer.kvs else None
+
+    async def list(self, prefix: str, *, at: int = 0) -> Listing:
+        start, end = prefix_range(prefix)
+        answer = await self._call(self._kv.Range, pb.RangeRequest(key=start, range_end=end, revision=at), at=at)
+        return Listing(tuple(_entry(kv) for kv in answer.kvs), at or answer.header.revision)
+
+    async def count(self, prefix: str) -> int:
+        start, end = prefix_range(prefix)
+        answer = await self._call(self._kv.Range, pb.RangeRequest(key=start, range_end=end, count_only=True))
+        return int(answer.count)
+
+    async def commit(self, txn: Txn) -> int:
+        check_size(txn)
+        request = pb.TxnRequest(compare=[_compare(guard) for guard in txn.guards], success=[_operation(w) for w in txn.writes])
+        answer = await self._call(self._kv.Txn, request)
+        if not answer.succeeded:
+            raise Conflict(txn.conflict())
+        return int(answer.header.revision)
+
+    async def put(self, key: str, value: bytes, *, lease: int = 0) -> int:
+        check_size(Txn(writes=(Put(key, value),)))
+        answer = await self._call(self._kv.Put, pb.PutRequest(key=key.encode(), value=value, lease=lease))
+        return int(answer.header.revision)
+
+    async def delete(self, key: str) -> bool:
+        answer = await self._call(self._kv.DeleteRange, pb.DeleteRangeRequest(key=key.encode()))
+        return bool(answer.deleted)
+
+    # -- watches ---------------------------------------------------------------------------------------------------------------
+
+    async def watch(self, prefix: str, *, after: int) -> AsyncIterator[tuple[Change, ...]]:
+        start, end = prefix_range(prefix)
+        pause_s = 0.02
+        while True:
+            call = self._watch.Watch(wait_for_ready=True)
+            try:
+                create = pb.WatchCreateRequest(key=start, range_end=end, start_revision=after + 1, prev_kv=True)
+                await call.write(pb.WatchRequest(create_request=create))
+                pending: list[Any] = []
+                while (answer := await call.read()) is not grpc.aio.EOF:
+                    if answer.compact_revision:
+                        raise Compacted(answer.compact_revision)
+                    if answer.canceled:
+                        _log.warning("watch cancelled by etcd; opened again", prefix=prefix, reason=answer.cancel_reason)
+                        break
+                    pause_s = 0.02
+                    pending += answer.events
+                    if answer.fragment:
+                        continue  # the rest of the same transaction follows
+                    for batch in _by_transaction(pending):
+                        # Progress is what was given out, never the header's revision: events of it may still be on their way.
+                        after = batch[0].store_rev
+                        yield batch
+                    pending = []
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+                _log.debug("watch interrupted; opened again", prefix=prefix, error=str(error))
+            finally:
+                call.cancel()
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1))
+            pause_s = min(pause_s * 2, 0.5)
+
+    # -- leases ----------------------------------------------------------------------------------------------------------------
+
+    async def grant(self, ttl_s: float) -> int:
+        answer = await self._call(self._lease.LeaseGrant, pb.LeaseGrantRequest(TTL=-int(-ttl_s // 1)))
+        return int(answer.ID)
+
+    async def keep_alive(self, lease: int) -> float:
+        call = self._lease.LeaseKeepAlive(timeout=self._deadline_s, wait_for_ready=True)
+        try:
+            await call.write(pb.LeaseKeepAliveRequest(ID=lease))
+            answer = await call.read()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            raise self._translated(error) from None
+        finally:
+            call.cancel()
+        if answer is grpc.aio.EOF:
+            raise Unavailable(f"etcd {self._etcd}: ended the renewal of lease {lease:x} without an answer")
+        if answer.TTL <= 0:
+            raise LeaseLost(f"lease {lease:x} expired or was revoked")
+        return float(answer.TTL)
+
+    async def revoke(self, lease: int) -> None:
+        try:
+            await self._call(self._lease.LeaseRevoke, pb.LeaseRevokeRequest(ID=lease))
+        except LeaseLost:
+            return
+
+    # -- the server ------------------------------------------------------------------------------------------------------------
+
+    async def compact(self, store_rev: int) -> None:
+        """Forget history before `store_rev`. In production etcd does this by itself (`--auto-compaction-retention`)."""
+        await self._call(self._kv.Compact, pb.CompactionRequest(revision=store_rev, physical=True))
+
+    async def status(self) -> Status:
+        """Version, size and alarms of the member this client talks to."""
+        answer = await self._call(self._maintenance.Status, pb.StatusRequest())
+        return Status(answer.version, int(answer.dbSize), tuple(answer.errors))
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def _call(self, method: Any, request: Any, *, at: int = 0) -> Any:
+        try:
+            return await method(request, timeout=self._deadline_s, wait_for_ready=True)
+        except grpc.aio.AioRpcError as error:
+            raise self._translated(error, at) from None
+
+    def _translated(self, error: Exception, at: int = 0) -> StoreError:
+        """What a failed call means. Everything not known to be refused may have happened, or not: Unavailable."""
+        if not isinstance(error, grpc.aio.AioRpcError):
+            return Unavailable(f"etcd {self._etcd}: {error}")
+        code, details = error.code(), error.details() or ""
+        if "required revision has been compacted" in details:
+            return Compacted(at + 1)
+        if "future revision" in details:
+            return StoreError(f"store_rev {at} is in the future of etcd {self._etcd}: it may have been restored from a backup")
+        if "lease not found" in details:
+            return LeaseLost("the lease expired or was revoked")
+        if "request is too large" in details:
+            return TooLarge(f"etcd {self._etcd}: {details}; raise its --max-request-bytes or write less at once")
+        if "space exceeded" in details:
+            return Unavailable(f"etcd {self._etcd} is full: {details}; compact, defragment, then `etcdctl alarm disarm`")
+        if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+            return Unavailable(f"etcd {self._etcd}: no answer within {self._deadline_s:g} s")
+        return Unavailable(f"etcd {self._etcd}: {code.name}: {details}")
+
+
+def target(etcd: str) -> str:
+    """gRPC's name for a comma-separated list of host:port. Raises StoreError when a name of several cannot be resolved."""
+    hosts = [part.strip() for part in etcd.split(",") if part.strip()]
+    if len(hosts) == 1:
+        return hosts[0]
+    addresses = [_address(host) for host in hosts]
+    family = "ipv6" if any(":" in address.rpartition(":")[0] for address in addresses) else "ipv4"
+    return f"{family}:{','.join(addresses)}"
+
+
+def _address(host_port: str) -> str:
+    host, _, port = host_port.rpartition(":")
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        try:
+            return f"{socket.gethostbyname(host)}:{port}"
+        except OSError as error:
+            raise StoreError(f"etcd {host_port}: {error}; want host:port,host:port") from None
+    return host_port
+
+
+def prefix_range(prefix: str) -> tuple[bytes, bytes]:
+    """etcd's [start, end) of all keys under `prefix`; of every key when it is empty."""
+    start = prefix.encode()
+    if not start:
+        return b"\0", b"\0"
+    # UTF-8 has no byte 0xff, so the last byte can always be raised.
+    return start, start[:-1] + bytes([start[-1] + 1])
+
+
+def _entry(kv: Any) -> Entry:
+    return Entry(kv.key.decode(), kv.value, kv.mod_revision, kv.create_revision, kv.lease)
+
+
+def _compare(guard: Guard) -> Any:
+    key = guard.key.encode()
+    if guard.created_rev is not None:
+        return pb.Compare(target=pb.Compare.CREATE, key=key, create_revision=guard.created_rev)
+    return pb.Compare(target=pb.Compare.MOD, key=key, mod_revision=guard.store_rev)
+
+
+def _operation(write: Any) -> Any:
+    if isinstance(write, Put):
+        return pb.RequestOp(request_put=pb.PutRequest(key=write.key.encode(), value=write.value, lease=write.lease))
+    return pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=write.key.encode()))
+
+
+def _by_transaction(events: Sequence[Any]) -> list[tuple[Change, ...]]:
+    """`events`, which are in order of their revision, in groups of one revision each."""
+    groups: list[list[Change]] = []
+    for event in events:
+        change = _change(event)
+        if groups and groups[-1][0].store_rev == change.store_rev:
+            groups[-1].append(change)
+        else:
+            groups.append([change])
+    return [tuple(group) for group in groups]
+
+
+def _change(event: Any) -> Change:
+    kv = event.kv
+    previous = event.prev_kv.value if event.HasField("prev_kv") else None
+    if event.type == _PUT:
+        return Change(kv.key.decode(), kv.value, kv.mod_revision, kv.create_revision, previous)
+    return Change(kv.key.decode(), None, kv.mod_revision, 0, previous)

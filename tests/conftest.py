@@ -1,0 +1,51 @@
+"""Fixtures that any test may take: one real etcd and one real NATS a run, and clients of them for one test."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from store.backend import Store
+from store.bus import Bus
+from store.connect import open_bus, open_store
+from tests import real
+
+
+@pytest.fixture(scope="session")
+def _etcd_of_the_run() -> Iterator[real.Server]:
+    with real.blocking(real.make_etcd) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _nats_of_the_run() -> Iterator[real.Server]:
+    with real.blocking(real.make_nats) as server:
+        yield server
+
+
+@pytest.fixture
+def etcd(_etcd_of_the_run: real.Server) -> real.Server:
+    """A real etcd that holds no key. Shared by the run: a test that stops it takes `real.etcd()` instead."""
+    real.wipe(_etcd_of_the_run)
+    return _etcd_of_the_run
+
+
+@pytest.fixture
+def nats(_nats_of_the_run: real.Server) -> real.Server:
+    """A real nats-server. Shared by the run: a test that stops it takes `real.nats()` instead."""
+    return _nats_of_the_run
+
+
+@pytest.fixture
+async def store(etcd: real.Server) -> AsyncIterator[Store]:
+    """A client of the empty real etcd."""
+    client = await open_store(etcd.address)
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+async def bus(nats: real.Server) -> AsyncIterator[Bus]:
+    """A client of the real NATS."""
+    client = await open_bus(nats.url, "test")
+    yield client
+    await client.close()
