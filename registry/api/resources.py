@@ -51,7 +51,7 @@ class Resources:
         obj, entry = await self._read(kind, project, name)
         return writing.shown(obj, entry.store_rev)
 
-    async def list(self, kind: Kind, project: str, page: Page) -> Object:
+    async def page(self, kind: Kind, project: str, page: Page) -> Object:
         """A `<Kind>List`; with `limit`, as much as fits and a token that continues at the same store_rev."""
         name, namespace = selectors.name_field(page.field_selector)
         matches = selectors.labels(page.label_selector)
@@ -62,6 +62,7 @@ class Resources:
             raise problems.gone("the continue token is too old; list again without it") from None
         store_rev = at or listing.store_rev
         items: list[Object] = []
+        last = ""
         meta: dict[str, Any] = {"resourceVersion": str(store_rev)}
         most = min(page.limit, LIST_MAX) if page.limit > 0 else 0
         for entry in listing.entries:

@@ -1,6 +1,5 @@
 """Watches: every change after a resourceVersion as JSON lines, from the store's own history, until the client or the time ends."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -10,14 +9,13 @@ import msgspec
 from registry import objects, writing
 from registry.api import problems, selectors
 from registry.api.problems import ApiError
+from registry.api.streams import Queue, Streams
 from registry.objects import Kind, Object
 from store import keys
 from store.backend import Change, Store
 from store.errors import Compacted, StoreError
 
-WATCHES_MAX = 2000
 BOOKMARK_EVERY_S = 30.0
-_BUFFER = 1000
 _NOTHING = keys.ROOT + "nothing/"
 
 Show = Callable[[Object], Object]
@@ -38,25 +36,18 @@ class Request:
 
 
 class Watches:
-    """All watches of this process: bounded, and ended together when it stops."""
+    """Starts watches of the store as streams."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._stopping = asyncio.Event()
-        self.open = 0
-
-    def stop(self) -> None:
-        """End all streams cleanly."""
-        self._stopping.set()
+    def __init__(self, store: Store, streams: Streams) -> None:
+        self._store, self._streams = store, streams
 
     async def start(self, request: Request, show: Show) -> AsyncIterator[bytes]:
-        """The stream's lines. Raises ApiError 410 when `after` is no longer known, 429 when there are too many watches."""
-        if self.open >= WATCHES_MAX:
-            raise problems.too_many(f"{self.open} watches are open; the limit is {WATCHES_MAX}; try again in a moment")
+        """The stream's lines. Raises ApiError 410 when `after` is no longer known, 429 when there are too many streams."""
         watcher = _Watcher(self._store, request, show)
         if request.after and not request.initial_events:
             await self._check(request.after)
-        return self._stream(watcher, request.timeout_s)
+        on_idle = watcher.bookmark if request.bookmarks else None
+        return self._streams.lines(watcher.run, timeout_s=request.timeout_s, idle_s=BOOKMARK_EVERY_S, on_idle=on_idle)
 
     async def _check(self, after: int) -> None:
         try:
@@ -65,32 +56,6 @@ class Watches:
             raise problems.gone(f"too old resource version: {after} ({error.compact_rev})") from None
         except StoreError:
             return
-
-    async def _stream(self, watcher: "_Watcher", timeout_s: float) -> AsyncIterator[bytes]:
-        self.open += 1
-        loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[bytes | None] = asyncio.Queue(_BUFFER)
-        pump = loop.create_task(watcher.run(queue))
-        stopping = loop.create_task(self._stopping.wait())
-        ends = loop.time() + timeout_s
-        try:
-            while (left := ends - loop.time()) > 0 and not stopping.done():
-                getting = loop.create_task(queue.get())
-                wait_s = min(left, BOOKMARK_EVERY_S)
-                done, _ = await asyncio.wait({getting, stopping}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
-                if getting not in done:
-                    getting.cancel()
-                    if not stopping.done() and watcher.request.bookmarks:
-                        yield watcher.bookmark()
-                    continue
-                line = getting.result()
-                if line is None:
-                    return
-                yield line
-        finally:
-            self.open -= 1
-            pump.cancel()
-            stopping.cancel()
 
 
 class _Watcher:
@@ -104,7 +69,7 @@ class _Watcher:
         self._labels = selectors.labels(request.label_selector)
         self._at = request.after
 
-    async def run(self, queue: "asyncio.Queue[bytes | None]") -> None:
+    async def run(self, queue: Queue) -> None:
         """Fill `queue` for ever; None ends the stream."""
         prefix = keys.objects(self.request.kind.plural, self._project)
         if self._project and self._name:
@@ -125,7 +90,7 @@ class _Watcher:
             await queue.put(self._error(problems.unavailable(str(error))))
         await queue.put(None)
 
-    async def _begin(self, prefix: str, queue: "asyncio.Queue[bytes | None]") -> None:
+    async def _begin(self, prefix: str, queue: Queue) -> None:
         listing = await self._store.list(prefix)
         for entry in listing.entries:
             obj = writing.shown(msgspec.json.decode(entry.value), entry.store_rev)

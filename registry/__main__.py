@@ -1,0 +1,107 @@
+"""`python -m registry`: the API, and, in one of several replicas, the controller."""
+
+import asyncio
+from pathlib import Path
+
+from store.election import lead
+from store.lease import Presence
+from store.story import Story
+
+from process import ids, logs
+from process.admin import Admin
+from process.clock import SystemClock
+from process.run import Jobs, main
+from registry import server
+from registry.api import app, ebb, routes
+from registry.api.resources import Resources
+from registry.api.streams import Streams
+from registry.api.watching import Watches
+from registry.bounds import Bounds, Naming
+from registry.digests import Digests
+from registry.loop import Controller
+from registry.nodes import NodeAgents
+from registry.observed import Observed
+from registry.settings import Settings
+from registry.spool import Spool
+from registry.story import StoryBook
+from registry.top import Samples
+from store import keys
+from store.bus import Bus
+from store.connect import open_bus, open_store
+from store.messages import IMAGE_PROGRESS, SAMPLES, STORY, PullProgress, SampleReport, StoryEvent
+from store.model import Member, decode, encode
+
+MEMBER_TTL_S = 10.0
+log = logs.get("registry")
+
+
+async def _listen(bus: Bus, book: StoryBook, samples: Samples, controller: Controller, clock: SystemClock) -> None:
+    """What is said on the bus: the story, samples for `ebb top`, pulls."""
+
+    def story(_: str, data: bytes) -> None:
+        book.add(decode(StoryEvent, data))
+
+    def sample(_: str, data: bytes) -> None:
+        samples.add(decode(SampleReport, data), clock.now())
+
+    def pull(_: str, data: bytes) -> None:
+        controller.pulling(decode(PullProgress, data))
+
+    await bus.handle(STORY, story)
+    await bus.handle(SAMPLES, sample)
+    await bus.handle(IMAGE_PROGRESS, pull)
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Run until `stop`."""
+    clock, member = SystemClock(), settings.member or f"registry-{ids.short_id(6)}"
+    bounds = Bounds(timeout_max_s=settings.timeout_max_s)
+    naming = Naming(settings.domain, settings.url_port, settings.url_scheme)
+    spool = Spool(Path(settings.data), settings.upload_max_bytes)
+    spool.open()
+    store, bus = await open_store(settings.etcd), await open_bus(settings.nats, member)
+    jobs = Jobs("registry", stop)
+    book, samples, streams = StoryBook(), Samples(), Streams()
+    controller = Controller(store, naming, bounds, clock, Story(bus, "registry", clock))
+    observed = Observed(store, controller.mark)
+    digests = Digests(bus, clock, jobs, controller.mark_revision)
+    controller.wire(observed, digests)
+    await _listen(bus, book, samples, controller, clock)
+    agents = NodeAgents(lambda: [node for _, node in observed.nodes.items()])
+    knative = routes.KnativeRoutes(Resources(store, bounds, clock), Watches(store, streams), clock)
+    own = ebb.EbbRoutes(observed, agents, spool, book, samples, bus, streams, clock)
+    application = app.build([*routes.handlers(knative), *ebb.handlers(own)], observed.projects, bounds)
+    for name, table in observed.tables().items():
+        jobs.start(table.run(), f"watch {name}", fatal=True)
+    presence = Presence(store, MEMBER_TTL_S)
+    admin = Admin({name: table.problem for name, table in observed.tables().items()})
+    await admin.start(settings.admin)
+    jobs.start(lead(store, "registry", member, settings.lead_ttl_s, controller.lead), "controller", fatal=True)
+
+    async def join() -> None:
+        await presence.start()
+        said = Member(role="registry", member=member, address=settings.listen, admin=f"127.0.0.1:{admin.port}")
+        await presence.put(keys.member("registry", member), encode(said))
+
+    jobs.start(join(), "presence")
+    ending = asyncio.Event()
+    serving = asyncio.get_running_loop().create_task(server.serve(application, settings.listen, ending))
+    waiting = asyncio.get_running_loop().create_task(stop.wait())
+    await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    log.info("draining", streams=streams.open)
+    waiting.cancel()
+    streams.stop()
+    ending.set()
+    try:
+        await serving
+    finally:
+        await jobs.cancel()
+        await presence.stop()
+        await agents.close()
+        await admin.stop()
+        await bus.close()
+        await store.close()
+
+
+if __name__ == "__main__":
+    main("registry", Settings, serve)

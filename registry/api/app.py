@@ -1,0 +1,119 @@
+"""The Litestar application: handlers together, errors as Status objects, requests counted by route."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from litestar import Litestar, Response, get
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+from litestar.handlers import BaseRouteHandler
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from process import logs, metrics
+from registry.api import discovery, problems
+from registry.api.problems import ApiError
+from registry.api.routes import Http, answer
+from registry.bounds import Bounds
+from registry.objects import API_VERSION, GROUP
+from registry.problem import DNS_LABEL
+from store.errors import StoreError
+
+log = logs.get("registry.api")
+_REQUESTS = metrics.counter("registry_requests_total", "API requests.", "route", "method", "code")
+_SECONDS = metrics.histogram("registry_request_seconds", "Time to the head of the answer.", "route", "method")
+
+
+def build(handlers: Sequence[BaseRouteHandler], projects: Callable[[], list[str]], bounds: Bounds) -> Litestar:
+    """The application over `handlers`; `projects` are the names of projects that have objects."""
+    return Litestar(
+        route_handlers=[*_discovery(projects), *handlers],
+        exception_handlers={ApiError: _api_error, StoreError: _store_error, HTTPException: _http_error, Exception: _bug},
+        middleware=[_counted],
+        request_max_body_size=bounds.body_max_bytes,
+        state=State({"body_max_bytes": bounds.body_max_bytes}),
+        logging_config=None,
+        openapi_config=OpenAPIConfig(
+            title="Ebb",
+            version="v1",
+            description="Knative Serving v1 resources, and Ebb's own under /apis/ebb.dev/v1.",
+            path="/openapi",
+            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+        ),
+    )
+
+
+def _discovery(projects: Callable[[], list[str]]) -> list[BaseRouteHandler]:
+    said: dict[str, Any] = {
+        "/version": discovery.version(),
+        "/api": discovery.core_versions(),
+        "/api/v1": discovery.core_resources(),
+        "/apis": discovery.groups(),
+        f"/apis/{GROUP}": discovery.group(),
+        f"/apis/{API_VERSION}": discovery.resources(),
+    }
+
+    @get(list(said), summary="Discovery", tags=["Discovery"])
+    async def discover(request: Http) -> Response[bytes]:
+        return answer(said[request.url.path.rstrip("/")])
+
+    @get("/api/v1/namespaces", summary="Projects", tags=["Discovery"])
+    async def namespaces() -> Response[bytes]:
+        return answer(discovery.namespaces(projects()))
+
+    @get("/api/v1/namespaces/{name:str}", summary="A project", tags=["Discovery"])
+    async def namespace(name: str) -> Response[bytes]:
+        if not DNS_LABEL.fullmatch(name) or len(name) > 63:
+            raise ApiError(404, "NotFound", f'namespaces "{name}" not found')
+        return answer(discovery.namespace(name))
+
+    return [discover, namespaces, namespace]
+
+
+def _api_error(_: Http, error: ApiError) -> Response[bytes]:
+    made = answer(error.status(), error.code)
+    if "retryAfterSeconds" in error.details:
+        made.headers["Retry-After"] = str(error.details["retryAfterSeconds"])
+    return made
+
+
+def _store_error(request: Http, error: StoreError) -> Response[bytes]:
+    log.warning("store failed", path=request.url.path, error=str(error))
+    return _api_error(request, problems.unavailable(f"etcd does not answer: {error}; try again in a moment"))
+
+
+def _http_error(request: Http, error: HTTPException) -> Response[bytes]:
+    if error.status_code == 413:
+        return _api_error(request, problems.too_large(request.app.state.body_max_bytes))
+    if error.status_code == 404:
+        return _api_error(request, problems.no_such_resource())
+    if error.status_code == 405:
+        return _api_error(request, problems.not_allowed(f"{request.method} is not allowed on {request.url.path}"))
+    return _api_error(request, ApiError(error.status_code, "BadRequest", str(error.detail)))
+
+
+def _bug(request: Http, error: Exception) -> Response[bytes]:
+    log.exception("request failed", method=request.method, path=request.url.path, error=repr(error))
+    return _api_error(
+        request, ApiError(500, "InternalError", f"the registry failed at this request: {type(error).__name__}; see its log")
+    )
+
+
+def _counted(app: ASGIApp) -> ASGIApp:
+    """Counts every request by the template of its path, so that names do not become labels."""
+
+    async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+
+        async def counting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                route, method = str(scope.get("path_template") or "none"), str(scope.get("method", ""))
+                _REQUESTS.labels(route, method, str(message["status"])).inc()
+                _SECONDS.labels(route, method).observe(time.perf_counter() - began)
+            await send(message)
+
+        await app(scope, receive, counting)
+
+    return middleware

@@ -1,0 +1,253 @@
+"""What the registry watches: tables of everything that decides a plan, and the names whose plan may have changed."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from store.watch import Table
+
+from registry import objects
+from registry.conditions import Resolution
+from registry.objects import CONFIGURATION, REVISION, ROUTE, SERVICE
+from registry.view import Seen, View
+from store import keys
+from store.backend import Store
+from store.messages import PullProgress
+from store.model import Instance, Member, Model, Node, Revision, RouteEntry, Scale
+
+Unit = tuple[str, str]
+"""(project, name): a Service, Configuration and Route of one name, and the revisions of that Configuration."""
+
+
+class Stored(Model, frozen=True, kw_only=True):
+    """An API object as far as indexes need it; the whole is read from the table's bytes."""
+
+    metadata: dict[str, Any] = {}
+    spec: dict[str, Any] = {}
+
+
+class Observed:
+    """Tables, and indexes over them. `dirty(unit)` is called for each name that a change concerns."""
+
+    def __init__(self, store: Store, dirty: Callable[[Unit], None]) -> None:
+        self._dirty = dirty
+        self._revisions_of: dict[Unit, set[str]] = defaultdict(set)
+        self._configuration_of: dict[tuple[str, str], str] = {}
+        self._instances_of: dict[str, dict[str, Instance]] = defaultdict(dict)
+        self._routed: Counter[tuple[str, str]] = Counter()
+        self._borrowers: dict[Unit, set[Unit]] = defaultdict(set)
+        self.objects: Table[Stored] = Table(store, keys.OBJECTS, Stored, self._object_changed)
+        self.revisions: Table[Revision] = Table(store, keys.REVISIONS, Revision, self._revision_changed)
+        self.routes: Table[RouteEntry] = Table(store, keys.ROUTES, RouteEntry, self._route_changed)
+        self.scales: Table[Scale] = Table(store, keys.SCALE, Scale, self._scale_changed)
+        self.instances: Table[Instance] = Table(store, keys.INSTANCES, Instance, self._instance_changed)
+        self.nodes: Table[Node] = Table(store, keys.NODES, Node, self._node_changed)
+        self.members: Table[Member] = Table(store, keys.MEMBERS, Member)
+
+    def tables(self) -> dict[str, Table[Any]]:
+        return {
+            "objects": self.objects,
+            "revisions": self.revisions,
+            "routes": self.routes,
+            "scale": self.scales,
+            "instances": self.instances,
+            "nodes": self.nodes,
+            "members": self.members,
+        }
+
+    async def synced(self) -> None:
+        for table in self.tables().values():
+            await table.synced()
+
+    # -- reading ----------------------------------------------------------------------------------------------------------
+
+    def units(self) -> set[Unit]:
+        """Every name there is something of."""
+        found: set[Unit] = set(self._revisions_of)
+        for key, _ in self.objects.items():
+            plural, project, name = keys.tail(key, keys.OBJECTS)
+            if plural != REVISION.plural:
+                found.add((project, name))
+        for key, entry in self.routes.items():
+            found.add((entry.project, keys.tail(key, keys.ROUTES)[-1]))
+        for _, revision in self.revisions.items():
+            found.add((revision.project, revision.configuration))
+        return found
+
+    def projects(self) -> list[str]:
+        return sorted({keys.tail(key, keys.OBJECTS)[1] for key, _ in self.objects.items()})
+
+    def instances_of(self, revision_key: str) -> Sequence[Instance]:
+        return tuple(self._instances_of.get(revision_key, {}).values())
+
+    def object(self, key: str) -> Seen | None:
+        entry = self.objects.entry(key)
+        return None if entry is None else Seen(msgspec.json.decode(entry.value), entry.store_rev)
+
+    def unit_of_revision(self, project: str, name: str) -> Unit | None:
+        configuration = self._configuration_of.get((project, name))
+        return (project, configuration) if configuration is not None else None
+
+    def view(self, unit: Unit, resolutions: Callable[[str], Resolution | None], progress: Callable[[str], str]) -> View:
+        """Everything that the plan of `unit` needs. `resolutions` is asked by uid, `progress` by image."""
+        project, name = unit
+        seen: dict[str, Seen] = {}
+        for kind in (SERVICE, CONFIGURATION, ROUTE):
+            self._see(seen, keys.object_(kind.plural, project, name))
+        revisions = set(self._revisions_of.get(unit, ()))
+        route, configuration = (seen.get(keys.object_(k.plural, project, name)) for k in (ROUTE, CONFIGURATION))
+        service = seen.get(keys.object_(SERVICE.plural, project, name))
+        revisions |= self._referred(project, seen, service, route, configuration)
+        for revision in revisions:
+            self._see(seen, keys.object_(REVISION.plural, project, revision))
+        compiled = {r: found for r in revisions if (found := self.revisions.get(keys.revision(project, r))) is not None}
+        entry = self.routes.get(keys.route(project, name))
+        here = set(entry.limits) if entry is not None else set()
+        known: dict[str, Resolution] = {}
+        for revision in revisions:
+            obj = seen.get(keys.object_(REVISION.plural, project, revision))
+            if obj is not None and (resolution := resolutions(objects.meta(obj.obj)["uid"])) is not None:
+                known[revision] = resolution
+        return View(
+            project=project,
+            name=name,
+            seen=seen,
+            compiled=compiled,
+            entry=entry,
+            scales={r: s for r in revisions if (s := self.scales.get(keys.scale(project, r))) is not None},
+            instances={r: self.instances_of(f"{project}/{r}") for r in revisions},
+            resolutions=known,
+            progress={r: progress(found.image) for r, found in compiled.items()},
+            routed_elsewhere=frozenset(r for r in revisions if self._routed[project, r] > (1 if r in here else 0)),
+            nodes=len(self.nodes),
+        )
+
+    def _see(self, seen: dict[str, Seen], key: str) -> None:
+        found = self.object(key)
+        if found is not None:
+            seen[key] = found
+
+    def _referred(self, project: str, seen: dict[str, Seen], *found: Seen | None) -> set[str]:
+        """Revisions of other names that the specs mention; Configurations mentioned are put into `seen` at once."""
+        mentioned: set[str] = set()
+        for item in found:
+            if item is None:
+                continue
+            spec = item.obj.get("spec", {})
+            given = objects.meta(spec.get("template") or {}).get("name")
+            mentioned |= {given} if given else set()
+            for target in spec.get("traffic") or ():
+                if "revisionName" in target:
+                    mentioned.add(target["revisionName"])
+                elif "configurationName" in target:
+                    key = keys.object_(CONFIGURATION.plural, project, target["configurationName"])
+                    self._see(seen, key)
+                    latest = seen[key].obj.get("status", {}).get("latestReadyRevisionName") if key in seen else None
+                    mentioned |= {latest} if latest else set()
+        return mentioned
+
+    # -- changes ----------------------------------------------------------------------------------------------------------
+
+    def _object_changed(self, key: str, new: Stored | None, old: Stored | None) -> None:
+        plural, project, name = keys.tail(key, keys.OBJECTS)
+        if plural == REVISION.plural:
+            self._index_revision(project, name, new, old)
+            return
+        self._dirty((project, name))
+        if plural == ROUTE.plural:
+            for stored, change in ((old, set.discard), (new, set.add)):
+                for lender in _lenders(project, name, stored):
+                    change(self._borrowers[lender], (project, name))
+        self._wake_borrowers((project, name))
+
+    def _index_revision(self, project: str, name: str, new: Stored | None, old: Stored | None) -> None:
+        for stored in (old, new):
+            if stored is None:
+                continue
+            label = (stored.metadata.get("labels") or {}).get(objects.LABEL_CONFIGURATION, "")
+            unit = (project, label)
+            if stored is new:
+                self._revisions_of[unit].add(name)
+                self._configuration_of[project, name] = label
+            elif new is None:
+                self._revisions_of[unit].discard(name)
+                self._configuration_of.pop((project, name), None)
+                if not self._revisions_of[unit]:
+                    del self._revisions_of[unit]
+            self._dirty(unit)
+        self._wake_borrowers((project, f"revisions/{name}"))
+
+    def _wake_borrowers(self, unit: Unit) -> None:
+        """Routes of another name that send requests to what `unit` owns."""
+        for borrower in self._borrowers.get(unit, ()):
+            self._dirty(borrower)
+
+    def _revision_changed(self, _: str, new: Revision | None, old: Revision | None) -> None:
+        revision = new or old
+        if revision is not None:
+            self._dirty((revision.project, revision.configuration))
+
+    def _route_changed(self, _: str, new: RouteEntry | None, old: RouteEntry | None) -> None:
+        for entry, step in ((old, -1), (new, 1)):
+            if entry is None:
+                continue
+            self._dirty((entry.project, entry.route))
+            for revision in entry.limits:
+                self._routed[entry.project, revision] += step
+                if not self._routed[entry.project, revision]:
+                    del self._routed[entry.project, revision]
+                unit = self.unit_of_revision(entry.project, revision)
+                if unit is not None:
+                    self._dirty(unit)
+
+    def _scale_changed(self, key: str, new: Scale | None, old: Scale | None) -> None:
+        project, name = keys.tail(key, keys.SCALE)
+        self._dirty_revision(project, name)
+
+    def _dirty_revision(self, project: str, name: str) -> None:
+        unit = self.unit_of_revision(project, name)
+        if unit is not None:
+            self._dirty(unit)
+
+    def _instance_changed(self, key: str, new: Instance | None, old: Instance | None) -> None:
+        instance = new or old
+        if instance is None:
+            return
+        held = self._instances_of[instance.revision_key]
+        if new is not None:
+            held[key] = new
+        else:
+            held.pop(key, None)
+            if not held:
+                del self._instances_of[instance.revision_key]
+        self._dirty_revision(instance.project, instance.revision)
+
+    def _node_changed(self, _: str, new: Node | None, old: Node | None) -> None:
+        """The first node and the last one change what a waiting revision says."""
+        if (new is None) != (old is None) and len(self.nodes) <= 1:
+            for project, name in list(self._configuration_of):
+                if (
+                    self.revisions.get(keys.revision(project, name)) is None
+                    or self.scales.get(keys.scale(project, name)) is None
+                ):
+                    self._dirty_revision(project, name)
+
+    def pulling(self, progress: PullProgress) -> None:
+        """A pull went on: whoever waits for that image says so."""
+        for key, scale in self.scales.items():
+            revision = self.revisions.get(keys.REVISIONS + key[len(keys.SCALE) :])
+            if revision is not None and not scale.verified and revision.image == progress.image:
+                self._dirty((revision.project, revision.configuration))
+
+
+def _lenders(project: str, name: str, route: Stored | None) -> set[Unit]:
+    """Configurations of other names, and revisions, that a Route sends requests to: their changes concern it."""
+    found: set[Unit] = set()
+    for target in (route.spec.get("traffic") or ()) if route is not None else ():
+        other = target.get("configurationName")
+        if "revisionName" in target:
+            found.add((project, f"revisions/{target['revisionName']}"))
+        elif other and other != name:
+            found.add((project, other))
+    return found

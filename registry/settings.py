@@ -1,0 +1,23 @@
+"""Settings of the registry."""
+
+from process.settings import Common
+
+
+class Settings(Common, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `python -m registry` takes besides the common ones."""
+
+    listen: str = "127.0.0.1:8090"
+    """host:port of the API."""
+    domain: str = "localhost"
+    """Hosts are `<service>.<project>.<domain>`."""
+    url_port: int = 8080
+    """The ingress's port as people reach it, for status.url."""
+    url_scheme: str = "http"
+    data: str = "/var/lib/ebb/registry"
+    """Directory for uploads on their way to the nodes."""
+    upload_max_bytes: int = 20 * 2**30
+    member: str = ""
+    """This process's name among registries; empty: random."""
+    lead_ttl_s: float = 5
+    timeout_max_s: int = 3600
+    """The longest timeoutSeconds a service may ask for."""
