@@ -1,0 +1,135 @@
+"""The processes of an all-in-one engine: their command lines, order, and how each is known to be ready. Pure but for paths."""
+
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+
+from deploy import readiness
+from deploy.settings import Engine
+from process.supervise import Spec
+
+NATS = Path(sys.executable).parent / "nats-server"
+
+# First to last. Stopping: the front door drains first; etcd, which holds what all others say, goes last.
+STORES, ENGINE, DOOR = 0, 1, 2
+STOP_DOOR, STOP_DECIDERS, STOP_AGENT, STOP_CONTAINERD, STOP_STORES = range(5)
+
+
+def specs(engine: Engine, containerd_config: Path) -> list[Spec]:
+    """All children of `engine`, in the order they are shown."""
+    return [_etcd(engine), _nats(engine), _containerd(engine, containerd_config), *_programs(engine)]
+
+
+def ready_url(engine: Engine, name: str) -> str:
+    """Where the component says whether it is well; empty when it has no such address."""
+    if name == "etcd":
+        return f"http://127.0.0.1:{engine.port('etcd')}/health"
+    if name in ("nats", "containerd"):
+        return ""
+    return f"http://127.0.0.1:{engine.port(name + '_admin')}/readyz"
+
+
+def environment() -> dict[str, str]:
+    """Our own, without what would configure the servers behind our back, or tell systemd that a child is us."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "NATS_", "CONTAINERD_", "NOTIFY_SOCKET"))}
+    kept.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    if "/usr/sbin" not in kept["PATH"].split(":"):
+        kept["PATH"] += ":/usr/sbin:/sbin"
+    kept["PYTHONUNBUFFERED"] = "1"
+    return kept
+
+
+def _etcd(engine: Engine) -> Spec:
+    client, peer = (f"http://127.0.0.1:{engine.port(name)}" for name in ("etcd", "etcd_peer"))
+    env = environment()
+    if platform.machine() != "x86_64":
+        env["ETCD_UNSUPPORTED_ARCH"] = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    argv = ["etcd", "--name", "ebb", "--data-dir", f"{engine.root}/etcd", "--logger", "zap", "--log-level", "warn"]
+    argv += ["--listen-client-urls", client, "--advertise-client-urls", client]
+    argv += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"ebb={peer}"]
+    argv += ["--auto-compaction-mode", "periodic", "--auto-compaction-retention", "10m"]
+    argv += ["--quota-backend-bytes", str(2 * 2**30), "--max-request-bytes", str(4 * 2**20)]
+    return Spec(
+        name="etcd",
+        argv=tuple(argv),
+        log=engine.logs / "etcd.log",
+        ready=readiness.http(f"{client}/health"),
+        stage=STORES,
+        stop_stage=STOP_STORES,
+        env=env,
+        cwd=engine.root,
+    )
+
+
+def _nats(engine: Engine) -> Spec:
+    port = engine.port("nats")
+    return Spec(
+        name="nats",
+        argv=(str(NATS), "--addr", "127.0.0.1", "--port", str(port), "--name", "ebb"),
+        log=engine.logs / "nats.log",
+        ready=readiness.tcp("127.0.0.1", port, greeting=b"INFO"),
+        stage=STORES,
+        stop_stage=STOP_STORES,
+        env=environment(),
+        cwd=engine.root,
+    )
+
+
+def _containerd(engine: Engine, config: Path) -> Spec:
+    """In a mount namespace of its own: what it mounts nobody else sees, and it vanishes with the last of its processes.
+
+    There, the unified hierarchy of a hybrid machine is taken away (crun refuses to work beside it), and
+    /run/containerd, where every shim puts its sockets, is a directory of this engine's.
+    """
+    shims = shlex.quote(f"{engine.run}/containerd/shims")
+    script = (
+        "if [ -e /sys/fs/cgroup/unified/cgroup.controllers ]; then umount /sys/fs/cgroup/unified; fi; "
+        f"mkdir -p {shims} /run/containerd && mount --bind {shims} /run/containerd && "
+        f"exec containerd --config {shlex.quote(str(config))}"
+    )
+    return Spec(
+        name="containerd",
+        argv=("unshare", "--mount", "--propagation", "private", "sh", "-c", script),
+        log=engine.logs / "containerd.log",
+        ready=readiness.socket(str(engine.containerd_socket)),
+        stage=STORES,
+        stop_stage=STOP_CONTAINERD,
+        env=environment(),
+        cwd=engine.root,
+    )
+
+
+def _programs(engine: Engine) -> list[Spec]:
+    base = [f"--etcd=127.0.0.1:{engine.port('etcd')}", f"--nats=nats://127.0.0.1:{engine.port('nats')}"]
+    base.append(f"--log-level={engine.log_level}")
+    registry = [f"--listen=127.0.0.1:{engine.port('api')}", f"--domain={engine.domain}", f"--url-port={engine.http_port}"]
+    agent = [f"--containerd={engine.containerd_socket}", f"--root={engine.root}/node", f"--id={engine.id}"]
+    agent += [f"--subnet={engine.subnet}", f"--node={platform.node() or 'node'}", "--on-stop=stop"]
+    if engine.insecure_registries:
+        agent.append(f"--insecure-registries={engine.insecure_registries}")
+    flags: dict[str, tuple[list[str], int, int, float]] = {
+        "registry": ([*registry, f"--data={engine.root}/registry"], ENGINE, STOP_DECIDERS, 15),
+        "autoscaler": ([f"--park={str(engine.park).lower()}"], ENGINE, STOP_DECIDERS, 15),
+        "nodeagent": (agent, ENGINE, STOP_AGENT, 90),
+        "ingress": ([f"--listen={engine.http}"], DOOR, STOP_DOOR, 40),
+    }
+    found = []
+    for name, (own, stage, stop_stage, stop_timeout_s) in flags.items():
+        # -P: a directory called `registry` where the user happens to stand must not be taken for ours.
+        argv = [sys.executable, "-P", "-m", name, *base, f"--admin=127.0.0.1:{engine.port(name + '_admin')}", *own]
+        found.append(
+            Spec(
+                name=name,
+                argv=tuple(argv),
+                log=engine.logs / f"{name}.log",
+                ready=readiness.http(ready_url(engine, name)),
+                stage=stage,
+                stop_stage=stop_stage,
+                stop_timeout_s=stop_timeout_s,
+                env=environment(),
+                cwd=engine.root,
+            )
+        )
+    return found

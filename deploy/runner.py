@@ -1,0 +1,167 @@
+"""Runs an engine in this process: checks, starts, supervises until told to stop, stops, leaves nothing behind."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from deploy import components, containerd_config, kubeconfig, leftovers, preflight, readiness, statefile
+from deploy.settings import Engine
+from deploy.statefile import ChildState, EngineState
+from process import pids
+from process.supervise import Child, StartFailed, Supervisor
+
+Tell = Callable[[str], None]
+
+
+class Runner:
+    """One engine's life. `tell(line)` gets everything worth saying to a person."""
+
+    def __init__(self, engine: Engine, tell: Tell) -> None:
+        self.engine = engine
+        self._tell = tell
+        me = pids.identify(os.getpid())
+        assert me is not None
+        self.state = EngineState(supervisor=me, engine=engine, started_at=time.time())
+        self._supervisor: Supervisor | None = None
+        self._locks: list[int] = []
+
+    def prepare(self) -> dict[str, pids.Pid]:
+        """All checks, the locks, and what a killed predecessor left: returns which children to adopt. Raises Refused."""
+        engine = self.engine
+        preflight.root_user()
+        preflight.binaries()
+        for flag, path in (("--root", Path(engine.root)), ("--run", Path(engine.run))):
+            preflight.directory(flag, path)
+            self._locks.append(preflight.lock(path / "lock", flag))
+        preflight.room("--root", Path(engine.root))
+        os.chmod(engine.root, 0o711)
+        os.chmod(engine.run, 0o755)
+        old = statefile.read(engine.state_file)
+        alive = {child.name: child.who for child in (old.children if old else []) if child.who and pids.alive(child.who)}
+        same = old is not None and old.engine == engine
+        if alive and not same:
+            raise preflight.Refused(
+                f"an engine with other settings was left running in {engine.run} ({', '.join(alive)}); "
+                f"stop it first: ebb down --run {engine.run}"
+            )
+        preflight.ports(engine, {who.pid for who in alive.values()})
+        return alive
+
+    async def run(self, stop: asyncio.Event, adopt: dict[str, pids.Pid], on_up: Callable[[], None]) -> None:
+        """Start all, `on_up()`, wait for `stop`, stop all. Raises StartFailed, after what had started was stopped again."""
+        engine = self.engine
+        if not adopt and (stuck := leftovers.remove(engine)):
+            raise preflight.Refused("left by an earlier run and not removable: " + "; ".join(stuck))
+        config = containerd_config.write(Path(engine.root) / "containerd", engine.containerd_socket.parent)
+        specs = components.specs(engine, config)
+        adopt = {spec.name: adopt[spec.name] for spec in specs if spec.name in adopt and _same(spec.argv, adopt[spec.name])}
+        supervisor = self._supervisor = Supervisor(specs, self._changed)
+        self._save()
+        stopped = asyncio.create_task(stop.wait())
+        starting = asyncio.create_task(supervisor.start(adopt))
+        try:
+            await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                kubeconfig.write(engine.kubeconfig, engine.api)
+                self.state.phase, self.state.message = "up", ""
+                self._save()
+                on_up()
+                await stopped
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            self.state.phase = "stopping"
+        except StartFailed as error:
+            self.state.phase, self.state.message = "failed", str(error)
+            raise
+        finally:
+            stopped.cancel()
+            await self._stop(supervisor)
+
+    async def problems(self) -> dict[str, str]:
+        """What each component that can be asked says is wrong."""
+        return await problems(self.state)
+
+    async def _stop(self, supervisor: Supervisor) -> None:
+        self._save()
+        await supervisor.stop()
+        stuck = await asyncio.to_thread(leftovers.remove, self.engine)
+        for line in stuck:
+            self._tell(f"left behind: {line}")
+        if self.state.phase != "failed":
+            self.engine.state_file.unlink(missing_ok=True)
+        else:
+            self._save()
+
+    def release(self) -> None:
+        """Give up the locks. Called last."""
+        for fd in self._locks:
+            os.close(fd)
+        self._locks.clear()
+
+    def _changed(self, child: Child, message: str) -> None:
+        if message:
+            self._tell(f"{child.spec.name:<11} {message}")
+        self._save()
+
+    def _save(self) -> None:
+        if self._supervisor is not None:
+            self.state.children = [_state_of(self.engine, child) for child in self._supervisor.children.values()]
+        with contextlib.suppress(OSError):  # a full disk must not stop the supervising
+            statefile.write(self.engine.state_file, self.state)
+
+
+async def problems(state: EngineState) -> dict[str, str]:
+    """What each running component says is wrong, by name; components that are well are left out."""
+    asked = [child for child in state.children if child.ready_url and pids.alive(child.who)]
+    answers = await asyncio.gather(*(readiness.get(child.ready_url) for child in asked))
+    return {child.name: answer for child, answer in zip(asked, answers, strict=True) if answer is not None}
+
+
+async def stop_leftovers(state: EngineState, tell: Tell) -> list[str]:
+    """Stop, in order, the children that a killed supervisor left; returns what could not be removed."""
+    engine = state.engine
+    stages = {spec.name: spec for spec in components.specs(engine, Path("/nonexistent"))}
+    order = sorted({spec.stop_stage for spec in stages.values()})
+    for stage in order:
+        group = [c for c in state.children if c.name in stages and stages[c.name].stop_stage == stage]
+        await asyncio.gather(*(_stop_one(child, stages[child.name].stop_timeout_s, tell) for child in group))
+    stuck = await asyncio.to_thread(leftovers.remove, engine)
+    engine.state_file.unlink(missing_ok=True)
+    return stuck
+
+
+async def _stop_one(child: ChildState, timeout_s: float, tell: Tell) -> None:
+    who = child.who
+    if who is None or not pids.send(who, signal.SIGTERM):
+        return
+    if not await pids.ended(who, timeout_s) and pids.send(who, signal.SIGKILL):
+        tell(f"{child.name:<11} killed: it had not stopped after {timeout_s:g} s")
+        await pids.ended(who, 5)
+    else:
+        tell(f"{child.name:<11} stopped")
+
+
+def _state_of(engine: Engine, child: Child) -> ChildState:
+    return ChildState(
+        name=child.spec.name,
+        state=child.state,
+        pid=child.who.pid if child.who else 0,
+        ticks=child.who.ticks if child.who else 0,
+        restarts=child.restarts.total,
+        since=child.since,
+        last_exit=child.last_exit,
+        argv=list(child.spec.argv),
+        log=str(child.spec.log),
+        ready_url=components.ready_url(engine, child.spec.name),
+    )
+
+
+def _same(argv: tuple[str, ...], who: pids.Pid) -> bool:
+    """Whether `who` was started as this engine would start it now (containerd has taken its shell's place)."""
+    running = pids.command(who.pid)
+    return running == list(argv) or bool(running and argv[0] == "unshare" and running[0].endswith("containerd"))

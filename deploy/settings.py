@@ -1,0 +1,89 @@
+"""What `ebb up` was told, and what follows from it: paths, ports, names. Pure."""
+
+import ipaddress
+import re
+from pathlib import Path
+
+import msgspec
+
+PORTS = ("api", "etcd", "etcd_peer", "nats", "registry_admin", "autoscaler_admin", "nodeagent_admin", "ingress_admin")
+
+
+class BadUsage(Exception):
+    """A flag's value cannot be used; the message says which, the value, and what is allowed."""
+
+
+class Engine(msgspec.Struct, frozen=True, kw_only=True):
+    """One all-in-one engine. Two engines on one machine differ in root, run, http, port_base, id and subnet."""
+
+    root: str = "/var/lib/ebb"
+    run: str = "/run/ebb"
+    http: str = "0.0.0.0:8080"
+    port_base: int = 8090
+    id: str = "ebb"
+    subnet: str = "10.231.0.0/16"
+    domain: str = "localhost"
+    park: bool = True
+    insecure_registries: str = ""
+    log_level: str = "info"
+
+    def port(self, name: str) -> int:
+        """The port of one of PORTS."""
+        return self.port_base + PORTS.index(name)
+
+    @property
+    def http_port(self) -> int:
+        return int(self.http.rpartition(":")[2])
+
+    @property
+    def api(self) -> str:
+        return f"http://127.0.0.1:{self.port('api')}"
+
+    @property
+    def state_file(self) -> Path:
+        return Path(self.run) / "state.json"
+
+    @property
+    def containerd_socket(self) -> Path:
+        return Path(self.run) / "containerd" / "containerd.sock"
+
+    @property
+    def kubeconfig(self) -> Path:
+        return Path(self.root) / "kubeconfig"
+
+    @property
+    def logs(self) -> Path:
+        return Path(self.root) / "logs"
+
+    def url(self, host: str) -> str:
+        """The address a browser would use for `host`."""
+        return f"http://{host}" + ("" if self.http_port == 80 else f":{self.http_port}")
+
+
+def check(engine: Engine) -> None:
+    """Raises BadUsage, naming every flag that is wrong at once."""
+    wrong = []
+    for flag, path in (("--root", engine.root), ("--run", engine.run)):
+        if not path.startswith("/") or path == "/":
+            wrong.append(f"{flag} {path}: want an absolute path of a directory of Ebb's own, such as /var/lib/ebb")
+    # A Unix socket's path has at most 107 bytes.
+    if len(str(engine.containerd_socket)) + len(".ttrpc") > 107:
+        wrong.append(f"--run {engine.run}: {len(engine.run)} characters; at most 74, for the sockets in it")
+    host, _, port = engine.http.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        wrong.append(f"--http {engine.http}: want address:port, such as 0.0.0.0:8080")
+    if not 1024 <= engine.port_base <= 65535 - len(PORTS):
+        wrong.append(f"--port-base {engine.port_base}: want 1024–{65535 - len(PORTS)}; {len(PORTS)} ports from it are used")
+    elif port.isdigit() and engine.port_base <= int(port) < engine.port_base + len(PORTS):
+        wrong.append(f"--http {engine.http}: port {port} is one of --port-base's {engine.port_base}–{engine.port_base + 7}")
+    if not re.fullmatch(r"[a-z][a-z0-9]{0,5}", engine.id):
+        wrong.append(f"--id {engine.id}: want 1–6 of a–z, 0–9, a letter first")
+    try:
+        if ipaddress.IPv4Network(engine.subnet).prefixlen > 24:
+            wrong.append(f"--subnet {engine.subnet}: want /24 or larger, one address an instance")
+    except ValueError as error:
+        wrong.append(f"--subnet {engine.subnet}: {error}; want a network such as 10.231.0.0/16")
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", engine.domain):
+        wrong.append(f"--domain {engine.domain}: want a DNS name in lower case, such as localhost or apps.example.org")
+    if wrong:
+        raise BadUsage("\n".join(wrong))

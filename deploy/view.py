@@ -1,0 +1,141 @@
+"""How an engine's state is shown: a table for people, plain lines for logs and pipes, JSON for scripts."""
+
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from deploy.statefile import EngineState
+from process import pids
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+class Row(msgspec.Struct, kw_only=True):
+    """One component as `ebb status` shows it."""
+
+    component: str
+    pid: int
+    state: str
+    restarts: int
+    since: float
+    memory_bytes: int
+    problem: str = ""
+
+    @property
+    def healthy(self) -> bool:
+        return self.state == "running" and not self.problem
+
+
+def rows(state: EngineState, problems: dict[str, str]) -> list[Row]:
+    """The components now. `problems`: what each that was asked said is wrong."""
+    found = []
+    supervisor = state.supervisor
+    up = pids.alive(supervisor)
+    found.append(
+        Row(
+            component="ebb up",
+            pid=supervisor.pid,
+            state="running" if up else "gone",
+            restarts=0,
+            since=state.started_at,
+            memory_bytes=pids.memory_bytes(supervisor.pid) if up else 0,
+            problem="" if up else "nobody supervises what still runs; `ebb up` takes it over, `ebb down` stops it",
+        )
+    )
+    for child in state.children:
+        alive = pids.alive(child.who)
+        known = child.state if alive or child.state != "running" else "died"
+        problem = problems.get(child.name, "") if alive else (child.last_exit and f"last: {child.last_exit}")
+        found.append(
+            Row(
+                component=child.name,
+                pid=child.pid if alive else 0,
+                state=known,
+                restarts=child.restarts,
+                since=child.since,
+                memory_bytes=pids.memory_bytes(child.pid) if alive else 0,
+                problem=problem,
+            )
+        )
+    return found
+
+
+def ago(seconds: float) -> str:
+    """A duration in the two largest units: `4 s`, `3 m 20 s`, `2 h 5 m`, `3 d 1 h`."""
+    whole = max(0, int(seconds))
+    for size, name, small, small_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if whole >= size:
+            rest = whole % size // small
+            return f"{whole // size} {name}" + (f" {rest} {small_name}" if rest else "")
+    return f"{whole} s"
+
+
+def table(found: Sequence[Row], now: float, title: str = "") -> "RenderableType":
+    """A rich table of the rows."""
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=None, title=title or None, title_justify="left", padding=(0, 2, 0, 0))
+    for name in ("COMPONENT", "PID", "STATE", "RESTARTS", "SINCE", "MEMORY", ""):
+        shown.add_column(name, justify="right" if name in ("PID", "RESTARTS", "MEMORY") else "left", no_wrap=name != "")
+    for row in found:
+        colour = "green" if row.healthy else "yellow" if row.state in ("starting", "restarting", "stopping") else "red"
+        shown.add_row(
+            row.component,
+            str(row.pid or "-"),
+            Text(row.state, style=colour),
+            str(row.restarts),
+            ago(now - row.since) if row.since else "-",
+            f"{row.memory_bytes / 2**20:.0f} MB" if row.memory_bytes else "-",
+            Text(row.problem, style="red"),
+        )
+    return shown
+
+
+def say(line: str) -> None:
+    """One plain line, at once."""
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')}  {line}\n")
+    sys.stdout.flush()
+
+
+def encode(shown: object, form: str) -> str:
+    """`shown` as indented JSON or as YAML."""
+    if form == "yaml":
+        import yaml
+
+        return yaml.safe_dump(shown, sort_keys=False)
+    return msgspec.json.format(msgspec.json.encode(shown), indent=2).decode() + "\n"
+
+
+def cluster(api: str) -> dict[str, list[dict[str, Any]]]:
+    """Nodes and instances as the API knows them; empty when it does not answer within two seconds."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    for name, path in (("nodes", "nodes"), ("instances", "instances")):
+        try:
+            with direct.open(f"{api}/apis/ebb.dev/v1/{path}", timeout=2) as answer:
+                decoded = msgspec.json.decode(answer.read())
+        except (OSError, msgspec.DecodeError):
+            continue
+        found[name] = decoded.get("items", []) if isinstance(decoded, dict) else decoded
+    return found
+
+
+def cluster_lines(found: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Nodes and instances in words."""
+    lines = []
+    for node in found.get("nodes", []):
+        barred = node.get("unschedulable") or "schedulable"
+        lines.append(
+            f"node {node.get('node', '?')}: {node.get('cpu_m', 0)}m CPU, {node.get('memory_bytes', 0) >> 20} MiB, {barred}"
+        )
+    counts = Counter(str(instance.get("phase", "?")) for instance in found.get("instances", []))
+    if "instances" in found:
+        lines.append("instances: " + (", ".join(f"{count} {phase}" for phase, count in sorted(counts.items())) or "none"))
+    return lines
