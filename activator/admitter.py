@@ -71,10 +71,17 @@ class Admitter:
     # -- requests -------------------------------------------------------------------------------------------------------------
 
     def arrive(
-        self, throttler: Throttler[Request], request: Request, now: float, deadline: float, cause_id: str
+        self,
+        throttler: Throttler[Request],
+        request: Request,
+        now: float,
+        deadline: float,
+        cause_id: str,
+        *,
+        first: bool = False,
     ) -> Waiter[Request] | None:
         """Put `request` in line; None when it was refused or dispatched on the spot."""
-        waiter, effects = throttler.arrive(request, now, deadline, cause_id)
+        waiter, effects = throttler.arrive(request, now, deadline, cause_id, first=first)
         if throttler.quiet:
             self.awake(throttler)
         self._perform(throttler, effects)

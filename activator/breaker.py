@@ -51,6 +51,11 @@ class Line(Generic[R]):
         self._waiters.append(waiter)
         self.waiting += 1
 
+    def join_first(self, waiter: Waiter[R]) -> None:
+        """Stand before all others: who had a slot already and lost it through no fault of its own. The bound is not asked."""
+        self._waiters.appendleft(waiter)
+        self.waiting += 1
+
     def leave(self, waiter: Waiter[R]) -> bool:
         """Give up the place; False when `waiter` was not in line any more."""
         if not waiter.waiting:

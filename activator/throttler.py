@@ -117,15 +117,18 @@ class Throttler(Generic[R]):
         return target
 
     def arrive(
-        self, request: R, now: float, deadline: float, cause_id: str = ""
+        self, request: R, now: float, deadline: float, cause_id: str = "", *, first: bool = False
     ) -> tuple[Waiter[R] | None, Sequence[Effect[R]]]:
-        """Stand in line, or be refused when it is full. The Waiter is what `leave` takes."""
-        if self.line.full:
+        """Stand in line (`first`: again, at its head), or be refused when it is full. The Waiter is what `leave` takes."""
+        waiter = Waiter(request, now, deadline, cause_id)
+        if first:
+            self.line.join_first(waiter)
+        elif self.line.full:
             return None, (
                 Refuse(request, "queue-full", f"{self.line.waiting} requests wait; the limit is {self.line.bound}", 1),
             )
-        waiter = Waiter(request, now, deadline, cause_id)
-        self.line.join(waiter)
+        else:
+            self.line.join(waiter)
         self.load.enter(now)
         return waiter, self._wake_if_needed(now)
 

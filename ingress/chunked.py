@@ -6,13 +6,14 @@ Extensions are dropped, as RFC 9112 lets a recipient. Anything else that is off 
 """
 
 import re
+from collections.abc import Sequence
 
 from ingress.limits import CHUNK_LINE_BYTES, TRAILER_BYTES
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 _TRAILER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
 
-Trailers = list[tuple[bytes, bytes]]
+Trailers = Sequence[tuple[bytes, bytes]]
 
 
 class BadChunk(Exception):
@@ -26,7 +27,7 @@ class ChunkDecoder:
 
     def __init__(self) -> None:
         self.done = False
-        self.trailers: Trailers = []
+        self.trailers: list[tuple[bytes, bytes]] = []
         self._state = "size"
         self._left = 0
         self._line = b""

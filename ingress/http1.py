@@ -119,7 +119,8 @@ class RequestParser:
         """The request whose head is `head`, its empty line included. Raises Refused."""
         sink = self._sink
         sink.fields = []
-        sink.special = special = []
+        special: list[tuple[Kind, bytes]] = []
+        sink.special = special
         wrong = _whole(head)
         if wrong is not None:
             raise Refused("bad-request", f"{wrong} in the request head")

@@ -1,0 +1,75 @@
+"""`python -m ingress`: one worker of the front door."""
+
+import asyncio
+import gc
+
+from activator.breaker import QUEUE_BOUND
+from ingress.gate import Bounds
+from ingress.service import Ingress
+from process import logs
+from process.admin import Admin
+from process.clock import SystemClock
+from process.ids import short_id
+from process.run import main
+from process.settings import Common
+from store.connect import open_bus, open_store
+
+log = logs.get("ingress")
+
+
+class Settings(Common, frozen=True, kw_only=True):
+    """Flags of the front door."""
+
+    listen: str = "0.0.0.0:8080"
+    member: str = ""
+    """Name of this worker; random when empty."""
+    drain_timeout_s: float = 30
+    queue_bound: int = QUEUE_BOUND
+    """Requests that may wait, a revision."""
+    max_body_bytes: int = 0
+    """0: no limit."""
+    max_connections: int = 50_000
+    header_time_s: float = 10
+    idle_time_s: float = 60
+    access_log: str = "off"
+    """off, sampled or full; on stdout."""
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    store = await open_store(settings.etcd)
+    member = settings.member or f"ingress-{short_id()}"
+    bus = await open_bus(settings.nats, member)
+    bounds = Bounds(
+        max_body_bytes=settings.max_body_bytes,
+        max_connections=settings.max_connections,
+        header_time_s=settings.header_time_s,
+        idle_time_s=settings.idle_time_s,
+    )
+    ingress = Ingress(
+        store,
+        bus,
+        SystemClock(),
+        member=member,
+        bounds=bounds,
+        access_log=settings.access_log,
+        queue_bound=settings.queue_bound,
+    )
+    ingress.expose()
+    admin = Admin({"store": ingress.problem_of_store, "draining": lambda: "yes" if stop.is_set() else None})
+    await admin.start(settings.admin)
+    host = settings.admin.rpartition(":")[0]
+    await ingress.start(settings.listen, admin=f"{host}:{admin.port}", stop=stop)
+    # What exists now stays: the collector need not look at it again, which takes its pauses out of the request path.
+    gc.collect()
+    gc.freeze()
+    log.info("listening", address=settings.listen, port=ingress.listener.port, member=member, admin_port=admin.port)
+    await stop.wait()
+    log.info("draining", connections=len(ingress.listener), drain_timeout_s=settings.drain_timeout_s)
+    await ingress.drain(settings.drain_timeout_s)
+    await admin.stop()
+    await bus.close()
+    await store.close()
+
+
+if __name__ == "__main__":
+    main("ingress", Settings, serve)

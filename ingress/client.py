@@ -1,0 +1,384 @@
+"""One client connection speaking HTTP/1: heads in, one exchange at a time, answers out.
+
+    idle ─▶ head ─▶ busy (an exchange; its body first) ─▶ idle │ linger │ closed
+                      └─▶ tunnel
+
+What comes after the current request waits unparsed in `_buffer`, up to a bound, for its turn.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+from ingress import limits
+from ingress.chunked import BadChunk, ChunkDecoder, Trailers, encode_chunk, encode_end
+from ingress.forward import Exchange
+from ingress.gate import Gate
+from ingress.headers import serialise
+from ingress.http1 import CHUNKED, END, Request, Response
+from ingress.refusals import TABLE, Refused, body_of, retry_after
+
+if TYPE_CHECKING:
+    from ingress.listener import Listener
+
+_IDLE, _BUSY, _TUNNEL, _LINGER, _CLOSED = range(5)
+
+
+class Client(asyncio.Protocol):
+    """The `Front` of HTTP/1 exchanges."""
+
+    __slots__ = (
+        "_about",
+        "_about_host",
+        "_body_left",
+        "_buffer",
+        "_chunked",
+        "_close",
+        "_decoder",
+        "_exchange",
+        "_gate",
+        "_listener",
+        "_paused",
+        "_state",
+        "_working",
+        "client",
+        "due",
+        "transport",
+    )
+
+    def __init__(self, listener: "Listener", gate: Gate) -> None:
+        self._listener = listener
+        self._gate = gate
+        self.transport: Any = None
+        self.client = ""
+        self.due = 0.0
+        """When the listener's sweep calls `expired`, monotonic seconds."""
+        self._state = _IDLE
+        self._buffer = b""
+        self._exchange: Exchange | None = None
+        self._body_left = 0
+        self._decoder: ChunkDecoder | None = None
+        self._chunked = False
+        self._close = False
+        self._paused = False
+        self._working = False
+        self._about_host = b""
+        self._about = b""
+
+    # -- asyncio --------------------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self.due = self._gate.clock.now() + self._gate.bounds.header_time_s
+        if not self._listener.welcome(self):
+            self._refuse_connection()
+            return
+        cast(Any, transport).set_write_buffer_limits(high=limits.WRITE_HIGH_BYTES)
+
+    def data_received(self, data: bytes) -> None:
+        state = self._state
+        if state == _IDLE:
+            if self._buffer:
+                data = self._buffer + data
+            self._heads(data)
+        elif state == _BUSY:
+            exchange = self._exchange
+            if exchange is not None and not exchange.body_done:
+                self._body(exchange, data)
+            else:
+                self._hold(data)
+        elif state == _TUNNEL and self._exchange is not None and self._exchange.back is not None:
+            self._exchange.received_bytes += len(data)
+            self._exchange.back.send_raw(data)
+
+    def eof_received(self) -> None:
+        """The client has closed its half: it has gone, as far as HTTP/1 can tell."""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._state = _CLOSED
+        self._buffer = b""
+        self._listener.farewell(self)
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.client_gone()
+
+    def pause_writing(self) -> None:
+        if self._exchange is not None and self._exchange.back is not None:
+            self._exchange.back.pause()
+
+    def resume_writing(self) -> None:
+        if self._exchange is not None and self._exchange.back is not None:
+            self._exchange.back.resume()
+
+    # -- heads ----------------------------------------------------------------------------------------------------------------
+
+    def _heads(self, data: bytes) -> None:
+        """Take requests from `data` until one is busy or a head is incomplete."""
+        self._working = True
+        while data and self._state == _IDLE:
+            if data[0] in b"\r\n":
+                data = self._skip_empty_lines(data)
+                continue
+            end = data.find(END)
+            if end < 0 or end > limits.HEAD_BYTES:
+                self._partial(data)
+                break
+            end += 4
+            try:
+                request = self._gate.requests.parse(data[:end])
+            except Refused as refused:
+                self._refuse_head(refused)
+                break
+            rest = data[end:] if len(data) > end else b""
+            self._buffer = b""
+            self._start(request)
+            if rest:
+                exchange = self._exchange
+                if exchange is not None and not exchange.body_done:
+                    rest = self._body(exchange, rest)
+            if self._state == _BUSY:
+                if rest:
+                    self._hold(rest)
+                break
+            data = rest
+        self._working = False
+
+    def _start(self, request: Request) -> None:
+        now = self._gate.clock.now()
+        exchange = Exchange(self._gate, self, request, now)
+        self._exchange = exchange
+        self._state = _BUSY
+        self._close = not request.keep_alive
+        if request.length:
+            self._body_left = request.length
+            self._decoder = ChunkDecoder() if request.length == CHUNKED else None
+        exchange.begin()
+
+    def _skip_empty_lines(self, data: bytes) -> bytes:
+        """RFC 9112 §2.2: at least one empty line before a request line is ignored; here CRLF ones only."""
+        if data.startswith(b"\r\n"):
+            return data[2:]
+        if data == b"\r":
+            self._buffer = data
+            return b""
+        self._refuse_head(Refused("bad-request", "bare CR or LF before the request line"))
+        return b""
+
+    def _partial(self, data: bytes) -> None:
+        """The head is not whole yet: keep it, within bounds. A bare LF or NUL will not get better."""
+        if len(data) > limits.HEAD_BYTES:
+            self._refuse_head(Refused("headers-too-large", f"the head is above {limits.HEAD_BYTES} bytes"))
+            return
+        line = data.find(b"\r\n")
+        if (len(data) if line < 0 else line) > limits.REQUEST_LINE_BYTES:
+            self._refuse_head(Refused("uri-too-long", f"the request line is above {limits.REQUEST_LINE_BYTES} bytes"))
+            return
+        if data.count(b"\n") != data.count(b"\r\n") or b"\0" in data:
+            self._refuse_head(Refused("bad-request", "bare LF or NUL in the request head"))
+            return
+        if not self._buffer:
+            self.due = self._gate.clock.now() + self._gate.bounds.header_time_s
+        self._buffer = data
+
+    # -- bodies ---------------------------------------------------------------------------------------------------------------
+
+    def _body(self, exchange: Exchange, data: bytes) -> bytes:
+        """Pass on what belongs to the body; what follows it."""
+        decoder = self._decoder
+        if decoder is None:
+            piece = data[: self._body_left]
+            self._body_left -= len(piece)
+            rest = data[len(piece) :]
+            if not self._body_left:
+                exchange.body_done = True
+            exchange.body(piece)
+            if exchange.body_done:
+                exchange.body_end(())
+        else:
+            try:
+                pieces, rest = decoder.feed(data)
+            except BadChunk as error:
+                self._close = True
+                exchange.failed("bad-request", f"the chunked body: {error}")
+                return b""
+            if pieces:
+                exchange.body(b"".join(pieces))
+            if decoder.done:
+                self._decoder = None
+                exchange.body_end(decoder.trailers)
+        if exchange.body_done and rest and not self._working and self._state == _BUSY:
+            self._hold(rest)
+            return b""
+        return rest
+
+    def _hold(self, data: bytes) -> None:
+        """Bytes after the current request wait for their turn."""
+        self._buffer += data
+        if len(self._buffer) > limits.BUFFERED_BYTES:
+            self.pause()
+
+    def pause(self) -> None:
+        """Read no more of this client for now."""
+        if not self._paused and self._state != _CLOSED and not self.transport.is_closing():
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused and self._state != _CLOSED and not self.transport.is_closing():
+            self._paused = False
+            self.transport.resume_reading()
+
+    # -- Front: what an exchange asks -----------------------------------------------------------------------------------------
+
+    def forwarded(self, request: Request) -> bytes:
+        """The fields that say where the request came from, and its ids; the same for each request of a host but for the ids."""
+        if self._about_host != request.host:
+            self._about_host = request.host
+            self._about = self._listener.about(self, request.host)
+        if not request.request_id:
+            request.request_id = self._gate.identify()
+            if not request.trace:
+                made = request.request_id
+                return b"%bX-Request-Id: %b\r\ntraceparent: 00-%b-%b-01\r\n" % (self._about, made, made, made[16:])
+        trace = request.trace
+        if not trace:
+            made = self._gate.identify()
+            trace = b"00-%b-%b-01" % (made, made[16:])
+        return b"%bX-Request-Id: %b\r\ntraceparent: %b\r\n" % (self._about, request.request_id, trace)
+
+    def inform(self, response: Response) -> None:
+        self.transport.write(b"HTTP/1.1 %b\r\n%b\r\n" % (response.line, serialise(response.fields)))
+
+    def answer(self, exchange: Exchange, response: Response, body: bytes, whole: bool) -> None:
+        length = response.length
+        request = exchange.request
+        framing = b""
+        self._chunked = False
+        if length < 0:
+            if request.http10:
+                self._close = True
+            else:
+                self._chunked = True
+                framing = b"Transfer-Encoding: chunked\r\n"
+                if body:
+                    body = encode_chunk(body)
+        if self._close or self._gate.closing or (whole and not exchange.body_done):
+            self._close = True
+            framing += b"Connection: close\r\n"
+        elif request.http10:
+            framing += b"Connection: keep-alive\r\n"
+        if exchange.cause_id:
+            framing += b"x-ebb-cause: %b\r\n" % exchange.cause_id.encode("ascii")
+        if not response.dated:
+            framing += self._listener.date()
+        fields = b"".join([b"%b: %b\r\n" % pair for pair in response.fields])
+        self.transport.write(b"HTTP/1.1 %b\r\n%b%b\r\n%b" % (response.line, fields, framing, body))
+
+    def piece(self, data: bytes) -> None:
+        self.transport.write(encode_chunk(data) if self._chunked else data)
+
+    def end(self, trailers: Trailers) -> None:
+        if self._state == _TUNNEL:
+            self._close = True
+        elif self._chunked:
+            self.transport.write(encode_end(trailers))
+
+    def tunnel(self, exchange: Exchange, response: Response, data: bytes) -> None:
+        self._state = _TUNNEL
+        fields = serialise(response.fields)
+        self.transport.write(
+            b"HTTP/1.1 %b\r\n%bConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n%b" % (response.line, fields, data)
+        )
+        self._chunked = False
+        early, self._buffer = self._buffer, b""
+        self.resume()
+        if early and exchange.back is not None:
+            exchange.back.send_raw(early)
+
+    def refuse(self, exchange: Exchange, reason: str, message: str, retry_after_s: float) -> None:
+        if not exchange.body_done or self._gate.closing or TABLE[reason].status == 400:
+            self._close = True
+        self._write_refusal(exchange.request.method, reason, message, retry_after_s, exchange.cause_id)
+
+    def cut(self) -> None:
+        """The answer cannot be whole: the client must see that."""
+        if self._chunked or self._state == _TUNNEL:
+            self._close = True
+        else:
+            self._state = _CLOSED
+            self.transport.abort()
+
+    def over(self, exchange: Exchange) -> None:
+        """The exchange has ended: what is next on this connection."""
+        if self._exchange is not exchange:
+            return
+        self._exchange = None
+        if self._state == _CLOSED:
+            return
+        self.resume()
+        if self._close:
+            self._end(lingering=not exchange.body_done)
+            return
+        self._state = _IDLE
+        self.due = self._gate.clock.now() + self._gate.bounds.idle_time_s
+        if self._buffer and not self._working:
+            data, self._buffer = self._buffer, b""
+            self._heads(data)
+
+    # -- refusals and endings -------------------------------------------------------------------------------------------------
+
+    def expired(self, now: float) -> None:
+        """`due` has come."""
+        if self._exchange is not None:
+            self._exchange.expired(now)
+        elif self._state == _IDLE and self._buffer:
+            self._refuse_head(Refused("header-timeout"))
+        else:
+            self.transport.abort() if self._state == _LINGER else self.transport.close()
+
+    def close_if_idle(self) -> None:
+        """Draining: an idle connection ends now, a busy one after its answer."""
+        if self._state == _IDLE and not self._buffer:
+            self.transport.close()
+
+    def _refuse_head(self, refused: Refused) -> None:
+        """There is no request to speak of: answer and close."""
+        self._buffer = b""
+        self._close = True
+        self._gate.metrics.refused(refused.reason)
+        self._write_refusal(b"", refused.reason, refused.message, refused.retry_after_s, "")
+        self._end(lingering=True)
+
+    def _refuse_connection(self) -> None:
+        self._close = True
+        self._gate.metrics.refused("overloaded")
+        self._write_refusal(b"", "overloaded", "", 0, "")
+        self._end(lingering=False)
+
+    def _write_refusal(self, method: bytes, reason: str, message: str, retry_after_s: float, cause: str) -> None:
+        row = TABLE[reason]
+        body = body_of(reason, message).encode("ascii")
+        wait_s = retry_after(reason, retry_after_s)
+        self.transport.write(
+            b"HTTP/1.1 %d %b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nx-ebb-reason: %b\r\n%b%b%b%b\r\n%b"
+            % (
+                row.status,
+                row.phrase.encode("ascii"),
+                len(body),
+                reason.encode("ascii"),
+                b"Retry-After: %d\r\n" % wait_s if wait_s else b"",
+                b"x-ebb-cause: %b\r\n" % cause.encode("ascii") if cause else b"",
+                b"Connection: close\r\n" if self._close else b"",
+                self._listener.date(),
+                b"" if method == b"HEAD" else body,
+            )
+        )
+
+    def _end(self, *, lingering: bool) -> None:
+        """Close once everything is written; `lingering`: read on a little, or the client's kernel drops our answer."""
+        if not lingering or not self.transport.can_write_eof():
+            self._state = _CLOSED
+            self.transport.close()
+            return
+        self._state = _LINGER
+        self.due = self._gate.clock.now() + limits.LINGER_S
+        self.transport.write_eof()

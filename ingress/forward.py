@@ -1,0 +1,418 @@
+"""The journey of one request, on one screen:
+
+    begin ─▶ route by host ─▶ revision by weight ─▶ reserve ──────────────▶ _send ─▶ answered ─▶ piece… ─▶ whole ─▶ _finish
+                 │                                    └▶ wait ─▶ dispatched ──┘ ▲        │
+                 ▼                                          │      unreachable ─┘        ▼
+              refused ◀── queue-full, cannot-start, timeout ┘    (no byte sent yet)    failed: cut, visibly
+
+Each arrow is a call on the event loop; there is no task per request. A slot reserved is given back exactly once, in `_finish`.
+"""
+
+import asyncio
+from typing import Any, Protocol
+
+from activator.balance import SCAN, Target
+from activator.breaker import Waiter
+from activator.throttler import Throttler
+from ingress import limits
+from ingress.access_log import Line
+from ingress.chunked import Trailers
+from ingress.gate import Gate
+from ingress.http1 import CHUNKED, Request, Response
+from ingress.refusals import TABLE
+from ingress.traffic import Choice
+from ingress.upstream import Upstream, connect
+from process.ids import cause_id
+
+
+class Front(Protocol):
+    """The client's side of an exchange: an HTTP/1 connection, or one stream of another protocol."""
+
+    due: float
+    client: str
+
+    def forwarded(self, request: Request) -> bytes: ...
+    def inform(self, response: Response) -> None: ...
+    def answer(self, exchange: "Exchange", response: Response, body: bytes, whole: bool) -> None: ...
+    def piece(self, data: bytes) -> None: ...
+    def end(self, trailers: Trailers) -> None: ...
+    def refuse(self, exchange: "Exchange", reason: str, message: str, retry_after_s: float) -> None: ...
+    def tunnel(self, exchange: "Exchange", response: Response, data: bytes) -> None: ...
+    def cut(self) -> None: ...
+    def over(self, exchange: "Exchange") -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+class Exchange:
+    """One request and its answer."""
+
+    __slots__ = (
+        "_attempts",
+        "_choice",
+        "_dialling",
+        "_gate",
+        "_pending",
+        "_pending_bytes",
+        "_sent_at",
+        "_started",
+        "_stats",
+        "_target",
+        "_throttler",
+        "_trailers",
+        "_tunnelled",
+        "_waited_s",
+        "_waiter",
+        "active_at",
+        "answering",
+        "back",
+        "body_done",
+        "cause_id",
+        "cut",
+        "ended",
+        "front",
+        "idle_s",
+        "reason",
+        "received_bytes",
+        "request",
+        "sent_bytes",
+        "status",
+    )
+
+    def __init__(self, gate: Gate, front: Front, request: Request, now: float) -> None:
+        self._gate = gate
+        self.front = front
+        self.request = request
+        self._started = now
+        self.body_done = request.length == 0
+        self.ended = self.answering = self.cut = self._tunnelled = False
+        self.status = 0
+        self.sent_bytes = self.received_bytes = 0
+        self.reason = self.cause_id = ""
+        self.idle_s = self.active_at = self._sent_at = self._waited_s = 0.0
+        self.back: Upstream | None = None
+        self._stats: Any = None
+        self._choice: Choice | None = None
+        self._throttler: Throttler[Any] | None = None
+        self._target: Target | None = None
+        self._waiter: Waiter[Any] | None = None
+        self._dialling: asyncio.Task[None] | None = None
+        self._pending: list[bytes] | None = None
+        self._pending_bytes = 0
+        self._trailers: Trailers = ()
+        self._attempts = 0
+
+    # -- in -------------------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Find where the request goes, and go there or stand in line."""
+        gate, request = self._gate, self.request
+        split = gate.routes.memo.get(request.host) or gate.routes.find(request.host)
+        choice = None if split is None else split.only or split.pick(gate.chance())
+        if choice is None:
+            self.refused("no-route", f"no service answers to host {request.host.decode('latin-1')}")
+            return
+        self._choice = choice
+        if choice.stats is None:
+            choice.stats = gate.metrics.stats(choice.revision)
+        self._stats = choice.stats
+        most = gate.bounds.max_body_bytes
+        if most and request.length > most:
+            self.refused("body-too-large", f"the body has {request.length} bytes; the limit is {most}")
+            return
+        admitter = gate.admitter
+        throttler = admitter.throttlers.get(choice.revision)
+        if throttler is None or throttler.limit != choice.concurrency:
+            throttler = admitter.throttler(choice.revision, choice.concurrency)
+        self._throttler = throttler
+        now = self._started
+        self.front.due = now + choice.timeout_s
+        target = throttler.reserve(now, gate.chance() if len(throttler.balance.open) > SCAN else 0.0)
+        if target is None:
+            self._wait(throttler, now)
+            return
+        if throttler.quiet:
+            admitter.awake(throttler)
+        self._send(target, now)
+
+    def _wait(self, throttler: Throttler[Any], now: float, *, first: bool = False) -> None:
+        assert self._choice is not None
+        if not self.cause_id:
+            given = self.request.request_id
+            self.cause_id = given.decode("ascii") if given else cause_id()
+            self._tell("request waiting", host=self.request.host.decode("latin-1"), waiting=len(throttler.line))
+        due = self._started + self._choice.timeout_s
+        self._waiter = self._gate.admitter.arrive(throttler, self, now, due, self.cause_id, first=first)
+
+    def dispatched(self, target: Target, waited_s: float) -> None:
+        """There is a slot at `target` for this request, after having waited."""
+        self._waiter = None
+        self._waited_s += waited_s
+        self._tell("dispatched", instance=target.instance, waited_ms=round(waited_s * 1000, 2))
+        self._send(target, self._gate.clock.now())
+
+    def _send(self, target: Target, now: float) -> None:
+        self._target = target
+        self._sent_at = now
+        idle: list[Upstream] | None = target.connections
+        if idle is None:
+            idle = target.connections = []
+        while idle:
+            back = idle.pop()
+            if back.usable(now):
+                self._attach(back)
+                return
+        self._dialling = asyncio.get_running_loop().create_task(self._dial(target))
+
+    async def _dial(self, target: Target) -> None:
+        metrics = self._gate.metrics
+        metrics.upstream_connects += 1
+        try:
+            back = await connect(self._gate, target)
+        except (OSError, TimeoutError) as error:
+            metrics.upstream_failures += 1
+            if not self.ended:
+                self._unreachable(target, str(error) or f"no connection within {limits.CONNECT_TIME_S} s")
+            return
+        finally:
+            self._dialling = None
+        now = self._gate.clock.now()
+        if target.failures or target.probing:
+            assert self._throttler is not None
+            self._gate.admitter.reached(self._throttler, target)
+        if self.ended:
+            back.drop()
+            return
+        self._stats.connect.add(now - self._sent_at)
+        self._attach(back)
+
+    def _unreachable(self, target: Target, error: str) -> None:
+        """No byte was sent: another instance may have it, before all who wait."""
+        admitter, throttler = self._gate.admitter, self._throttler
+        assert throttler is not None
+        self._attempts += 1
+        now = self._gate.clock.now()
+        self._target = None
+        admitter.unreachable(throttler, target)
+        admitter.release(throttler, target, now)
+        if self._attempts >= limits.CONNECT_ATTEMPTS:
+            self.refused("unreachable", f"no instance of {throttler.revision} can be reached: {error}")
+            return
+        other = throttler.reserve(now, self._gate.chance())
+        if other is not None:
+            self._send(other, now)
+        else:
+            self._wait(throttler, now, first=True)
+
+    def _attach(self, back: Upstream) -> None:
+        self.back = back
+        choice = self._choice
+        assert choice is not None
+        if choice.start_s or choice.idle_s:
+            self.idle_s = choice.idle_s
+            self.active_at = self._sent_at
+            self._set_due(choice)
+        pending, self._pending = self._pending, None
+        back.start(self, self.front.forwarded(self.request), pending)
+        if self.body_done and self.request.length == CHUNKED:
+            back.send_end(self._trailers)
+        if pending:
+            self.front.resume()
+
+    # -- the request's body ---------------------------------------------------------------------------------------------------
+
+    def body(self, data: bytes) -> None:
+        """A piece of the request's body came."""
+        self.received_bytes += len(data)
+        most = self._gate.bounds.max_body_bytes
+        if most and self.received_bytes > most:
+            self.failed("body-too-large", f"the body is above {most} bytes")
+        elif self.back is not None:
+            self.back.send(data)
+        elif not self.ended:
+            if self._pending is None:
+                self._pending = []
+            self._pending.append(data)
+            self._pending_bytes += len(data)
+            if self._pending_bytes > limits.BUFFERED_BYTES:
+                self.front.pause()
+
+    def body_end(self, trailers: Trailers) -> None:
+        """The request's body is whole."""
+        self.body_done = True
+        self._trailers = trailers
+        if self.back is not None and self.request.length == CHUNKED:
+            self.back.send_end(trailers)
+
+    # -- out ------------------------------------------------------------------------------------------------------------------
+
+    def informed(self, response: Response) -> None:
+        """The instance said 1xx: passed on to clients that understand it."""
+        if not self.request.http10:
+            self.front.inform(response)
+
+    def answered(self, response: Response, body: bytes, whole: bool) -> None:
+        """The head of the answer, with what came of its body; `whole`: that is all of it."""
+        now = self._gate.clock.now()
+        self._stats.first_byte.add(now - self._started)
+        if self.cause_id:
+            assert self._target is not None
+            self._tell("first byte", instance=self._target.instance, status=response.status)
+        self.answering = True
+        self.status = response.status
+        self.sent_bytes = len(body)
+        choice = self._choice
+        assert choice is not None
+        if choice.start_s and not whole:
+            self._set_due(choice)
+        self.front.answer(self, response, body, whole)
+        if whole:
+            self._finish(now)
+
+    def piece(self, data: bytes) -> None:
+        self.sent_bytes += len(data)
+        self.front.piece(data)
+
+    def whole(self, trailers: Trailers) -> None:
+        """The answer is whole."""
+        self.front.end(trailers)
+        self._finish(self._gate.clock.now())
+
+    def upgraded(self, response: Response, data: bytes) -> None:
+        """A WebSocket stands: bytes go both ways until one side ends it or its time is over."""
+        now = self._gate.clock.now()
+        self._stats.first_byte.add(now - self._started)
+        self.answering = self._tunnelled = True
+        self.status = 101
+        self.sent_bytes = len(data)
+        assert self._choice is not None
+        self.front.due = self._started + self._choice.timeout_s
+        self.front.tunnel(self, response, data)
+
+    def tunnel_ended(self) -> None:
+        """The instance ended the WebSocket."""
+        self.back = None
+        self.front.end(())
+        self._finish(self._gate.clock.now())
+
+    # -- endings --------------------------------------------------------------------------------------------------------------
+
+    def refused(self, reason: str, message: str = "", retry_after_s: float = 0) -> None:
+        """Answer with an error of our own; nothing of an answer was sent."""
+        if self.ended:
+            return
+        self.reason = reason
+        self.status = TABLE[reason].status
+        self._gate.metrics.refused(reason)
+        if self.cause_id:
+            self._tell("request refused", reason=reason, message=message)
+        self.front.refuse(self, reason, message, retry_after_s)
+        self._finish(self._gate.clock.now())
+
+    def failed(self, reason: str, message: str) -> None:
+        """Something broke on the way: an error while that is possible, a visible cut after the first byte."""
+        if self.ended:
+            return
+        self._drop()
+        if not self.answering:
+            self.refused(reason, message)
+            return
+        self.reason = reason
+        self.cut = True
+        self._gate.metrics.refused(reason)
+        self.front.cut()
+        self._finish(self._gate.clock.now())
+
+    def client_gone(self) -> None:
+        """The client went away: out of the line, and the instance hears of it by a closed connection."""
+        if self.ended:
+            return
+        now = self._gate.clock.now()
+        self._drop()
+        if not self._tunnelled:
+            self.cut = True
+            self.reason = "client-gone"
+            if not self.answering:
+                self.status = 499
+        self._finish(now)
+
+    def expired(self, now: float) -> None:
+        """`front.due` has come: look which of the three clocks it was."""
+        choice = self._choice
+        if choice is None or self.ended:
+            return
+        if now >= self._started + choice.timeout_s:
+            self._time_over(f"the request took longer than {choice.timeout_s:g} s")
+        elif self.back is not None and choice.start_s and not self.answering and now >= self._sent_at + choice.start_s:
+            self._time_over(f"the answer did not start within {choice.start_s:g} s")
+        elif self.back is not None and self.idle_s and not self._tunnelled and now >= self.active_at + self.idle_s:
+            self._time_over(f"the instance sent nothing for {self.idle_s:g} s")
+        else:
+            self._set_due(choice)
+
+    def _time_over(self, message: str) -> None:
+        self.failed("timeout", message)
+
+    def _set_due(self, choice: Choice) -> None:
+        due = self._started + choice.timeout_s
+        if self.back is not None:
+            if choice.start_s and not self.answering:
+                due = min(due, self._sent_at + choice.start_s)
+            if self.idle_s and not self._tunnelled:
+                due = min(due, self.active_at + self.idle_s)
+        self.front.due = due
+
+    def _drop(self) -> None:
+        if self.back is not None:
+            self.back.drop()
+            self.back = None
+
+    def _finish(self, now: float) -> None:
+        """Once: give the slot back, count, log, and let the connection go on."""
+        self.ended = True
+        self.back = None
+        target, throttler = self._target, self._throttler
+        if throttler is not None:
+            if self._waiter is not None:
+                throttler.leave(self._waiter, now)
+                self._waiter = None
+            if target is not None:
+                self._target = None
+                self._gate.admitter.release(throttler, target, now)
+        stats = self._stats
+        if stats is not None:
+            stats.by_class[self.status // 100] += 1
+            stats.total.add(now - self._started)
+            stats.sent_bytes += self.sent_bytes
+            stats.received_bytes += self.received_bytes
+            if self._waited_s:
+                stats.queue.add(self._waited_s)
+        if self._gate.access.mode != "off" and self._gate.access.wants(self.status):
+            self._log(now, target)
+        self.front.over(self)
+
+    def _log(self, now: float, target: Target | None) -> None:
+        request = self.request
+        self._gate.access.write(
+            Line(
+                at=self._gate.clock.wall(),
+                client=self.front.client,
+                method=request.method.decode("latin-1"),
+                host=request.host.decode("latin-1"),
+                target=request.target.decode("latin-1"),
+                status=self.status,
+                took_s=round(now - self._started, 6),
+                request_id=request.request_id.decode("latin-1"),
+                revision=self._choice.revision if self._choice is not None else "",
+                instance=target.instance if target is not None else "",
+                sent_bytes=self.sent_bytes,
+                queued_s=round(self._waited_s, 6),
+                reason=self.reason,
+                cause_id=self.cause_id,
+                cut=self.cut,
+            )
+        )
+
+    def _tell(self, what: str, *, instance: str = "", **detail: Any) -> None:
+        revision = self._choice.revision if self._choice is not None else ""
+        self._gate.tell(what, cause_id=self.cause_id, instance=instance, revision=revision, **detail)

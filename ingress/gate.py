@@ -1,0 +1,58 @@
+"""What every connection of one front door shares: tables, admission, parsers, counters, the moment it began to close."""
+
+import random
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from activator.admitter import Admitter
+from ingress.access_log import AccessLog
+from ingress.http1 import RequestParser, ResponseParser
+from ingress.metrics import Metrics
+from ingress.routes import Routes
+from process.clock import Clock
+
+
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator may set for all services."""
+
+    max_body_bytes: int = 0
+    """0: no limit."""
+    max_connections: int = 50_000
+    max_timeout_s: float = 3600
+    header_time_s: float = 10
+    idle_time_s: float = 60
+
+
+class Gate:
+    """Made once by `__main__` (or a test) and handed to the listener."""
+
+    def __init__(
+        self, admitter: Admitter, clock: Clock, bounds: Bounds, access: AccessLog, metrics: Metrics, tell: Callable[..., None]
+    ) -> None:
+        self.routes = Routes()
+        self.admitter = admitter
+        self.clock = clock
+        self.bounds = bounds
+        self.access = access
+        self.metrics = metrics
+        self.tell = tell
+        self.requests = RequestParser()
+        self.responses = ResponseParser()
+        self.chance = random.random
+        self.closing = False
+        """Draining: answers carry `Connection: close`."""
+        self._id_head = secrets.token_hex(8).encode()
+        self._id_next = secrets.randbits(48)
+
+    def identify(self) -> bytes:
+        """A request id that no other request has: 32 hex digits, 64 random bits and a count; also fit as a trace id."""
+        self._id_next += 1
+        return b"%b%016x" % (self._id_head, self._id_next)
+
+    def present(self) -> list[tuple[str, int, int]]:
+        """(revision, in flight, queued) of those that have any."""
+        throttlers: Any = self.admitter.throttlers.values()
+        return [(each.revision, each.in_flight, len(each.line)) for each in throttlers if each.in_flight or len(each.line)]

@@ -1,0 +1,109 @@
+"""Sockets that clients connect to: accepting, deadlines of all connections, draining."""
+
+import asyncio
+import socket
+import time
+from typing import Any
+
+from ingress import limits
+from ingress.client import Client
+from ingress.gate import Gate
+from process import logs
+
+log = logs.get("ingress")
+
+BACKLOG = 4096
+
+
+class Listener:
+    """One listening address. `scheme` is what clients speak on it."""
+
+    def __init__(self, gate: Gate, scheme: str = "http") -> None:
+        self._gate = gate
+        self._scheme = scheme
+        self._clients: set[Client] = set()
+        self._server: asyncio.Server | None = None
+        self._date = b""
+        self._date_at = -1.0
+        self.port = 0
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    async def start(self, address: str) -> None:
+        """Listen on `host:port` (with SO_REUSEPORT, so that a successor can listen before this one stops)."""
+        host, _, port = address.rpartition(":")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            sock.bind((host.strip("[]") or "0.0.0.0", int(port)))
+        except OSError as error:
+            sock.close()
+            raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}; choose another with --listen") from None
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Client(self, self._gate), sock=sock, backlog=BACKLOG)
+        self.port = sock.getsockname()[1]
+
+    async def sweep(self) -> None:
+        """Call `expired` on every connection whose time has come. Never returns."""
+        clock = self._gate.clock
+        while True:
+            await asyncio.sleep(limits.SWEEP_S)
+            now = clock.now()
+            for client in [client for client in self._clients if client.due <= now]:
+                client.expired(now)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Accept no more, finish what runs, close. What is not over after `timeout_s` is cut."""
+        gate, clock = self._gate, self._gate.clock
+        gate.closing = True
+        if self._server is not None:
+            self._server.close()
+        end = clock.now() + timeout_s
+        while self._clients and clock.now() < end:
+            for client in list(self._clients):
+                client.close_if_idle()
+            await asyncio.sleep(0.02)
+        if self._clients:
+            log.warning("connections cut after the drain time", connections=len(self._clients), drain_timeout_s=timeout_s)
+        for client in list(self._clients):
+            client.transport.abort()
+        await asyncio.sleep(0)
+
+    # -- for its connections --------------------------------------------------------------------------------------------------
+
+    def welcome(self, client: Client) -> bool:
+        """Count `client` in; False when there are too many."""
+        metrics = self._gate.metrics
+        metrics.connections_total += 1
+        self._clients.add(client)
+        metrics.connections += 1
+        return len(self._clients) <= self._gate.bounds.max_connections
+
+    def farewell(self, client: Client) -> None:
+        if client in self._clients:
+            self._clients.discard(client)
+            self._gate.metrics.connections -= 1
+
+    def about(self, client: Client, host: bytes) -> bytes:
+        """`Forwarded` and `X-Forwarded-*` for requests of `client` to `host`. Sets `client.client`, the peer's address."""
+        peer: Any = client.transport.get_extra_info("peername")
+        client.client = address = peer[0] if peer else ""
+        node = f'"[{address}]"' if ":" in address else address or "unknown"
+        scheme = self._scheme
+        quoted = '"%s"' if b":" in host else "%s"
+        name = host.decode("latin-1")
+        return (
+            f"X-Forwarded-For: {address}\r\nX-Forwarded-Proto: {scheme}\r\nX-Forwarded-Host: {name}\r\n"
+            f"Forwarded: for={node};host={quoted % name};proto={scheme}\r\n"
+        ).encode("latin-1")
+
+    def date(self) -> bytes:
+        """The `Date` field, made once a second."""
+        now = self._gate.clock.wall()
+        if now - self._date_at >= 1 or now < self._date_at:
+            self._date_at = float(int(now))
+            self._date = time.strftime("Date: %a, %d %b %Y %H:%M:%S GMT\r\n", time.gmtime(now)).encode("ascii")
+        return self._date

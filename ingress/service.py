@@ -1,0 +1,90 @@
+"""One front door, put together: what `__main__` runs and tests start. The store and the bus come from outside."""
+
+import asyncio
+
+from store.lease import Presence
+from store.story import Story
+
+from activator.admitter import Admitter
+from activator.breaker import QUEUE_BOUND
+from ingress.access_log import AccessLog
+from ingress.gate import Bounds, Gate
+from ingress.listener import Listener
+from ingress.metrics import Exposition, Metrics
+from ingress.watcher import Watcher
+from process import logs, metrics
+from process.clock import Clock
+from process.run import Jobs
+from store import keys
+from store.backend import Store
+from store.bus import Bus
+from store.messages import Wake
+from store.model import Member, encode
+
+log = logs.get("ingress")
+
+WAKE_LEASE_S = 5.0
+MEMBER_TTL_S = 5.0
+
+
+class Ingress:
+    """`await start()`, serve, `await drain()`."""
+
+    def __init__(
+        self,
+        store: Store,
+        bus: Bus,
+        clock: Clock,
+        *,
+        member: str,
+        bounds: Bounds | None = None,
+        access_log: str = "off",
+        queue_bound: int = QUEUE_BOUND,
+    ) -> None:
+        self.member = member
+        self._store = store
+        self._jobs = Jobs("ingress")
+        self.metrics = Metrics()
+        self.access = AccessLog(access_log, self.metrics)
+        story = Story(bus, "ingress", clock)
+        self.admitter = Admitter(bus, member, clock, self._wake_in_store, story.tell, bound=queue_bound)
+        self.gate = Gate(self.admitter, clock, bounds or Bounds(), self.access, self.metrics, story.tell)
+        self.listener = Listener(self.gate)
+        self.watcher = Watcher(store, bus, self.gate.routes, self.admitter)
+        self._presence = Presence(store, MEMBER_TTL_S)
+        self._bus = bus
+
+    async def start(self, listen: str, *, admin: str = "", stop: asyncio.Event | None = None) -> None:
+        """Learn the cluster, then listen, then say that this member is there. Raises OSError when the port is taken."""
+        self._jobs = Jobs("ingress", stop)
+        self._jobs.start(self.admitter.run(), "admitter", fatal=True)
+        await self.watcher.start(self._jobs)
+        # The member key comes before the first request: from then on a draining instance waits for our word.
+        await self._presence.start()
+        member = Member(role="ingress", member=self.member, address=listen, admin=admin)
+        await self._presence.put(keys.member("ingress", self.member), encode(member))
+        await self.listener.start(listen)
+        self._jobs.start(self.listener.sweep(), "sweep", fatal=True)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Finish what is in flight, at most `timeout_s`, then leave."""
+        await self.listener.drain(timeout_s)
+        await self._presence.stop()
+        await self._jobs.cancel()
+        self.access.close()
+
+    def expose(self) -> None:
+        """Add this front door's numbers to /metrics of the process."""
+        metrics.REGISTRY.register(Exposition(self.metrics, self.gate.present, lambda: len(self.gate.routes)))
+
+    def problem_of_store(self) -> str | None:
+        return self.watcher.problem()
+
+    def problem_of_bus(self) -> str | None:
+        """A bus that is away is survived: wakes go through the store."""
+        return None if self._bus.connected else "away; wakes go through etcd"
+
+    async def _wake_in_store(self, wake: Wake) -> None:
+        lease = await self._store.grant(WAKE_LEASE_S)
+        project, _, revision = wake.revision.partition("/")
+        await self._store.put(keys.wake(project, revision), encode(wake), lease=lease)

@@ -1,0 +1,68 @@
+"""What the front door hears: routes and instances from etcd, readiness and refusals from the bus. All of it is kept in memory."""
+
+import msgspec
+from store.watch import Table
+
+from activator.admitter import Admitter
+from ingress.routes import Routes
+from process import logs
+from process.run import Jobs
+from store import keys, messages
+from store.backend import Store
+from store.bus import Bus
+from store.messages import Refusal
+from store.model import Instance, RouteEntry, decode
+
+log = logs.get("ingress")
+
+
+class Watcher:
+    """Keeps `routes` and `admitter` in step with the cluster."""
+
+    def __init__(self, store: Store, bus: Bus, routes: Routes, admitter: Admitter) -> None:
+        self._bus = bus
+        self._routes = routes
+        self._admitter = admitter
+        self._route_table = Table(store, keys.ROUTES, RouteEntry, self._route)
+        self._instance_table = Table(store, keys.INSTANCES, Instance, self._instance)
+
+    async def start(self, jobs: Jobs) -> None:
+        """Begin to listen; returns when the first listing of both tables is in."""
+        await self._bus.handle(messages.INSTANCE, self._heard)
+        await self._bus.handle(messages.REFUSAL, self._refusal)
+        jobs.start(self._route_table.run(), "watch routes", fatal=True)
+        jobs.start(self._instance_table.run(), "watch instances", fatal=True)
+        await self._route_table.synced()
+        await self._instance_table.synced()
+
+    def problem(self) -> str | None:
+        """For /readyz."""
+        return self._route_table.problem() or self._instance_table.problem()
+
+    def _route(self, key: str, new: RouteEntry | None, old: RouteEntry | None) -> None:
+        if new is None:
+            self._routes.delete(key)
+        else:
+            self._routes.put(key, new)
+
+    def _instance(self, key: str, new: Instance | None, old: Instance | None) -> None:
+        if new is not None:
+            self._admitter.heard(new, stored=True)
+        elif old is not None:
+            self._admitter.forgotten(old.revision_key, old.instance)
+
+    def _heard(self, subject: str, data: bytes) -> None:
+        try:
+            news = decode(Instance, data)
+        except msgspec.DecodeError as error:
+            log.warning("not an instance", subject=subject, error=str(error))
+            return
+        self._admitter.heard(news, stored=False)
+
+    def _refusal(self, subject: str, data: bytes) -> None:
+        try:
+            refusal = decode(Refusal, data)
+        except msgspec.DecodeError as error:
+            log.warning("not a refusal", subject=subject, error=str(error))
+            return
+        self._admitter.refused(refusal)
