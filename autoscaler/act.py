@@ -20,6 +20,7 @@ from store.story import Story
 
 log = logs.get("autoscaler")
 
+RETRY_MAX_S = 0.5
 TOLD = 20
 """Instances of one decision that the story tells of by name."""
 
@@ -51,13 +52,18 @@ class Hands:
             made.revert(mind.fleet)
             measures.COMMITS.labels(type(error).__name__.lower()).inc()
             log.info("not written; deciding anew", revision=revision.key, error=str(error))
+            if isinstance(error, Unavailable):
+                mind.shaky_at = self._clock.now()
+            active.refused += 1
             await self._read_again(revision, made)
+            await asyncio.sleep(min(RETRY_MAX_S, 0.002 * 2 ** min(active.refused, 10)))
             self._back(revision.key, active, again=True)
             return
         except BaseException:
             made.revert(mind.fleet)
             active.committing = False
             raise
+        active.refused = 0
         took = self._clock.now() - started
         measures.COMMIT.observe(took)
         measures.COMMITS.labels("written").inc()
@@ -133,7 +139,7 @@ class Hands:
                 found = await self._store.get(keys.assignment(assignment.node, assignment.instance))
                 world.read_assignment(assignment, found)
         except Unavailable:
-            await asyncio.sleep(0.2)
+            pass  # Asked again with the next try, after the pause.
 
     def _tell_placed(self, revision: Revision, active: Active, made: Plan) -> None:
         self._story.tell(

@@ -30,6 +30,8 @@ class Active:
     ready_since: dict[str, float] = field(default_factory=dict)
     """By instance."""
     committing: bool = False
+    refused: int = 0
+    """Transactions refused in a row."""
     again: bool = False
     """Something changed while its transaction was on the way."""
 

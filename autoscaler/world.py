@@ -1,6 +1,6 @@
 """What the store holds, in memory, and what of it was just written and has not come back through the watch yet."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -46,7 +46,15 @@ class World:
         self.assignments = Table(store, keys.ASSIGNMENTS, Assignment, self._on_assignment)
         self.instances = Table(store, keys.INSTANCES, Instance, self._on_instance)
         self.wakes = Table(store, keys.WAKES, Wake, self._on_wake)
-        self._tables = (self.revisions, self.routes, self.scales, self.nodes, self.assignments, self.instances, self.wakes)
+        self._tables: tuple[Table[Any], ...] = (
+            self.revisions,
+            self.routes,
+            self.scales,
+            self.nodes,
+            self.assignments,
+            self.instances,
+            self.wakes,
+        )
 
     def start(self, jobs: Jobs) -> None:
         """Keep all tables in step from now on."""
