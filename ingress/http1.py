@@ -1,4 +1,5 @@
-"""HTTP/1 heads: llhttp for the grammar, and around it every check that it leaves to its user.
+"""HTTP/1 heads: llhttp for the grammar, and around it every check that it leaves to its user. What llhttp itself refuses (bare CR
+or LF, NUL, folded lines, a space before the colon, odd lengths, …) is pinned by a table of bytes in the tests.
 
 A parser is fed exactly one head, from its first byte to the empty line; bodies are framed elsewhere (`chunked`, or a count).
 So nothing is ever parsed twice, and what follows a head is not looked at before its turn.
@@ -12,6 +13,7 @@ from ingress.refusals import Refused
 from ingress.routes import well_formed
 
 END = b"\r\n\r\n"
+_BLANKS = (b" ", b"\t")
 CHUNKED = -1
 UNTIL_CLOSE = -2
 
@@ -86,7 +88,12 @@ class _Collector:
     def on_url(self, url: bytes) -> None:
         self.url = url
 
+    # llhttp's shell looks all of these up for each new parser; found as None is quicker than not found.
+    on_message_begin = on_status = on_body = on_message_complete = on_chunk_header = on_chunk_complete = None
+
     def on_header(self, name: bytes, value: bytes) -> None:
+        if value[-1:] in _BLANKS:
+            value = value.rstrip(b" \t")
         kind = self._memo.get(name)
         if kind is None:
             kind = self._classify(name)  # type: ignore[operator]
@@ -94,18 +101,6 @@ class _Collector:
             self.fields.append((name, value))
         else:
             self.special.append((kind, value))
-
-
-def _whole(head: bytes) -> str | None:
-    """What llhttp does not refuse, or only in some versions: bare CR or LF, NUL, a folded line."""
-    lines = head.count(b"\r\n")
-    if head.count(b"\n") != lines or head.count(b"\r") != lines:
-        return "bare CR or LF"
-    if b"\0" in head:
-        return "NUL"
-    if b"\n " in head or b"\n\t" in head:
-        return "folded field"
-    return None
 
 
 class RequestParser:
@@ -121,9 +116,6 @@ class RequestParser:
         sink.fields = []
         special: list[tuple[Kind, bytes]] = []
         sink.special = special
-        wrong = _whole(head)
-        if wrong is not None:
-            raise Refused("bad-request", f"{wrong} in the request head")
         if head.count(b"\r\n") > limits.HEAD_FIELDS + 2:
             raise Refused("headers-too-large", f"more than {limits.HEAD_FIELDS} fields")
         try:
@@ -254,9 +246,6 @@ class ResponseParser:
         sink = self._sink
         sink.fields = []
         sink.special = []
-        wrong = _whole(head)
-        if wrong is not None:
-            raise BadResponse(f"{wrong} in its head")
         parser = httptools.HttpResponseParser(sink)
         try:
             parser.feed_data(head)

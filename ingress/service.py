@@ -2,9 +2,6 @@
 
 import asyncio
 
-from store.lease import Presence
-from store.story import Story
-
 from activator.admitter import Admitter
 from activator.breaker import QUEUE_BOUND
 from ingress.access_log import AccessLog
@@ -18,8 +15,10 @@ from process.run import Jobs
 from store import keys
 from store.backend import Store
 from store.bus import Bus
+from store.lease import Presence
 from store.messages import Wake
 from store.model import Member, encode
+from store.story import Story
 
 log = logs.get("ingress")
 

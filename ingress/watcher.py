@@ -1,7 +1,6 @@
 """What the front door hears: routes and instances from etcd, readiness and refusals from the bus. All of it is kept in memory."""
 
 import msgspec
-from store.watch import Table
 
 from activator.admitter import Admitter
 from ingress.routes import Routes
@@ -12,6 +11,7 @@ from store.backend import Store
 from store.bus import Bus
 from store.messages import Refusal
 from store.model import Instance, RouteEntry, decode
+from store.watch import Table
 
 log = logs.get("ingress")
 

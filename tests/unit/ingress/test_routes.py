@@ -1,0 +1,105 @@
+"""Hosts and shares."""
+
+from collections import Counter
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingress.routes import Routes, canonical, well_formed
+from ingress.traffic import Split, split
+from store.model import Limits, RouteEntry, TrafficTarget
+
+
+def entry(hosts: dict[str, dict[str, int]], **limits: Limits) -> RouteEntry:
+    targets = {host: [TrafficTarget(revision=r, percent=p) for r, p in shares.items()] for host, shares in hosts.items()}
+    return RouteEntry(project="default", route="hello", hosts=targets, limits=limits)
+
+
+def revision(found: Split | None) -> str | None:
+    choice = found.pick(0.0) if found is not None else None
+    return choice.revision if choice is not None else None
+
+
+def test_case_port_and_trailing_dot_do_not_matter() -> None:
+    routes = Routes()
+    routes.put("k", entry({"hello.default.localhost": {"hello-1": 100}}))
+    for host in (
+        b"hello.default.localhost",
+        b"HELLO.default.localhost:8080",
+        b"hello.default.localhost.",
+        b"hello.default.localhost.:80",
+    ):
+        assert revision(routes.find(host)) == "default/hello-1"
+    assert routes.find(b"other.default.localhost") is None
+
+
+def test_a_changed_route_is_seen_by_the_next_request_whole() -> None:
+    routes = Routes()
+    routes.put("k", entry({"a": {"r1": 100}, "old": {"r1": 100}}))
+    assert revision(routes.find(b"a")) == "default/r1"
+    routes.put("k", entry({"a": {"r2": 100}, "tag-a": {"r1": 100}}))
+    assert revision(routes.find(b"a")) == "default/r2"
+    assert revision(routes.find(b"tag-a")) == "default/r1"
+    assert routes.find(b"old") is None
+    routes.delete("k")
+    assert routes.find(b"a") is None
+    assert len(routes) == 0
+
+
+def test_a_host_belongs_to_its_first_claimant_until_that_lets_go() -> None:
+    routes = Routes()
+    routes.put("first", entry({"a": {"r1": 100}}))
+    routes.put("second", entry({"a": {"r2": 100}}))
+    assert revision(routes.find(b"a")) == "default/r1"
+    routes.put("first", entry({"a": {"r3": 100}}))
+    assert revision(routes.find(b"a")) == "default/r3"
+    routes.delete("first")
+    assert revision(routes.find(b"a")) == "default/r2"
+    routes.delete("second")
+    assert routes.find(b"a") is None
+
+
+def test_limits_come_with_the_choice() -> None:
+    made = entry(
+        {"a": {"r1": 100}}, r1=Limits(container_concurrency=7, timeout_s=9, response_start_timeout_s=2, idle_timeout_s=1)
+    )
+    choice = split(made, made.hosts["a"], {}).only
+    assert choice is not None
+    assert (choice.concurrency, choice.timeout_s, choice.start_s, choice.idle_s) == (7, 9, 2, 1)
+
+
+def test_a_share_of_zero_gets_nothing_and_no_share_at_all_is_no_revision() -> None:
+    made = entry({"a": {"r1": 0, "r2": 100}, "b": {"r1": 0}})
+    assert split(made, made.hosts["a"], {}).only is not None
+    assert split(made, made.hosts["b"], {}).pick(0.5) is None
+
+
+def test_shares_are_kept_within_the_binomial_interval() -> None:
+    made = entry({"a": {"r1": 90, "r2": 10}})
+    found = split(made, made.hosts["a"], {})
+    random, counts = Random(1), Counter()
+    for _ in range(20_000):
+        choice = found.pick(random.random())
+        assert choice is not None
+        counts[choice.revision] += 1
+    assert abs(counts["default/r2"] - 2000) < 3.29 * (20_000 * 0.1 * 0.9) ** 0.5
+
+
+@given(st.lists(st.integers(0, 100), min_size=1, max_size=5), st.floats(0, 1, exclude_max=True))
+def test_every_chance_has_a_revision_with_a_share(percents: list[int], chance: float) -> None:
+    made = entry({"a": {f"r{place}": percent for place, percent in enumerate(percents)}})
+    choice = split(made, made.hosts["a"], {}).pick(chance)
+    if not any(percents):
+        assert choice is None
+    else:
+        assert choice is not None
+        assert percents[int(choice.revision.removeprefix("default/r"))] > 0
+
+
+@given(st.binary(max_size=60))
+def test_a_well_formed_host_always_has_a_canonical_name(host: bytes) -> None:
+    if well_formed(host):
+        assert canonical(host) == canonical(host).lower()
+        assert "@" not in canonical(host)
+        assert "/" not in canonical(host)
