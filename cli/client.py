@@ -1,0 +1,151 @@
+"""The API as the commands use it: JSON in and out over HTTP, refusals as `Refused`."""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from cli.errors import Refused
+
+SERVING = "/apis/serving.knative.dev/v1"
+EBB = "/apis/ebb.dev/v1"
+DEFAULT = "http://127.0.0.1:8090"
+CONFLICT_TRIES = 5
+Object = dict[str, Any]
+
+
+def find_api(given: str = "", run: Path = Path("/run/ebb")) -> str:
+    """The API's address: --api, else EBB_API, else that of the engine on this machine, else the default."""
+    address = given or os.environ.get("EBB_API", "")
+    if not address:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            state = json.loads((Path(os.environ.get("EBB_RUN", run)) / "state.json").read_text())
+            address = f"http://127.0.0.1:{int(state['engine']['port_base'])}"
+    return (address or DEFAULT).rstrip("/")
+
+
+class Api:
+    """One project's view of the API. Every call has a deadline of `timeout_s`, except streams."""
+
+    def __init__(
+        self, address: str, project: str = "default", transport: httpx.BaseTransport | None = None, timeout_s: float = 30
+    ) -> None:
+        self.address, self.project = address, project
+        # trust_env: a proxy for the outside world must not come between us and this machine
+        self._http = httpx.Client(base_url=address, timeout=timeout_s, transport=transport, trust_env=False)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def path(self, kind: str, name: str = "") -> str:
+        """Where objects of `kind` (plural) are; one of them when named."""
+        return f"{SERVING}/namespaces/{self.project}/{kind}" + (f"/{name}" if name else "")
+
+    def own(self, what: str) -> str:
+        """A path of Ebb's own inside the project."""
+        return f"{EBB}/namespaces/{self.project}/{what}"
+
+    def get(self, path: str, params: Mapping[str, str] | None = None) -> Any:
+        return self._call("GET", path, params=params)
+
+    def find(self, kind: str, name: str) -> Object | None:
+        """The object, or None when there is none."""
+        try:
+            return self._object(self.get(self.path(kind, name)))
+        except Refused as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def items(self, path: str, params: Mapping[str, str] | None = None) -> list[Object]:
+        """A list, whether it comes bare or as `items`."""
+        got = self.get(path, params)
+        found = got.get("items", []) if isinstance(got, dict) else got
+        return list(found)
+
+    def create(self, kind: str, body: Object) -> Object:
+        return self._object(self._call("POST", self.path(kind), json=body))
+
+    def replace(self, kind: str, name: str, body: Object) -> Object:
+        return self._object(self._call("PUT", self.path(kind, name), json=body))
+
+    def delete(self, path: str, params: Mapping[str, str] | None = None) -> Any:
+        return self._call("DELETE", path, params=params)
+
+    def change(self, kind: str, name: str, edit: Callable[[Object | None], Object]) -> Object:
+        """Read, edit, write; again when somebody else wrote in between. `edit(None)` makes a new one."""
+        for attempt in range(CONFLICT_TRIES):
+            old = self.find(kind, name)
+            body = edit(old)
+            try:
+                return self.create(kind, body) if old is None else self.replace(kind, name, body)
+            except Refused as error:
+                if error.status != 409 or attempt == CONFLICT_TRIES - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    def upload(self, path: str, file: Path, params: Mapping[str, str], sent: Callable[[int], None]) -> Any:
+        """POST a file, telling `sent` how many bytes went out with each piece."""
+
+        def pieces() -> Iterator[bytes]:
+            with open(file, "rb") as source:
+                while piece := source.read(2**18):
+                    yield piece
+                    sent(len(piece))
+
+        headers = {"Content-Type": "application/x-tar"}
+        timeout = httpx.Timeout(30, read=600, write=120)
+        return self._call("POST", path, params=params, content=pieces(), headers=headers, timeout=timeout)
+
+    def lines(self, path: str, params: Mapping[str, str] | None = None, quiet_s: float | None = None) -> Iterator[Object]:
+        """A stream of JSON lines as objects, until it ends. `quiet_s`: give up after so long without a line."""
+        timeout = httpx.Timeout(30, read=quiet_s)
+        try:
+            with self._http.stream("GET", path, params=params, timeout=timeout) as answer:
+                if answer.status_code >= 400:
+                    answer.read()
+                    raise _refusal(answer)
+                for line in answer.iter_lines():
+                    if line.strip():
+                        yield json.loads(line)
+        except httpx.TransportError as error:
+            raise self._away(error) from None
+
+    def _call(self, method: str, path: str, **more: Any) -> Any:
+        try:
+            answer = self._http.request(method, path, **more)
+        except httpx.TransportError as error:
+            raise self._away(error) from None
+        if answer.status_code >= 400:
+            raise _refusal(answer)
+        try:
+            return answer.json() if answer.content else {}
+        except ValueError:
+            raise Refused(f"{self.address} is not Ebb's API: {method} {path} answered {answer.text[:80]!r}") from None
+
+    def _away(self, error: httpx.TransportError) -> Refused:
+        return Refused(
+            f"no API at {self.address} ({error or type(error).__name__}); start the engine with `sudo ebb up -d`, "
+            f"or name another with --api URL or EBB_API"
+        )
+
+    def _object(self, got: Any) -> Object:
+        if not isinstance(got, dict):
+            raise Refused(f"{self.address} answered {str(got)[:80]!r} where an object was expected")
+        return got
+
+
+def _refusal(answer: httpx.Response) -> Refused:
+    """A Kubernetes Status, or whatever text came."""
+    try:
+        body = answer.json()
+    except ValueError:
+        body = {}
+    if not isinstance(body, dict):
+        body = {}
+    message = str(body.get("message") or answer.text.strip() or answer.reason_phrase)
+    return Refused(message[:4000], answer.status_code, str(body.get("reason") or ""))
