@@ -1,0 +1,86 @@
+"""Every contract test runs twice: on the twin in memory and on the real server."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from store.backend import Change, Store
+from store.bus import Bus
+from store.connect import open_bus, open_store
+from store.memory import MemoryStore
+from store.memory_bus import MemoryHub
+
+
+@pytest.fixture(params=["twin", "etcd"])
+async def either(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    """A store without keys: the twin, or real etcd."""
+    if request.param == "twin":
+        made: Store = MemoryStore()
+    else:
+        made = await open_store(request.getfixturevalue("etcd").address)
+    yield made
+    await made.close()
+
+
+@pytest.fixture(params=["twin", "nats"])
+async def buses(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Bus, Bus]]:
+    """Two clients of one bus: the twin's hub, or a real NATS."""
+    if request.param == "twin":
+        hub = MemoryHub()
+        pair: tuple[Bus, Bus] = (hub.client(), hub.client())
+    else:
+        url = request.getfixturevalue("nats").url
+        pair = (await open_bus(url, "one"), await open_bus(url, "two"))
+    yield pair
+    for bus in pair:
+        await bus.close()
+
+
+class Watched:
+    """What a watch gave out so far, gathered in the background."""
+
+    def __init__(self, store: Store, prefix: str, after: int) -> None:
+        self.batches: list[tuple[Change, ...]] = []
+        self._arrived = asyncio.Condition()
+        self._task = asyncio.create_task(self._gather(store, prefix, after))
+
+    @property
+    def changes(self) -> list[Change]:
+        return [change for batch in self.batches for change in batch]
+
+    async def until(self, holds: Callable[["Watched"], bool], timeout_s: float = 20) -> None:
+        """Wait until `holds` of this."""
+        async with asyncio.timeout(timeout_s), self._arrived:
+            await self._arrived.wait_for(lambda: holds(self) or self._task.done())
+        if not holds(self):
+            self._task.result()
+            raise AssertionError("the watch ended")
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _gather(self, store: Store, prefix: str, after: int) -> None:
+        try:
+            async for batch in store.watch(prefix, after=after):
+                async with self._arrived:
+                    self.batches.append(batch)
+                    self._arrived.notify_all()
+        finally:
+            async with self._arrived:
+                self._arrived.notify_all()
+
+
+@pytest.fixture
+async def watched() -> AsyncIterator[Callable[..., Watched]]:
+    """`watched(store, prefix, after)` begins a watch that ends with the test."""
+    open_ones: list[Watched] = []
+
+    def begin(store: Store, prefix: str, after: int) -> Watched:
+        open_ones.append(Watched(store, prefix, after))
+        return open_ones[-1]
+
+    yield begin
+    for one in open_ones:
+        await one.close()
