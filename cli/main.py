@@ -1,0 +1,319 @@
+"""The commands of `ebb`: words and flags. What they do is in the modules beside."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from cli.errors import BadUsage, Refused
+from cli.show import Form
+
+HANDED_OVER = ("up", "down", "status")
+
+app = typer.Typer(
+    name="ebb", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None,
+    help="Runs container images as serverless apps on your own Linux machines.\n\n"
+    "The engine itself: ebb up | down | status (each with --help).",
+)  # fmt: skip
+image_app = typer.Typer(no_args_is_help=True, help="Images on the nodes: import, list, delete.", rich_markup_mode=None)
+app.add_typer(image_app, name="image")
+
+Project = Annotated[str, typer.Option("--project", "--namespace", "-n", envvar="EBB_PROJECT", help="Project (namespace).")]
+Address = Annotated[str, typer.Option("--api", help="The API's URL (EBB_API; default: the engine on this machine).")]
+Output = Annotated[Form, typer.Option("--output", "-o", help="How to print.")]
+Name = Annotated[str, typer.Argument(help="Name of the service.")]
+Names = Annotated[list[str] | None, typer.Argument(help="Only these.")]
+
+
+def main() -> None:
+    """Entry point: run a command, end with its exit code (0 done, 1 refused, 2 bad usage)."""
+    if len(sys.argv) > 1 and sys.argv[1] in HANDED_OVER:
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "deploy.allinone", *sys.argv[1:]])
+    try:
+        app(prog_name="ebb")
+    except Refused as error:
+        _end(f"ebb: {error}", 1)
+    except BadUsage as error:
+        _end(f"ebb: {error}", 2)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+
+
+def _end(message: str, code: int) -> NoReturn:
+    sys.stderr.write(message + "\n")
+    raise SystemExit(code)
+
+
+# -- the engine: shown in help and completion, run by deploy.allinone (see `main`) ----------------------------------------------
+
+
+@app.command(add_help_option=False)
+def up() -> None:
+    """Start the engine on this machine: etcd, NATS, containerd and Ebb's own processes. -d detaches."""
+
+
+@app.command(add_help_option=False)
+def down() -> None:
+    """Stop the engine on this machine; what was deployed is kept."""
+
+
+@app.command(add_help_option=False)
+def status() -> None:
+    """What runs on this machine and how it is."""
+
+
+# -- services -------------------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def deploy(
+    name: Name,
+    image: Annotated[str, typer.Option(help="Image to run: name:tag, host/name:tag, or by digest.")] = "",
+    archive: Annotated[Path | None, typer.Option(help="OCI or `docker save` archive to import and run.")] = None,
+    env: Annotated[list[str] | None, typer.Option("--env", "-e", help="KEY=VALUE; KEY- removes it.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port the app listens on ($PORT).")] = None,
+    concurrency: Annotated[int | None, typer.Option("--concurrency", "--concurrency-limit", help="Requests at once.")] = None,
+    min_scale: Annotated[int | None, typer.Option("--min-scale", "--min-instances", "--scale-min", help="At least.")] = None,
+    max_scale: Annotated[int | None, typer.Option("--max-scale", "--max-instances", "--scale-max", help="At most.")] = None,
+    timeout: Annotated[int | None, typer.Option(help="Seconds a request may take.")] = None,
+    cpu: Annotated[str, typer.Option(help="CPU limit, such as 1 or 500m.")] = "",
+    memory: Annotated[str, typer.Option(help="Memory limit, such as 512Mi.")] = "",
+    no_traffic: Annotated[bool, typer.Option("--no-traffic", help="Leave traffic where it is.")] = False,
+    tag: Annotated[str, typer.Option(help="Give the new revision a host of its own: TAG-NAME.…")] = "",
+    revision_suffix: Annotated[str, typer.Option(help="Name the revision NAME-SUFFIX.")] = "",
+    command: Annotated[list[str] | None, typer.Option(help="Instead of the image's entrypoint; repeat for words.")] = None,
+    args: Annotated[list[str] | None, typer.Option(help="Arguments of the command; repeat, or a,b,c.")] = None,
+    annotation: Annotated[list[str] | None, typer.Option("--annotation", "-a", help="KEY=VALUE on the revision.")] = None,
+    label: Annotated[list[str] | None, typer.Option("--label", "-l", help="KEY=VALUE on the revision.")] = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return as soon as it is written.")] = False,
+    wait_timeout: Annotated[float, typer.Option(help="Seconds to wait until it is ready.")] = 600,
+    output: Output = Form.TABLE,
+    project: Project = "default",
+    api: Address = "",
+) -> None:
+    """Deploy an image as a service, or change one; ends with its URL."""
+    from cli import commands
+    from cli.manifest import Wanted
+
+    if image and archive:
+        raise BadUsage("--image and --archive exclude each other")
+    words = (args or [""])[0].split(",") if args and len(args) == 1 else args or ()
+    wanted = Wanted(
+        image=image, env=env or (), port=port, concurrency=concurrency, min_scale=min_scale, max_scale=max_scale,
+        timeout_s=timeout, cpu=cpu, memory=memory, command=command or (), args=words, annotations=annotation or (),
+        labels=label or (), revision_suffix=revision_suffix, no_traffic=no_traffic,
+    )  # fmt: skip
+    commands.deploy(
+        commands.connect(api, project), name, wanted, archive, tag=tag, wait_s=0 if no_wait else wait_timeout, form=output
+    )
+
+
+@app.command()
+def services(
+    names: Names = None,
+    everywhere: Annotated[bool, typer.Option("--all-projects", "-A", help="Of all projects.")] = False,
+    output: Output = Form.TABLE,
+    project: Project = "default",
+    api: Address = "",
+) -> None:
+    """Services: URL, latest revision, readiness, traffic."""
+    from cli import commands
+
+    commands.services(commands.connect(api, project), names or [], everywhere, output)
+
+
+@app.command()
+def revisions(
+    names: Names = None,
+    service: Annotated[str, typer.Option("--service", "-s", help="Only of this service.")] = "",
+    output: Output = Form.TABLE,
+    project: Project = "default",
+    api: Address = "",
+) -> None:
+    """Revisions: traffic, tags, instances, readiness."""
+    from cli import commands
+
+    commands.revisions(commands.connect(api, project), names or [], service, output)
+
+
+@app.command()
+def traffic(
+    name: Name,
+    to: Annotated[list[str] | None, typer.Option("--to", help="REVISION=PERCENT or LATEST=PERCENT; repeat.")] = None,
+    to_latest: Annotated[bool, typer.Option("--to-latest", help="All to the latest ready revision.")] = False,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="TAG=REVISION; repeat.")] = None,
+    untag: Annotated[list[str] | None, typer.Option("--untag", help="TAG to remove; repeat.")] = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return as soon as it is written.")] = False,
+    output: Output = Form.TABLE,
+    project: Project = "default",
+    api: Address = "",
+) -> None:
+    """Split traffic between revisions, or show the split."""
+    from cli import commands
+
+    commands.traffic(commands.connect(api, project), name, to or [], tag or [], untag or [], to_latest, not no_wait, output)
+
+
+@app.command()
+def delete(
+    names: Annotated[list[str], typer.Argument(help="Services to delete.")],
+    revision: Annotated[bool, typer.Option("--revision", help="The names are those of revisions.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return at once.")] = False,
+    project: Project = "default",
+    api: Address = "",
+) -> None:
+    """Delete services with all they own, or revisions that get no traffic."""
+    from cli import commands
+
+    commands.delete(commands.connect(api, project), names, "revisions" if revision else "services", not no_wait)
+
+
+@app.command()
+def apply(
+    file: Annotated[str, typer.Option("--filename", "-f", help="YAML or JSON, several documents; - is stdin.")],
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return as soon as it is written.")] = False,
+    wait_timeout: Annotated[float, typer.Option(help="Seconds to wait until each is ready.")] = 600,
+    project: Project = "default",
+    api: Address = "",
+) -> None:
+    """Make the API's objects be as a file says."""
+    from cli import commands
+
+    commands.apply(commands.connect(api, project), file, 0 if no_wait else wait_timeout)
+
+
+# -- looking --------------------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def logs(
+    name: Name,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    tail: Annotated[int, typer.Option(help="The last so many lines.")] = 100,
+    revision: Annotated[str, typer.Option(help="Only of this revision.")] = "",
+    instance: Annotated[str, typer.Option(help="Only of this instance.")] = "",
+    since: Annotated[float, typer.Option(help="Only of the last so many seconds.")] = 0,
+    output: Output = Form.TABLE,
+    project: Project = "default",
+    api: Address = "",
+) -> None:
+    """What a service's instances wrote to stdout and stderr."""
+    from cli import commands, streams
+
+    connected = commands.connect(api, project)
+    streams.logs(connected, name, follow=follow, tail=tail, revision=revision, instance=instance, since_s=since, form=output)
+
+
+@app.command()
+def story(
+    about: Annotated[str, typer.Argument(help="x-request-id, cause id, instance or revision.")],
+    output: Output = Form.TABLE,
+    project: Project = "default",
+    api: Address = "",
+) -> None:
+    """The life of one request, wake or instance across processes, with the time between steps in ms."""
+    from cli import commands
+
+    commands.story(commands.connect(api, project), about, output)
+
+
+@app.command()
+def top(
+    once: Annotated[bool, typer.Option("--once", help="One snapshot.")] = False,
+    everywhere: Annotated[bool, typer.Option("--all-projects", "-A", help="Of all projects.")] = False,
+    output: Output = Form.TABLE,
+    project: Project = "default",
+    api: Address = "",
+) -> None:
+    """What goes on now: requests a second, queue, concurrency, instances; live."""
+    from cli import commands, streams
+
+    streams.top(commands.connect(api, project), once=once, everywhere=everywhere, form=output)
+
+
+@app.command()
+def instances(
+    service: Annotated[str, typer.Option("--service", "-s", help="Only of this service.")] = "",
+    revision: Annotated[str, typer.Option(help="Only of this revision.")] = "",
+    output: Output = Form.TABLE,
+    project: Project = "default",
+    api: Address = "",
+) -> None:
+    """Instances: phase, node, address, how long each step of the start took (ms)."""
+    from cli import commands
+
+    commands.instances(commands.connect(api, project), service, revision, output)
+
+
+@app.command()
+def nodes(output: Output = Form.TABLE, project: Project = "default", api: Address = "") -> None:
+    """The machines that run instances."""
+    from cli import commands
+
+    commands.nodes(commands.connect(api, project), output)
+
+
+# -- images, and the rest -------------------------------------------------------------------------------------------------------
+
+
+@image_app.command("import")
+def image_import(
+    file: Annotated[Path, typer.Argument(help="OCI or `docker save` archive (.tar).")],
+    name: Annotated[str, typer.Option(help="Name to give it, such as hello:v1 (default: the name in the archive).")] = "",
+    output: Output = Form.TABLE,
+    project: Project = "default",
+    api: Address = "",
+) -> None:
+    """Put an image from a file on every node."""
+    from cli import commands, images
+
+    images.import_(commands.connect(api, project), file, name, output)
+
+
+@image_app.command("list")
+def image_list(output: Output = Form.TABLE, project: Project = "default", api: Address = "") -> None:
+    """Images on the nodes."""
+    from cli import commands, images
+
+    images.list_(commands.connect(api, project), output)
+
+
+@image_app.command("delete")
+def image_delete(
+    names: Annotated[list[str], typer.Argument(help="Images to delete.")], project: Project = "default", api: Address = ""
+) -> None:
+    """Delete images from all nodes."""
+    from cli import commands, images
+
+    images.delete(commands.connect(api, project), names)
+
+
+@app.command()
+def kubeconfig(project: Project = "default", api: Address = "") -> None:
+    """Print a kubeconfig of this API, for kn, kubectl and client libraries."""
+    from cli import commands
+
+    commands.kubeconfig(commands.connect(api, project))
+
+
+@app.command()
+def version(output: Output = Form.TABLE) -> None:
+    """Print the version."""
+    from cli import commands
+
+    commands.version(output)
+
+
+@app.command()
+def completion(shell: Annotated[str, typer.Argument(help="bash, zsh or fish.")] = "bash") -> None:
+    """Print a completion script: `source <(ebb completion bash)`."""
+    from typer._completion_shared import get_completion_script
+
+    if shell not in ("bash", "zsh", "fish"):
+        raise BadUsage(f"ebb completion: {shell}: want bash, zsh or fish")
+    sys.stdout.write(get_completion_script(prog_name="ebb", complete_var="_EBB_COMPLETE", shell=shell) + "\n")
