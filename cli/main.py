@@ -31,6 +31,10 @@ def main() -> None:
     """Entry point: run a command, end with its exit code (0 done, 1 refused, 2 bad usage)."""
     if len(sys.argv) > 1 and sys.argv[1] in HANDED_OVER:
         os.execv(sys.executable, [sys.executable, "-P", "-m", "deploy.allinone", *sys.argv[1:]])
+    if "_EBB_COMPLETE" in os.environ:
+        from typer._completion_classes import completion_init
+
+        completion_init()
     try:
         app(prog_name="ebb")
     except Refused as error:
