@@ -135,7 +135,7 @@ def _follow_start(engine: Engine, child: "subprocess.Popen[bytes]", log: Path, s
 def down(arguments: argparse.Namespace) -> int:
     """Stop the engine of --run in order, also one whose supervisor was killed; 0 when nothing is left."""
     preflight.root_user()
-    path = Path(os.path.abspath(arguments.run)) / "state.json"
+    path = _state_file(arguments)
     state = statefile.read(path)
     if state is None:
         view.say(f"nothing runs here (no {path})")
@@ -172,7 +172,7 @@ def _wait_for_end(path: Path, state: EngineState) -> int:
 
 def status(arguments: argparse.Namespace) -> int:
     """The components, then nodes and instances; 0 only when every component is healthy."""
-    path = Path(os.path.abspath(arguments.run)) / "state.json"
+    path = _state_file(arguments)
     state = statefile.read(path)
     if state is None:
         if arguments.output != "table":
@@ -207,6 +207,19 @@ def status(arguments: argparse.Namespace) -> int:
     return 0 if healthy else 1
 
 
+def _state_file(arguments: argparse.Namespace) -> Path:
+    """By --run; else by --root, which remembers where its engine was last started; else the default."""
+    run = arguments.run
+    if run is None and arguments.root is not None:
+        try:
+            run = (Path(arguments.root) / "run-dir").read_text().strip()
+        except OSError as error:
+            raise preflight.Refused(
+                f"--root {arguments.root} holds no engine ({error.strerror}); name it with --run DIR"
+            ) from None
+    return Path(os.path.abspath(run or os.environ.get("EBB_RUN", Engine().run))) / "state.json"
+
+
 def _how_to_go_on(engine: Engine, detached: bool) -> list[str]:
     run = "" if engine.run == "/run/ebb" else f" --run {engine.run}"
     return [
@@ -236,12 +249,13 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     one.set_defaults(does=up)
     two = commands.add_parser("down", help="stop the engine", description=down.__doc__)
-    two.add_argument("--run", default=default.run)
     two.set_defaults(does=down)
     three = commands.add_parser("status", help="what runs and how it is", description=status.__doc__)
-    three.add_argument("--run", default=os.environ.get("EBB_RUN", default.run))
     three.add_argument("-o", "--output", choices=("table", "json", "yaml"), default="table")
     three.set_defaults(does=status)
+    for command in (two, three):
+        command.add_argument("--run", help=f"sockets, pids of the engine meant (default {default.run}; EBB_RUN)")
+        command.add_argument("--root", help="the engine meant, by where it keeps its state")
     return parser
 
 

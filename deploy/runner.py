@@ -48,6 +48,7 @@ class Runner:
                 f"an engine with other settings was left running in {engine.run} ({', '.join(alive)}); "
                 f"stop it first: ebb down --run {engine.run}"
             )
+        (Path(engine.root) / "run-dir").write_text(engine.run + "\n")
         preflight.ports(engine, {who.pid for who in alive.values()})
         return alive
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Row(msgspec.Struct, kw_only=True):
     """One component as `ebb status` shows it."""
 
-    component: str
+    name: str
     pid: int
     state: str
     restarts: int
@@ -39,7 +39,7 @@ def rows(state: EngineState, problems: dict[str, str]) -> list[Row]:
     up = pids.alive(supervisor)
     found.append(
         Row(
-            component="ebb up",
+            name="ebb up",
             pid=supervisor.pid,
             state="running" if up else "gone",
             restarts=0,
@@ -54,7 +54,7 @@ def rows(state: EngineState, problems: dict[str, str]) -> list[Row]:
         problem = problems.get(child.name, "") if alive else (child.last_exit and f"last: {child.last_exit}")
         found.append(
             Row(
-                component=child.name,
+                name=child.name,
                 pid=child.pid if alive else 0,
                 state=known,
                 restarts=child.restarts,
@@ -87,7 +87,7 @@ def table(found: Sequence[Row], now: float, title: str = "") -> "RenderableType"
     for row in found:
         colour = "green" if row.healthy else "yellow" if row.state in ("starting", "restarting", "stopping") else "red"
         shown.add_row(
-            row.component,
+            row.name,
             str(row.pid or "-"),
             Text(row.state, style=colour),
             str(row.restarts),
@@ -114,16 +114,16 @@ def encode(shown: object, form: str) -> str:
 
 
 def cluster(api: str) -> dict[str, list[dict[str, Any]]]:
-    """Nodes and instances as the API knows them; empty when it does not answer within two seconds."""
+    """Nodes, and revisions with their instances, as the API knows them; empty when it does not answer within two seconds."""
     found: dict[str, list[dict[str, Any]]] = {}
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    for name, path in (("nodes", "nodes"), ("instances", "instances")):
-        try:
-            with direct.open(f"{api}/apis/ebb.dev/v1/{path}", timeout=2) as answer:
-                decoded = msgspec.json.decode(answer.read())
-        except (OSError, msgspec.DecodeError):
-            continue
-        found[name] = decoded.get("items", []) if isinstance(decoded, dict) else decoded
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # this machine is not behind a proxy
+    try:
+        with direct.open(f"{api}/apis/ebb.dev/v1/nodes", timeout=2) as answer:
+            found["nodes"] = msgspec.json.decode(answer.read(2**24))["items"]
+        with direct.open(f"{api}/apis/ebb.dev/v1/top", timeout=2) as answer:  # a stream: its first line is enough
+            found["revisions"] = msgspec.json.decode(answer.readline(2**24))["revisions"]
+    except (OSError, msgspec.DecodeError, KeyError, TypeError):
+        pass
     return found
 
 
@@ -135,7 +135,9 @@ def cluster_lines(found: dict[str, list[dict[str, Any]]]) -> list[str]:
         lines.append(
             f"node {node.get('node', '?')}: {node.get('cpu_m', 0)}m CPU, {node.get('memory_bytes', 0) >> 20} MiB, {barred}"
         )
-    counts = Counter(str(instance.get("phase", "?")) for instance in found.get("instances", []))
-    if "instances" in found:
+    if "revisions" in found:
+        counts: Counter[str] = Counter()
+        for revision in found["revisions"]:
+            counts.update(revision.get("instances", {}))
         lines.append("instances: " + (", ".join(f"{count} {phase}" for phase, count in sorted(counts.items())) or "none"))
     return lines
