@@ -174,8 +174,7 @@ def _park(revision: Revision, wish: Wish, fleet: Fleet, plan: Plan, name: Callab
     plan.deletes += [s for s in parked[1:] if s.store_rev]
     if parked or not wish.may_start:
         return
-    need = Need.of(revision).parked()
-    node = fleet.placement.choose(need)
+    node = fleet.placement.choose(Need.of(revision))  # Where it could run: it shall be woken there.
     if node is not None and parking.has_room(fleet.placement.headroom(node)):
         _place(revision, node, Goal.PARK, wish, fleet, plan, name)
 

@@ -5,12 +5,14 @@ Units: load is requests (concurrency) or requests per second (rps); counts are i
     target = max(0.01, total × utilization); total = containerConcurrency or 100 (concurrency), 200 (rps), or the annotation
     stable_need = ⌈stable / target⌉, panic_need = ⌈panic / target⌉, each within [⌊ready / down rate⌋, ⌈ready × up rate⌉]
     panic while panic_need / r ≥ threshold, and for one stable window after; in panic never down
+    unreachable: only what is in flight and queued now counts, no bound from below
 
 Differences from Knative, on purpose:
-* `r` is ready **and starting**: what is already on its way is not asked for again. While instances start, more are asked only when
-  the load exceeds what ready and starting ones hold at their full `total` (not only their target).
+* `r` is ready **and starting**: what is already on its way is not asked for again. While instances start, and between ticks, more
+  are asked only when the load exceeds what ready and starting ones hold at their full `total` (not only their target).
 * It never goes below what is in flight and queued at this instant.
-* From zero it does not wait for a tick (`Mode.waking`); between ticks it only goes up.
+* A wake does not wait for a tick: it asks at once for what holds the waiting requests at full `total`, so that nothing but they
+  competes for the start; the headroom of the target follows at the tick. Between ticks it only goes up.
 """
 
 import math
@@ -117,7 +119,12 @@ def decide(revision: Revision, signal: Signal, standing: Standing, mode: Mode, m
     spec = revision.scale
     steps: list[Step] = []
     per = target_of(spec, revision.container_concurrency)
-    if signal.stable is None or signal.panic is None:
+    if mode.waking and not mode.tick:
+        wish = _wake(revision, signal, standing, mode, steps)
+    elif mode.reach is Reach.UNROUTED:
+        wish = math.ceil(signal.load / per.total)
+        steps.append(Step("no route", wish, f"{signal.load} requests in flight or queued, and no more will come"))
+    elif signal.stable is None or signal.panic is None:
         wish = standing.asked if mode.idle_s < spec.stable_window_s else 0
         steps.append(Step("no data", wish, "nothing was heard of it yet" if wish else "nothing was heard of it for a window"))
     else:
@@ -125,7 +132,7 @@ def decide(revision: Revision, signal: Signal, standing: Standing, mode: Mode, m
     wish = _hold(spec, signal, standing, mode, per, wish, steps)
     if mode.waking and wish < max(1, spec.activation_scale):
         wish = max(1, spec.activation_scale)
-        steps.append(Step("wake", wish, f"{mode.waking} requests wait and nothing runs"))
+        steps.append(Step("wake", wish, f"{mode.waking} requests wait: at least one, or the activation scale"))
     reason = "Waking" if mode.waking else "Traffic"
     if wish == 0 and standing.asked:
         leave, why = may_leave(spec, mode.reach, Idleness(mode.idle_s, mode.active_s, signal.load, mode.grace_s))
@@ -141,6 +148,17 @@ def decide(revision: Revision, signal: Signal, standing: Standing, mode: Mode, m
     return Decision(wish, reason, tuple(steps), memory, headroom)
 
 
+def _wake(revision: Revision, signal: Signal, standing: Standing, mode: Mode, steps: list[Step]) -> int:
+    """What holds all that waits, and no less than is on its way."""
+    waiting, each = max(mode.waking, signal.load), revision.container_concurrency or CONCURRENCY_TOTAL
+    highest = math.ceil(revision.scale.max_scale_up_rate * max(1, standing.ready))
+    wish = max(standing.asked, min(math.ceil(waiting / each), highest))
+    steps.append(
+        Step("wake", wish, f"{waiting} requests wait and nothing runs; {each:g} fit in one, {standing.starting} are starting")
+    )
+    return wish
+
+
 def _follow(
     spec: ScaleSpec, signal: Signal, standing: Standing, mode: Mode, memory: Memory, per: Target, now: float, steps: list[Step]
 ) -> tuple[int, Memory]:
@@ -151,7 +169,7 @@ def _follow(
     stable_need = math.ceil(signal.stable / per.target)
     panic_need = math.ceil(signal.panic / per.target)
     highest = math.ceil(spec.max_scale_up_rate * ready)
-    lowest = 0 if mode.reach is Reach.UNROUTED else math.floor(standing.ready / spec.max_scale_down_rate)
+    lowest = math.floor(standing.ready / spec.max_scale_down_rate)
     stable = min(max(stable_need, lowest), highest)
     panic = min(max(panic_need, lowest), highest)
     steps.append(Step("stable", stable, f"{signal.stable:g} ÷ {per.target:g} → {stable_need}, within {lowest}…{highest}"))
@@ -162,10 +180,10 @@ def _follow(
         steps.append(Step("activation scale", stable, f"at least {spec.activation_scale} when any"))
     over = panic_need / max(1, standing.asked) >= spec.panic_threshold_percentage / 100
     wish, memory = _panic(spec, over, stable, panic, memory, now, steps)
-    if standing.starting and wish > standing.asked:
+    if (standing.starting or not mode.tick) and wish > standing.asked:
         wish = _subtract_starting(standing, signal, per, wish, steps)
         memory = replace(memory, panic_peak=min(memory.panic_peak, wish)) if memory.panic_at is not None else memory
-    if mode.reach is Reach.UNROUTED or spec.scale_down_delay_s <= 0:
+    if spec.scale_down_delay_s <= 0:
         return wish, memory
     recent = [(at, n) for at, n in memory.wishes if n > wish and now - at < spec.scale_down_delay_s]
     wishes = (*recent, (now, wish))
@@ -191,7 +209,7 @@ def _panic(
 
 
 def _subtract_starting(standing: Standing, signal: Signal, per: Target, wish: int, steps: list[Step]) -> int:
-    """While instances start, more are asked only for load that ready and starting ones cannot hold."""
+    """While instances start, and between ticks, more are asked only for load that ready and starting ones cannot hold."""
     assert signal.stable is not None
     assert signal.panic is not None
     load = max(signal.stable, signal.panic)

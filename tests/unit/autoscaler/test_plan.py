@@ -146,6 +146,10 @@ def test_parking_stops_before_the_node_is_full() -> None:
     assert not world.plan(0, park=True).puts
 
 
+def test_nothing_is_parked_where_it_could_never_run() -> None:
+    assert not World(memory=99).plan(0, park=True).puts
+
+
 def test_when_slots_are_full_another_revisions_oldest_parked_one_gives_way() -> None:
     world = World(slots=2)
     young = world.have(Goal.PARK, Phase.PARKED, revision="a", at=9)

@@ -156,6 +156,19 @@ def test_a_wake_asks_for_one_at_once_between_ticks() -> None:
     assert (decision.desired, decision.reason) == (1, "Waking")
 
 
+def test_a_wake_asks_for_what_waits_and_the_tick_adds_the_headroom() -> None:
+    rev, waiting = revision(cc=1), Signal(100.0, 100.0, queued=100)
+    at_once = decide(rev, waiting, Standing(), Mode(waking=100, tick=False), Memory(), 1000)
+    assert at_once.desired == 100
+    at_tick = decide(rev, waiting, Standing(), Mode(waking=100), at_once.memory, 1000)
+    assert at_tick.desired == 143
+
+
+def test_a_repeated_wake_does_not_ask_again() -> None:
+    rev, waiting = revision(cc=1), Signal(3.0, 3.0, queued=3)
+    assert decide(rev, waiting, Standing(0, 3), Mode(waking=3, tick=False), Memory(), 1000).desired == 3
+
+
 def test_a_wake_of_a_revision_with_activation_scale_asks_for_that_many() -> None:
     assert decide(revision(activation_scale=4), Signal(), Standing(), Mode(waking=1), Memory(), 1).desired == 4
 
@@ -214,6 +227,15 @@ def test_with_scale_to_zero_off_one_stays_or_comes_back() -> None:
 def test_an_unreachable_revision_falls_to_zero_at_once_whatever_its_minimum() -> None:
     decision = once(revision(min_scale=2), 0, ready=8, reach=Reach.UNROUTED, tick=False, idle_s=1, active_s=1)
     assert (decision.desired, decision.reason) == (0, "Unreachable")
+
+
+def test_an_unreachable_revision_does_not_wait_for_its_windows() -> None:
+    assert once(revision(), 50, ready=3, reach=Reach.UNROUTED, idle_s=1).desired == 0
+
+
+def test_between_ticks_headroom_alone_starts_nothing() -> None:
+    assert once(revision(cc=1), 1, ready=1, tick=False).desired == 1
+    assert once(revision(cc=1), 1, ready=1).desired == 2, "KPA's headroom, at the tick"
 
 
 def test_an_unreachable_revision_finishes_what_is_queued() -> None:
