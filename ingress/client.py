@@ -40,7 +40,6 @@ class Client(asyncio.Protocol):
         "_paused",
         "_state",
         "_working",
-        "client",
         "due",
         "transport",
     )
@@ -49,7 +48,6 @@ class Client(asyncio.Protocol):
         self._listener = listener
         self._gate = gate
         self.transport: Any = None
-        self.client = ""
         self.due = 0.0
         """When the listener's sweep calls `expired`, monotonic seconds."""
         self._state = _IDLE
@@ -108,6 +106,12 @@ class Client(asyncio.Protocol):
     def resume_writing(self) -> None:
         if self._exchange is not None and self._exchange.back is not None:
             self._exchange.back.resume()
+
+    @property
+    def client(self) -> str:
+        """The peer's address."""
+        peer = self.transport.get_extra_info("peername")
+        return str(peer[0]) if peer else ""
 
     # -- heads ----------------------------------------------------------------------------------------------------------------
 

@@ -29,7 +29,9 @@ class Front(Protocol):
     """The client's side of an exchange: an HTTP/1 connection, or one stream of another protocol."""
 
     due: float
-    client: str
+
+    @property
+    def client(self) -> str: ...
 
     def forwarded(self, request: Request) -> bytes: ...
     def inform(self, response: Response) -> None: ...

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import time
-from typing import Any
 
 from ingress import limits
 from ingress.client import Client
@@ -88,9 +87,8 @@ class Listener:
             self._gate.metrics.connections -= 1
 
     def about(self, client: Client, host: bytes) -> bytes:
-        """`Forwarded` and `X-Forwarded-*` for requests of `client` to `host`. Sets `client.client`, the peer's address."""
-        peer: Any = client.transport.get_extra_info("peername")
-        client.client = address = peer[0] if peer else ""
+        """`Forwarded` and `X-Forwarded-*` for requests of `client` to `host`."""
+        address = client.client
         node = f'"[{address}]"' if ":" in address else address or "unknown"
         scheme = self._scheme
         quoted = '"%s"' if b":" in host else "%s"

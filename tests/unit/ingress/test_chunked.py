@@ -28,13 +28,16 @@ def test_what_follows_the_end_comes_back() -> None:
     ],
 )  # fmt: skip
 def test_bad_framing_is_an_error(data: bytes) -> None:
-    decoder = ChunkDecoder()
     with pytest.raises(BadChunk):
-        decoder.feed(data)
-    decoder = ChunkDecoder()
+        ChunkDecoder().feed(data)
     with pytest.raises(BadChunk):
-        for each in data:
-            decoder.feed(bytes([each]))
+        byte_by_byte(data)
+
+
+def byte_by_byte(data: bytes) -> None:
+    decoder = ChunkDecoder()
+    for each in data:
+        decoder.feed(bytes([each]))
 
 
 @given(

@@ -1,0 +1,325 @@
+"""One revision's admission, event by event, on virtual time."""
+
+import pytest
+
+from activator.balance import SCAN, Target
+from activator.throttler import Dispatch, DrainedNow, Refuse, Throttler, WakeUp
+from store.lifecycle import Phase
+from store.messages import Refusal
+from store.model import Instance
+
+REFUSAL = Refusal(revision="p/r", reason="ImagePullFailed", message="no such image", retry_after_s=3)
+
+
+def news(name: str, phase: Phase, seq: int = 1, address: str = "") -> Instance:
+    return Instance(
+        instance=name, project="p", revision="r", node="n", phase=phase, address=address or f"10.0.0.{name[1:]}:80", seq=seq
+    )
+
+
+def throttler(limit: int = 1, *ready: str, bound: int = 10_000) -> Throttler[str]:
+    made: Throttler[str] = Throttler("p/r", limit, bound=bound)
+    for name in ready:
+        made.heard(news(name, Phase.READY), 0.0, stored=True)
+    return made
+
+
+def take(made: Throttler[str], now: float = 0.0) -> Target:
+    target = made.reserve(now)
+    assert target is not None
+    return target
+
+
+def dispatched(effects) -> list[tuple[str, str]]:
+    return [(each.request, each.target.instance) for each in effects if isinstance(each, Dispatch)]
+
+
+def test_a_warm_request_gets_a_slot_at_once() -> None:
+    made = throttler(2, "i1")
+    assert take(made).instance == "i1"
+    assert made.in_flight == 1
+
+
+def test_the_limit_of_an_instance_is_never_exceeded() -> None:
+    made = throttler(2, "i1", "i2")
+    targets = [take(made) for _ in range(4)]
+    assert sorted(each.instance for each in targets) == ["i1", "i1", "i2", "i2"]
+    assert made.reserve(0.0) is None
+
+
+def test_no_limit_is_no_limit() -> None:
+    made = throttler(0, "i1")
+    for _ in range(5000):
+        take(made)
+    assert made.in_flight == 5000
+
+
+def test_the_least_loaded_instance_is_chosen() -> None:
+    made = throttler(10, "i1", "i2", "i3")
+    first = [take(made).instance for _ in range(3)]
+    assert sorted(first) == ["i1", "i2", "i3"]
+
+
+def test_of_many_the_lesser_of_two_is_chosen() -> None:
+    made = throttler(0, *[f"i{place}" for place in range(SCAN + 2)])
+    busy = made.balance.open[0]
+    busy.in_flight = 5
+    chosen = made.balance.choose(0.0)
+    assert chosen is made.balance.open[1]
+
+
+def test_a_queued_request_leaves_in_arrival_order() -> None:
+    made = throttler(1, "i1")
+    target = take(made)
+    for request in "abc":
+        made.arrive(request, 0.0, 10.0)
+    served = []
+    for at in (1.0, 2.0, 3.0):
+        served += dispatched(made.release(target, at))
+    assert served == [("a", "i1"), ("b", "i1"), ("c", "i1")]
+
+
+def test_nobody_overtakes_the_line() -> None:
+    made = throttler(1)
+    made.arrive("a", 0.0, 10.0)
+    made.heard(news("i1", Phase.READY), 1.0)
+    made.arrive("b", 1.0, 10.0)
+    made.limited(2, 1.0)
+    assert made.in_flight == 2
+    made = throttler(1, "i1")
+    target = take(made)
+    made.arrive("a", 0.0, 10.0)
+    assert made.reserve(0.0) is None
+    assert dispatched(made.release(target, 0.0)) == [("a", "i1")]
+
+
+def test_who_lost_its_slot_through_no_fault_of_its_own_is_first_again() -> None:
+    made = throttler(1)
+    made.arrive("b", 0.0, 10.0)
+    made.arrive("a", 0.0, 10.0, first=True)
+    effects = made.heard(news("i1", Phase.READY), 0.0)
+    assert dispatched(effects) == [("a", "i1")]
+
+
+def test_the_first_who_waits_wakes_and_again_until_there_is_capacity() -> None:
+    made = throttler()
+    _, effects = made.arrive("a", 0.0, 10.0, "c-1")
+    assert list(effects) == [WakeUp(1, "c-1")]
+    _, effects = made.arrive("b", 0.1, 10.0, "c-2")
+    assert list(effects) == []
+    assert list(made.tick(0.2)) == []
+    assert list(made.tick(0.26)) == [WakeUp(2, "c-1")]
+    made.heard(news("i1", Phase.READY), 0.3)
+    assert list(made.tick(0.9)) == []
+
+
+def test_a_ready_instance_that_is_full_is_no_reason_to_wake() -> None:
+    made = throttler(1, "i1")
+    take(made)
+    _, effects = made.arrive("a", 0.0, 10.0)
+    assert list(effects) == []
+
+
+def test_above_the_bound_a_request_is_refused_at_once() -> None:
+    made = throttler(1, bound=2)
+    for request in "ab":
+        made.arrive(request, 0.0, 10.0)
+    waiter, effects = made.arrive("c", 0.0, 10.0)
+    assert waiter is None
+    (refuse,) = effects
+    assert isinstance(refuse, Refuse)
+    assert (refuse.request, refuse.reason, refuse.retry_after_s) == ("c", "queue-full", 1)
+
+
+def test_a_client_that_leaves_is_out_of_line_at_once_and_leaves_nothing() -> None:
+    made = throttler()
+    waiters = [made.arrive(f"{place}", 0.0, 10.0)[0] for place in range(10_000)]
+    for waiter in waiters[1:]:
+        assert waiter is not None
+        assert made.leave(waiter, 0.5)
+    assert len(made.line) == 1
+    assert len(made.line._waiters) < 200
+    assert made.load.present == 1
+    assert dispatched(made.heard(news("i1", Phase.READY), 1.0)) == [("0", "i1")]
+
+
+def test_leaving_twice_or_after_dispatch_changes_nothing() -> None:
+    made = throttler()
+    waiter, _ = made.arrive("a", 0.0, 10.0)
+    assert waiter is not None
+    made.heard(news("i1", Phase.READY), 0.0)
+    assert not made.leave(waiter, 0.0)
+    assert made.load.present == 1
+
+
+def test_on_its_deadline_a_request_is_refused() -> None:
+    made = throttler()
+    made.arrive("a", 0.0, 1.0)
+    made.arrive("b", 0.0, 2.0)
+    refused = [each for each in made.tick(1.0) if isinstance(each, Refuse)]
+    assert [(each.request, each.reason) for each in refused] == [("a", "timeout")]
+    assert len(made.line) == 1
+
+
+def test_a_refusal_fails_everybody_with_its_cause() -> None:
+    made = throttler()
+    for request in "ab":
+        made.arrive(request, 0.0, 10.0)
+    effects = made.refused(REFUSAL, 1.0)
+    assert effects == [Refuse(each, "cannot-start", "ImagePullFailed: no such image", 3) for each in "ab"]
+    assert len(made.line) == 0
+    assert made.load.present == 0
+
+
+@pytest.mark.parametrize("phase", [Phase.PENDING, Phase.PULLING, Phase.STARTING, Phase.READY])
+def test_a_refusal_does_not_count_while_something_serves_or_comes(phase: Phase) -> None:
+    made = throttler(1)
+    made.heard(news("i1", phase), 0.0)
+    if phase is Phase.READY:
+        take(made)
+    made.arrive("a", 0.0, 10.0)
+    assert list(made.refused(REFUSAL, 1.0)) == []
+    assert len(made.line) == 1
+
+
+def test_a_refusal_that_did_not_count_counts_when_what_was_coming_fails() -> None:
+    made = throttler()
+    made.heard(news("i1", Phase.STARTING, 1), 0.0)
+    made.arrive("a", 0.0, 10.0)
+    made.refused(REFUSAL, 1.0)
+    effects = made.heard(news("i1", Phase.FAILED, 2), 1.1)
+    assert [each.request for each in effects if isinstance(each, Refuse)] == ["a"]
+
+
+def test_a_draining_instance_gets_nothing_new_and_says_so_when_empty() -> None:
+    made = throttler(2, "i1")
+    target = take(made)
+    assert list(made.heard(news("i1", Phase.DRAINING, 2), 1.0)) == []
+    assert made.reserve(1.0) is None
+    assert list(made.release(target, 2.0)) == [DrainedNow("i1", "n")]
+    made.heard(news("i1", Phase.STOPPED, 3), 3.0)
+    assert made.targets == {}
+
+
+def test_an_empty_or_unknown_draining_instance_is_drained_at_once() -> None:
+    made = throttler(1, "i1")
+    assert list(made.heard(news("i1", Phase.DRAINING, 2), 1.0)) == [DrainedNow("i1", "n")]
+    assert list(made.heard(news("i9", Phase.DRAINING, 2), 1.0)) == [DrainedNow("i9", "n")]
+
+
+def test_an_instance_that_is_not_ready_for_a_moment_gets_nothing_and_is_not_called_drained() -> None:
+    made = throttler(2, "i1")
+    target = take(made)
+    made.heard(news("i1", Phase.STARTING, 2), 1.0)
+    assert made.reserve(1.0) is None
+    assert list(made.release(target, 1.0)) == []
+    made.heard(news("i1", Phase.READY, 3), 2.0)
+    assert take(made) is target
+
+
+def test_old_news_is_ignored() -> None:
+    made = throttler(1, "i1")
+    made.heard(news("i1", Phase.DRAINING, 5), 1.0)
+    made.heard(news("i1", Phase.READY, 4), 1.1)
+    assert made.reserve(1.2) is None
+
+
+def test_a_vanished_key_keeps_serving_until_it_cannot_be_reached() -> None:
+    made = throttler(1, "i1")
+    made.forgotten("i1", 1.0)
+    target = take(made)
+    assert target.unconfirmed
+    made.unreachable(target, 2.0)
+    made.release(target, 2.0)
+    assert made.targets == {}
+    _, effects = made.arrive("a", 2.0, 10.0)
+    assert list(effects) == [WakeUp(1, "")]
+
+
+def test_fresh_news_confirms_a_vanished_instance() -> None:
+    made = throttler(1, "i1")
+    made.forgotten("i1", 1.0)
+    made.heard(news("i1", Phase.READY, 1), 2.0, stored=True)
+    assert not made.targets["i1"].unconfirmed
+
+
+def test_a_vanished_key_of_one_that_did_not_serve_is_forgotten() -> None:
+    made = throttler(1)
+    made.heard(news("i1", Phase.STARTING), 0.0)
+    made.forgotten("i1", 1.0)
+    assert made.idle
+    made = throttler(1, "i1")
+    made.heard(news("i1", Phase.DRAINING, 2), 0.0)
+    made.forgotten("i1", 1.0)
+    assert made.idle
+
+
+def test_an_unreachable_instance_is_out_for_a_moment_and_back_with_one_request() -> None:
+    made = throttler(5, "i1")
+    target = take(made)
+    made.unreachable(target, 0.0)
+    made.release(target, 0.0)
+    assert made.reserve(0.05) is None
+    made.tick(0.11)
+    assert take(made, 0.11) is target
+    assert made.reserve(0.11) is None
+    made.reached(target, 0.12)
+    assert take(made, 0.12) is target
+
+
+def test_who_waits_is_served_by_the_probed_one_only_once_it_answers() -> None:
+    made = throttler(5, "i1")
+    target = take(made)
+    made.unreachable(target, 0.0)
+    made.release(target, 0.0)
+    for request in "abc":
+        made.arrive(request, 0.0, 10.0)
+    assert dispatched(made.tick(0.2)) == [("a", "i1")]
+    assert dispatched(made.reached(target, 0.21)) == [("b", "i1"), ("c", "i1")]
+
+
+def test_ejection_grows_and_is_bounded() -> None:
+    made = throttler(1, "i1")
+    target = made.targets["i1"]
+    waits = []
+    for _ in range(12):
+        made.unreachable(target, 0.0)
+        waits.append(target.ejected_until)
+    assert waits[:3] == [0.1, 0.2, 0.4]
+    assert waits[-1] == 10.0
+
+
+def test_the_bus_alone_is_not_believed_against_a_failure_to_connect() -> None:
+    made = throttler(1)
+    made.heard(news("i1", Phase.READY), 0.0)
+    target = take(made)
+    made.unreachable(target, 0.0)
+    made.release(target, 0.0)
+    assert made.targets == {}
+
+
+def test_an_instance_with_a_new_address_is_another_one() -> None:
+    made = throttler(1, "i1")
+    old = take(made)
+    made.heard(news("i1", Phase.READY, 2, "10.9.9.9:80"), 1.0)
+    assert take(made).address == "10.9.9.9:80"
+    assert list(made.release(old, 2.0)) == []
+    assert made.targets["i1"].address == "10.9.9.9:80"
+
+
+def test_a_lower_limit_lets_the_surplus_run_out() -> None:
+    made = throttler(3, "i1")
+    targets = [take(made) for _ in range(3)]
+    made.limited(1, 0.0)
+    made.arrive("a", 0.0, 10.0)
+    assert dispatched(made.release(targets[0], 1.0)) == []
+    assert dispatched(made.release(targets[1], 1.0)) == []
+    assert dispatched(made.release(targets[2], 1.0)) == [("a", "i1")]
+
+
+def test_releasing_more_than_reserved_is_an_error() -> None:
+    made = throttler(1, "i1")
+    target = take(made)
+    made.release(target, 0.0)
+    with pytest.raises(AssertionError, match="released more"):
+        made.release(target, 0.0)
