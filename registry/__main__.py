@@ -3,10 +3,6 @@
 import asyncio
 from pathlib import Path
 
-from store.election import lead
-from store.lease import Presence
-from store.story import Story
-
 from process import ids, logs
 from process.admin import Admin
 from process.clock import SystemClock
@@ -28,8 +24,11 @@ from registry.top import Samples
 from store import keys
 from store.bus import Bus
 from store.connect import open_bus, open_store
+from store.election import lead
+from store.lease import Presence
 from store.messages import IMAGE_PROGRESS, SAMPLES, STORY, PullProgress, SampleReport, StoryEvent
 from store.model import Member, decode, encode
+from store.story import Story
 
 MEMBER_TTL_S = 10.0
 log = logs.get("registry")

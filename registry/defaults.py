@@ -33,9 +33,7 @@ def _empty(name: str, item: Any) -> bool:
 def canonical(kind: objects.Kind, given: Any, bounds: Bounds) -> Object:
     """The spec `given` with every default. Idempotent; an invalid spec comes back unharmed where it makes no sense."""
     pruned = prune(given)
-    if not isinstance(pruned, dict):
-        return {}
-    spec: Object = {**pruned}
+    spec: Object = {**pruned} if isinstance(pruned, dict) else {}
     if kind is not objects.ROUTE:
         spec["template"] = _template(spec.get("template"), bounds)
     if kind is not objects.CONFIGURATION:

@@ -19,7 +19,7 @@ BACKOFF_MAX_S = 300.0
 NO_NODE_RETRY_S = 2.0
 FORGET_S = 900.0
 _AT_ONCE = 32
-_NO_NODE_PATIENCE = 2
+_NO_NODE_PATIENCE = 6
 """How many times nobody may answer before it is said as a failure: agents connect a moment after the registry."""
 
 log = logs.get("registry.digests")
@@ -76,7 +76,7 @@ class Digests:
             NO_NODE_RETRY_S / 4 if nobody and not reason else NO_NODE_RETRY_S if nobody else min(2.0**attempts, BACKOFF_MAX_S)
         )
         state.retry_at = self._clock.now() + wait_s
-        if answer.reason:
+        if answer.reason and (reason or attempts == 1):
             log.info("image not resolved", revision=f"{wanted.project}/{wanted.revision}", image=wanted.image,
                      reason=answer.reason, error=answer.message, retry_in_s=wait_s)  # fmt: skip
         self._changed(wanted)

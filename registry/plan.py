@@ -105,7 +105,7 @@ class _Planner:
         own = self.draft.all(REVISION)
         for name in self.view.compiled:
             if name not in own:
-                self.draft.also(Delete(keys.revision(self.view.project, name)))
+                self.draft.also(Delete(keys.revision(self.view.project, name)), REVISION, name)
                 self.compiled.pop(name, None)
 
     def _own_revisions(self) -> dict[str, Object]:
@@ -127,7 +127,7 @@ class _Planner:
             if name not in self.compiled and resolution is not None and resolution.image:
                 made = compile_revision(revision, resolution.image, self.bounds)
                 self.compiled[name] = made
-                self.draft.also(Put(keys.revision(made.project, name), encode(made)))
+                self.draft.also(Put(keys.revision(made.project, name), encode(made)), REVISION, name)
                 self.happened.append(("image resolved", name))
             if name not in self.compiled and name in needed:
                 secrets = tuple(item["name"] for item in revision["spec"].get("imagePullSecrets", ()))
@@ -171,12 +171,12 @@ class _Planner:
         before = self.view.entry
         if route is None:
             if before is not None:
-                self.draft.also(Delete(key))
+                self.draft.also(Delete(key), ROUTE)
             return None
         every = self.draft.all(CONFIGURATION)
         routed = routing.route(route, self.draft.all(REVISION), every, self.compiled, self.naming)
         if routed.entry is not None and routed.entry != before:
-            self.draft.also(Put(key, encode(routed.entry)))
+            self.draft.also(Put(key, encode(routed.entry)), ROUTE)
             self.happened.append(("route moved", ", ".join(f"{t['revisionName']}={t['percent']}" for t in routed.traffic)))
         self.draft.put(statuses.route(route, routed, self.stamp))
         return routed.entry if routed.entry is not None else before
@@ -213,7 +213,7 @@ class _Planner:
         for name in gc.disposable(self._own_revisions(), used, self.retention, self.now):
             self.draft.drop(REVISION, name)
             if name in self.compiled:
-                self.draft.also(Delete(keys.revision(self.view.project, name)))
+                self.draft.also(Delete(keys.revision(self.view.project, name)), REVISION, name)
 
 
 def plan(view: View, naming: Naming, bounds: Bounds, now: float, retention: gc.Retention | None = None) -> Plan:

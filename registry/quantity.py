@@ -1,15 +1,16 @@
 """Quantities and durations as people write them: `250m`, `512Mi`, `1m30s`."""
 
+import math
 import re
 from decimal import Decimal, InvalidOperation
 
-_QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:[eE]([+-]?\d{1,2})|(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei))?")
+_QUANTITY = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(?:[eE]([+-]?[0-9]{1,2})|(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei))?")
 _FACTORS: dict[str, Decimal] = {
     "m": Decimal("0.001"),
     **{suffix: Decimal(1000) ** power for power, suffix in enumerate(["k", "M", "G", "T", "P", "E"], start=1)},
     **{suffix: Decimal(1024) ** power for power, suffix in enumerate(["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"], start=1)},
 }
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -30,12 +31,12 @@ def quantity(text: str) -> Decimal:
 
 def milli_cores(text: str) -> int:
     """CPU in milli-cores, rounded up. Raises ValueError."""
-    return -int(-(quantity(text) * 1000) // 1)
+    return math.ceil(quantity(text) * 1000)
 
 
 def byte_count(text: str) -> int:
     """Memory in bytes, rounded up. Raises ValueError."""
-    return -int(-quantity(text) // 1)
+    return math.ceil(quantity(text))
 
 
 def duration_s(text: str) -> float:

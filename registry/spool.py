@@ -39,7 +39,7 @@ class Spool:
                     await asyncio.to_thread(file.flush)
                 yield path
             finally:
-                path.unlink(missing_ok=True)
+                await asyncio.to_thread(path.unlink, missing_ok=True)
 
     @contextlib.contextmanager
     def _disk_full(self) -> Iterator[None]:

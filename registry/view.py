@@ -56,6 +56,7 @@ class Draft:
         self._view = view
         self._objects: dict[str, Object] = {key: seen.obj for key, seen in view.seen.items()}
         self._extra: dict[str, Put | Delete] = {}
+        self._because: set[str] = set()
 
     def get(self, kind: objects.Kind, name: str = "") -> Object | None:
         return self._objects.get(self._view.key(kind, name))
@@ -63,9 +64,13 @@ class Draft:
     def put(self, obj: Object) -> None:
         self._objects[objects.key_of(obj)] = obj
 
-    def also(self, write: Put | Delete) -> None:
-        """A write to a key that is not an API object; the last one to a key counts."""
+    def also(self, write: Put | Delete, kind: objects.Kind, name: str = "") -> None:
+        """A write to a key that is not an API object, made because of an object: it holds only while that stays as it was seen.
+
+        The tables that a view is made of are not of one moment, so this is what keeps a stale view from being written.
+        """
         self._extra[write.key] = write
+        self._because.add(self._view.key(kind, name))
 
     def drop(self, kind: objects.Kind, name: str = "") -> None:
         self._objects.pop(self._view.key(kind, name), None)
@@ -90,17 +95,16 @@ class Draft:
             if key not in self._objects:
                 writes.append((Guard(key, seen[key].store_rev), Delete(key)))
                 urgent = True
-        root = self._root_guard({guard.key for guard, _ in writes if guard is not None})
+        root = self._held({guard.key for guard, _ in writes if guard is not None})
         chunks = [writes[at : at + WRITES_MAX] for at in range(0, len(writes), WRITES_MAX)]
         return [(root + tuple(g for g, _ in chunk if g is not None), tuple(w for _, w in chunk)) for chunk in chunks], urgent
 
-    def _root_guard(self, guarded: set[str]) -> tuple[Guard, ...]:
-        """A plan made for one state of the Service is not written over another, nor after its deletion."""
-        key = self._view.key(objects.SERVICE)
-        if key in guarded:
-            return ()
-        seen = self._view.seen.get(key)
-        return (Guard(key, seen.store_rev if seen is not None else 0),)
+    def _held(self, guarded: set[str]) -> tuple[Guard, ...]:
+        """Guards of what is not written itself: the Service (a plan for one state of it is not written over another, nor after
+        its deletion), and the objects that other writes are made because of."""
+        keep = ({self._view.key(objects.SERVICE)} | self._because) - guarded
+        seen = self._view.seen
+        return tuple(Guard(key, seen[key].store_rev if key in seen else 0) for key in sorted(keep))
 
 
 def _lasting(obj: Object) -> Object:

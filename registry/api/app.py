@@ -39,7 +39,7 @@ def build(handlers: Sequence[BaseRouteHandler], projects: Callable[[], list[str]
             title="Ebb",
             version="v1",
             description="Knative Serving v1 resources, and Ebb's own under /apis/ebb.dev/v1.",
-            path="/openapi",
+            path="/",
             render_plugins=[JsonRenderPlugin(path="/openapi.json")],
         ),
     )
