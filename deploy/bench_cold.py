@@ -1,0 +1,169 @@
+"""`deploy/bench cold`: how long the first caller waits, what an idle engine takes, how quickly fifty services are Ready.
+
+It starts an engine of its own and leaves nothing behind. Cold starts are measured from before the client connects to the first
+byte of the answer, one at a time, each from zero: *parked* (the default) and *pooled* (nothing parked; image unpacked, network
+namespaces ready). Phases are differences between steps of the story, medians of their own, so they need not add up.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from deploy.bench_cold_engine import ApiError, BenchEngine, until, usage
+
+WINDOW_S = 6
+RUNNING = {"Pending", "Pulling", "Starting", "Ready", "Frozen", "Draining"}
+STEPS = {
+    "queue": ("request waiting", "wake sent"),
+    "decide": ("wake sent", "decided"),
+    "etcd": ("decided", "assignment seen"),
+    "create": ("assignment seen", "created"),
+    "start": ("created", "task started"),
+    "app": ("task started", "ready"),
+    "dispatch": ("ready", "dispatched"),
+    "answer": ("dispatched", "first byte"),
+}
+"""Phase → the steps of the story it lies between. A parked instance has no create: its start is since the assignment was seen."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print a table, write JSON. Exit code 0 when everything was measured."""
+    options = _options(argv)
+    services, samples, idle_s = (5, 15, 5.0) if options.quick else (10, 60, 20.0)
+    fifty = 20 if options.quick else 50
+    figures: dict[str, float] = {}
+    with BenchEngine() as engine:
+        _say("the engine is up")
+        for kind in ("parked", "pooled"):
+            figures |= cold(engine, kind, services, samples)
+        figures |= {f"deploy.fifty_{'quick_' if options.quick else ''}ready_s": fifty_ready(engine, fifty)}
+        figures |= idle(engine, fifty, idle_s)
+    if options.json:
+        Path(options.json).write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
+    _print(figures)
+    return 0
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="deploy/bench cold", description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--quick", action="store_true", help="15 samples, 20 services, 5 s idle: a look, not a measurement")
+    return parser.parse_args(argv)
+
+
+def cold(engine: BenchEngine, kind: str, services: int, samples: int) -> dict[str, float]:
+    """`samples` cold starts over `services` services, in rounds: all at zero, then each called once."""
+    names = [f"{kind}-{n}" for n in range(services)]
+    for name in names:
+        engine.deploy(name, park=kind == "parked", window_s=WINDOW_S)
+    until(lambda: engine.ready() >= set(names), f"{services} services are Ready", 60)
+    took: list[float] = []
+    phases: dict[str, list[float]] = {}
+    while len(took) < samples:
+        _at_zero(engine, names, parked=kind == "parked")
+        for name in names[: samples - len(took)]:
+            took_ms, cause = engine.first_byte(name)
+            took.append(took_ms)
+            time.sleep(0.05)
+            _note_phases(engine, cause, phases)
+        _say(f"{kind}: {len(took)} of {samples} cold starts, p50 {statistics.median(took):.1f} ms")
+    for name in names:
+        engine.call("DELETE", f"/apis/serving.knative.dev/v1/namespaces/default/services/{name}")
+    until(lambda: not engine.phases(), "all instances are gone", 60)
+    took.sort()
+    figures = {
+        f"cold.{kind}_p50_ms": statistics.median(took),
+        f"cold.{kind}_p99_ms": took[min(len(took) - 1, int(len(took) * 0.99))],
+    }
+    figures |= {f"cold.phases.{kind}.{name}_ms": statistics.median(values) for name, values in phases.items()}
+    return {name: round(value, 2) for name, value in figures.items()}
+
+
+def _at_zero(engine: BenchEngine, names: list[str], *, parked: bool) -> None:
+    """Wait until none of `names` runs, and each has one parked or none has any."""
+    want = ["Parked"] if parked else []
+
+    def quiet() -> bool:
+        phases = engine.phases()
+        return all(sorted(p for p in phases.get(name, []) if p in RUNNING or p == "Parked") == want for name in names)
+
+    until(quiet, f"{len(names)} services are at zero, {'one parked each' if parked else 'nothing parked'}", 90, every_s=0.2)
+    time.sleep(0.3)
+
+
+def _note_phases(engine: BenchEngine, cause: str, phases: dict[str, list[float]]) -> None:
+    """Add what the story says of one cold start; a step that was lost on its way costs only its phases."""
+    if not cause:
+        return
+    try:
+        events = engine.story(cause)
+    except ApiError:
+        return
+    at: dict[str, float] = {}
+    for event in events:
+        at.setdefault(event["what"], event["at"])
+        for name, value in event.get("detail", {}).items():
+            if name in ("probe_ms", "create_ms", "snapshot_ms", "network_ms", "etcd_ms", "start_ms") and isinstance(
+                value, int | float
+            ):
+                phases.setdefault(f"of_which_{name.removesuffix('_ms')}", []).append(float(value))
+    for phase, (begin, end) in STEPS.items():
+        if phase == "start" and begin not in at:
+            begin = "assignment seen"
+        if begin in at and end in at:
+            phases.setdefault(phase, []).append((at[end] - at[begin]) * 1000)
+
+
+def fifty_ready(engine: BenchEngine, count: int) -> float:
+    """Seconds from the first POST until all of `count` services, created at once from a present image, are Ready."""
+    names = [f"many-{n}" for n in range(count)]
+    begin = time.monotonic()
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda name: engine.deploy(name, park=True, window_s=WINDOW_S), names))
+    until(lambda: engine.ready() >= set(names), f"{count} services are Ready", 180)
+    took = time.monotonic() - begin
+    _say(f"{count} services created at once: all Ready after {took:.1f} s")
+    return round(took, 2)
+
+
+def idle(engine: BenchEngine, count: int, idle_s: float) -> dict[str, float]:
+    """Memory and CPU of everything, with `count` services at zero."""
+    _at_zero(engine, [f"many-{n}" for n in range(count)], parked=True)
+    time.sleep(3)
+    pids = engine.processes()
+    _, _, before_s = usage(pids)
+    begin = time.monotonic()
+    time.sleep(idle_s)
+    rss, pss, after_s = usage(pids)
+    cores = (after_s - before_s) / (time.monotonic() - begin)
+    for name in sorted(rss, key=rss.__getitem__, reverse=True):
+        _say(
+            f"idle: {name:18} {sum(n == name for n in pids.values()):3} processes  RSS {rss[name]:7.1f} MiB  PSS {pss[name]:7.1f} MiB"
+        )
+    figures = {
+        "idle.rss_mb": sum(rss.values()),
+        "idle.pss_mb": sum(pss.values()),
+        "idle.cores": cores,
+        "idle.services": float(count),
+    }
+    return {name: round(value, 4) for name, value in figures.items()}
+
+
+def _print(figures: dict[str, Any]) -> None:
+    for name in sorted(figures):
+        sys.stdout.write(f"{name:40} {figures[name]:>12}\n")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"bench cold: {text}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
