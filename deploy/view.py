@@ -26,6 +26,8 @@ class Row(msgspec.Struct, kw_only=True):
     since: float
     memory_bytes: int
     problem: str = ""
+    note: str = ""
+    """Worth knowing, not wrong: how it ended before it was started again."""
 
     @property
     def healthy(self) -> bool:
@@ -61,6 +63,7 @@ def rows(state: EngineState, problems: dict[str, str]) -> list[Row]:
                 since=child.since,
                 memory_bytes=pids.memory_bytes(child.pid) if alive else 0,
                 problem=problem,
+                note=f"last time: {child.last_exit}" if alive and child.restarts else "",
             )
         )
     return found
@@ -93,7 +96,7 @@ def table(found: Sequence[Row], now: float, title: str = "") -> "RenderableType"
             str(row.restarts),
             ago(now - row.since) if row.since else "-",
             f"{row.memory_bytes / 2**20:.0f} MB" if row.memory_bytes else "-",
-            Text(row.problem, style="red"),
+            Text(row.problem, style="red") if row.problem else Text(row.note, style="dim"),
         )
     return shown
 
