@@ -39,7 +39,7 @@ def build(handlers: Sequence[BaseRouteHandler], projects: Callable[[], list[str]
             title="Ebb",
             version="v1",
             description="Knative Serving v1 resources, and Ebb's own under /apis/ebb.dev/v1.",
-            path="/",
+            path="/schema",
             render_plugins=[JsonRenderPlugin(path="/openapi.json")],
         ),
     )
@@ -69,7 +69,11 @@ def _discovery(projects: Callable[[], list[str]]) -> list[BaseRouteHandler]:
             raise ApiError(404, "NotFound", f'namespaces "{name}" not found')
         return answer(discovery.namespace(name))
 
-    return [discover, namespaces, namespace]
+    @get("/openapi.json", summary="This description", tags=["Discovery"])
+    async def openapi(request: Http) -> Response[bytes]:
+        return answer(request.app.openapi_schema.to_schema())
+
+    return [discover, namespaces, namespace, openapi]
 
 
 def _api_error(_: Http, error: ApiError) -> Response[bytes]:
