@@ -7,7 +7,7 @@ import msgspec
 
 from autoscaler import measures
 from autoscaler.act import Hands
-from autoscaler.backoff import failed, record, was_start
+from autoscaler.backoff import Row, failed, record, was_start
 from autoscaler.fleet import Fleet, Slot
 from autoscaler.mind import Mind
 from autoscaler.reach import Reachability
@@ -93,11 +93,11 @@ class Ears:
         active = self._mind.active_of(status.revision_key, now)
         if slot.ready:
             active.ready_since.setdefault(slot.name, now)
-            active.waking, active.failure = 0, None
+            active.waking, active.cause_id, active.failure = 0, "", None
         elif status.phase is Phase.FAILED:
             self.on_failed(slot, status)
-        elif slot.ended or status.phase is Phase.DRAINING:
-            active.ready_since.pop(slot.name, None)
+        elif (slot.ended or status.phase is Phase.DRAINING) and active.ready_since.pop(slot.name, None) is not None:
+            active.row = Row()
         self.mark(status.revision_key)
 
     def on_failed(self, slot: Slot, status: Instance) -> None:
@@ -148,12 +148,11 @@ class Ears:
             log.warning("samples cannot be read", error=str(error))
             return
         mind, now = self._mind, self._clock.now()
-        for sample in report.samples:
+        for sample in report.samples if mind.leading else ():
             revision = mind.world.revision(sample.revision)
             if revision is None:
                 continue
             mind.signals.track(sample.revision, revision.scale).take(report.sender, report.interval_s, sample, now)
-            if mind.leading:
-                mind.active_of(sample.revision, now)
-                if sample.queued:
-                    self.mark(sample.revision)
+            mind.active_of(sample.revision, now)
+            if sample.queued:
+                self.mark(sample.revision)

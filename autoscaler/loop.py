@@ -97,6 +97,7 @@ class Scaler:
     def _look_at_everything(self, now: float) -> None:
         mind = self.mind
         for key in mind.world.all_keys():
+            mind.active_of(key, now)
             self.mark(key)
             for slot in list(mind.fleet.of(key)):
                 if slot.status is not None and slot.status.phase is Phase.FAILED:
@@ -126,8 +127,8 @@ class Scaler:
         if revision is None:
             self.hands.retire(key, active)
             return
-        if not mind.fleet.nodes and now - mind.node_left_at < mind.limits.node_gone_s:
-            return  # The only node restarts: neither a lack of room nor a reason to give anything up.
+        if mind.waits_for_nodes(now):
+            return
         standing = mind.fleet.standing(key)
         mind.notice(revision, active, standing, now)
         signal = mind.signals.view(key, now)

@@ -100,10 +100,17 @@ class Mind:
             gave_up=active.row.count > 0 and wall - revision.created_at > revision.progress_deadline_s,
         )
 
+    def waits_for_nodes(self, now: float) -> bool:
+        """No node is there, and one may come any moment: neither a lack of room nor a reason to change anything."""
+        return not self.fleet.nodes and now - max(self.node_left_at, self.took_over_at) < self.limits.node_gone_s
+
     def give_up_nodes(self, now: float) -> None:
-        """Nodes that have been away for long enough are lost, unless it was the store that was away."""
+        """Nodes that have been away for long enough are lost, unless it was the store that was away.
+
+        While no node is left nothing is given up: there is nowhere to go, and an agent that comes back finds what it ran.
+        """
         wait = self.limits.node_gone_s
-        if now - self.shaky_at < wait:
+        if now - self.shaky_at < wait or not self.fleet.nodes:
             self.lost = frozenset()
             return
         self.lost = frozenset(node for node, since in self.fleet.away.items() if now - since >= wait)
@@ -120,8 +127,10 @@ class Mind:
 
     def _at_rest(self, key: RevisionKey, active: Active, now: float) -> bool:
         revision, scale = self.world.revision(key), self.world.scale(key)
-        if active.committing or active.again or active.row.count or active.woken(now) or revision is None:
+        if active.committing or active.again or active.woken(now) or revision is None:
             return False
+        if active.row.count and active.failure is None:
+            return False  # A row of failures that is not in the store would be forgotten.
         if scale is None or scale.desired or scale.unplaced:
             return False
         if any(slot.goal != Goal.PARK or slot.ended for slot in self.fleet.of(key)):
