@@ -1,0 +1,162 @@
+"""`ebb up`, `ebb down`, `ebb status` for real: an engine on a root, ports, names and a subnet of its own."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(170)]
+
+COMPONENTS = ["ebb up", "etcd", "nats", "containerd", "registry", "autoscaler", "nodeagent", "ingress"]
+
+
+def until(check: Callable[[], Any], what: str, timeout_s: float = 40) -> Any:
+    """The first true value of `check()`; fails the test after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if value := check():
+            return value
+        time.sleep(0.05)
+    pytest.fail(f"not within {timeout_s} s: {what}")
+
+
+def free_base() -> int:
+    """The first of ten free ports in a row."""
+    for base in range(34000 + os.getpid() % 200 * 20, 60000, 20):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(base, base + 10):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return base
+    raise RuntimeError("no ten free ports in a row")
+
+
+class Engine:
+    """One engine's flags, and the commands on it."""
+
+    def __init__(self, home: Path) -> None:
+        self.root, self.run = home / "root", home / "run"
+        self.base = free_base()
+        self.id = "ai" + os.urandom(2).hex()
+        self.front = f"127.0.0.1:{self.base + 9}"
+        self.flags = ["--root", str(self.root), "--run", str(self.run), "--http", self.front, "--port-base", str(self.base)]
+        self.flags += ["--id", self.id, "--subnet", "10.196.0.0/16"]
+
+    def ebb(self, *words: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-P", "-m", "cli", *words]
+        env = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200"}
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, env=env)
+
+    def up(self) -> None:
+        done = self.ebb("up", "-d", *self.flags)
+        assert done.returncode == 0, done.stdout + done.stderr + self.logs()
+
+    def down(self) -> subprocess.CompletedProcess[str]:
+        done = self.ebb("down", "--run", str(self.run))
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def status(self) -> dict[str, Any]:
+        shown: dict[str, Any] = json.loads(self.ebb("status", "--run", str(self.run), "-o", "json").stdout)
+        return shown
+
+    def component(self, name: str) -> dict[str, Any]:
+        return next(row for row in self.status()["components"] if row["name"] == name)
+
+    def logs(self) -> str:
+        return "".join(f"\n--- {log.name}\n{log.read_text()[-1500:]}" for log in sorted((self.root / "logs").glob("*.log")))
+
+    def left(self) -> list[str]:
+        """Everything of this engine that the machine still holds, looked for without the engine's own help."""
+        found = []
+        for pid in (entry for entry in os.listdir("/proc") if entry.isdigit()):
+            with contextlib.suppress(OSError):
+                line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+                if str(self.run) in line or str(self.root) in line:
+                    found.append(f"process {pid}: {line[:120]}")
+        found += [f"mount {m}" for m in Path("/proc/self/mounts").read_text().splitlines() if str(self.root.parent) in m]
+        found += [f"interface {name}" for name in os.listdir("/sys/class/net") if name.startswith(self.id)]
+        found += [f"cgroup {path}" for path in Path("/sys/fs/cgroup").glob(f"**/*ebb-{self.id}*")]
+        tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, timeout=20, check=True).stdout
+        found += [f"table {line}" for line in tables.splitlines() if line.endswith(f"ebb_{self.id}")]
+        routes = subprocess.run(["ip", "route"], capture_output=True, text=True, timeout=20, check=True).stdout
+        found += [f"route {line}" for line in routes.splitlines() if "10.196." in line]
+        return found
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    made = Engine(tmp_path)
+    yield made
+    made.ebb("down", "--run", str(made.run))
+    assert until(lambda: not made.left(), f"nothing is left: {made.left()}", 10)
+
+
+def test_up_is_healthy_down_leaves_nothing_and_the_next_up_knows_what_was_stored(engine: Engine) -> None:
+    engine.up()
+    shown = engine.status()
+    assert [row["name"] for row in shown["components"]] == COMPONENTS
+    assert shown["healthy"], shown
+    assert engine.ebb("status", "--run", str(engine.run)).returncode == 0
+    assert "current-context: ebb" in (engine.root / "kubeconfig").read_text()
+    api = f"http://127.0.0.1:{engine.base}/apis/serving.knative.dev/v1/namespaces/default/services"
+    body = {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": "kept"},
+            "spec": {"template": {"spec": {"containers": [{"image": "127.0.0.1:1/nothing:v1"}]}}}}  # fmt: skip
+    assert httpx.post(api, json=body, trust_env=False).status_code == 201
+    engine.down()
+    assert engine.left() == []
+    assert engine.ebb("status", "--run", str(engine.run)).returncode == 1
+    engine.up()
+    assert httpx.get(f"{api}/kept", trust_env=False).status_code == 200
+
+
+def test_a_killed_component_comes_back_and_status_says_so(engine: Engine) -> None:
+    engine.up()
+    for name in ("nats", "ingress", "nodeagent", "containerd"):
+        before = engine.component(name)["pid"]
+        os.kill(before, signal.SIGKILL)
+
+        def again(name: str = name, before: int = before) -> bool:
+            now = engine.component(name)
+            return bool(now["healthy"] and now["pid"] != before and now["restarts"] == 1 and "SIGKILL" in now["note"])
+
+        until(again, f"{name} was started again and is well")
+    until(lambda: engine.status()["healthy"], "all are healthy again")
+
+
+def test_a_second_up_on_the_same_root_is_refused_and_the_first_runs_on(engine: Engine) -> None:
+    engine.up()
+    second = engine.ebb("up", *engine.flags)
+    assert second.returncode == 1
+    assert f"--root {engine.root} is in use by another `ebb up` (pid {engine.component('ebb up')['pid']})" in second.stderr
+    assert engine.status()["healthy"]
+
+
+def test_a_killed_supervisor_leaves_a_working_engine_that_the_next_up_takes_over(engine: Engine) -> None:
+    engine.up()
+    before = {row["name"]: row["pid"] for row in engine.status()["components"]}
+    os.kill(before["ebb up"], signal.SIGKILL)
+    until(lambda: engine.component("ebb up")["state"] == "gone", "its end is noticed")
+    assert httpx.get(f"http://{engine.front}/", headers={"Host": "no.such.host"}, trust_env=False).status_code == 404
+    engine.up()
+    after = {row["name"]: row["pid"] for row in engine.status()["components"]}
+    assert engine.status()["healthy"]
+    assert after.pop("ebb up") != before.pop("ebb up")
+    assert after == before
+
+
+def test_down_stops_what_a_killed_supervisor_left(engine: Engine) -> None:
+    engine.up()
+    os.kill(engine.component("ebb up")["pid"], signal.SIGKILL)
+    until(lambda: engine.component("ebb up")["state"] == "gone", "its end is noticed")
+    engine.down()
+    assert engine.left() == []
