@@ -13,7 +13,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from process import logs, metrics
-from registry.api import discovery, problems
+from registry.api import discovery, openapi, problems
 from registry.api.problems import ApiError
 from registry.api.routes import Http, answer
 from registry.bounds import Bounds
@@ -53,6 +53,8 @@ def _discovery(projects: Callable[[], list[str]]) -> list[BaseRouteHandler]:
         "/apis": discovery.groups(),
         f"/apis/{GROUP}": discovery.group(),
         f"/apis/{API_VERSION}": discovery.resources(),
+        "/openapi/v3": openapi.index(),
+        f"/openapi/v3/{openapi.GROUP_PATH}": openapi.document(),
     }
 
     @get(list(said), summary="Discovery", tags=["Discovery"])
@@ -70,10 +72,10 @@ def _discovery(projects: Callable[[], list[str]]) -> list[BaseRouteHandler]:
         return answer(discovery.namespace(name))
 
     @get("/openapi.json", summary="This description", tags=["Discovery"])
-    async def openapi(request: Http) -> Response[bytes]:
+    async def description(request: Http) -> Response[bytes]:
         return answer(request.app.openapi_schema.to_schema())
 
-    return [discover, namespaces, namespace, openapi]
+    return [discover, namespaces, namespace, description]
 
 
 def _api_error(_: Http, error: ApiError) -> Response[bytes]:

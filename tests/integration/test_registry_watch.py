@@ -22,6 +22,13 @@ class World:
     def __init__(self, etcd: real.Server, server: real.Server, api: Client) -> None:
         self.etcd, self.server, self.api = etcd, server, api
 
+    async def until_written(self, body: dict[str, Any]) -> None:
+        """PUT, again while the store is away."""
+        code = 503
+        while code == 503:
+            code = (await self.api.http.put(self.api.path(name="hello"), json=body)).status_code
+        assert code == 200
+
 
 @pytest.fixture
 async def world(nats: real.Server, tmp_path: Path) -> AsyncIterator[World]:
@@ -144,8 +151,7 @@ async def test_a_watch_goes_on_over_a_killed_etcd(world: World) -> None:
         assert "etcd" in refused.json()["message"]
         await world.etcd.restart()
         async with asyncio.timeout(20):
-            while (await api.http.put(api.path(name="hello"), json=service(image="hello:v2"))).status_code != 200:
-                await asyncio.sleep(0.1)
+            await world.until_written(service(image="hello:v2"))
             async for event in events:
                 status = event["object"]["status"]
                 if status.get("latestReadyRevisionName") == "hello-00002" and ready(event["object"])["status"] == "True":
