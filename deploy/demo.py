@@ -62,6 +62,8 @@ class Front:
         self._base = f"http://{'127.0.0.1' if host in ('0.0.0.0', '') else host}:{engine.http_port}"
         self._headers = {"Host": f"{NAME}.default.{engine.domain}"}
         self._session = session
+        self.cause = ""
+        """Of the last answer: what its wake is called in the story; empty when nothing had to be woken."""
 
     async def get(self, ms: int = 0) -> str:
         """The answer's text. Raises Stopped for anything but 200."""
@@ -69,6 +71,7 @@ class Front:
             text = (await answer.text()).strip()
             if answer.status != 200:
                 raise Stopped(f"the request was answered {answer.status}: {text}; see: ebb logs {NAME}, ebb services {NAME}")
+            self.cause = answer.headers.get("x-ebb-cause", "")
             return text
 
 
@@ -122,13 +125,16 @@ async def from_zero(front: Front) -> None:
     began = time.perf_counter()
     text = await front.get()
     cold_ms = (time.perf_counter() - began) * 1000
-    warm = []
+    cause, warm = front.cause, []
     for _ in range(20):
         began = time.perf_counter()
         await front.get()
         warm.append((time.perf_counter() - began) * 1000)
     say(text)
     say(f"from zero: {cold_ms:.0f} ms to the answer; then, awake: {sorted(warm)[10]:.1f} ms (median of 20)")
+    if cause:
+        await asyncio.sleep(1)  # the last steps of the story are still on their way
+        await asyncio.to_thread(ebb, "story", cause)
 
 
 async def burst(front: Front, requests: int = 120, ms: int = 500) -> None:
