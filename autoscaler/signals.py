@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from msgspec import structs
+
 from autoscaler.window import Window, panic_length_s
 from store.messages import Sample
 from store.model import RevisionKey, ScaleSpec
@@ -76,6 +78,9 @@ class Track:
         """Count one report that covers the `interval_s` before `now`."""
         known = self._senders.get(sender)
         second = math.floor(now)
+        if known is None or now - known.heard_at > 2 * interval_s + 1:
+            # The mean of a report after a silence is over the silence too: what is there now says more.
+            sample = structs.replace(sample, concurrency=max(sample.concurrency, float(sample.in_flight + sample.queued)))
         if known is None:
             known = self._senders[sender] = _Sender(now, second)
         elif interval_s >= 0.75:

@@ -40,6 +40,13 @@ def test_the_report_on_zero_to_one_is_not_added_to_the_regular_one() -> None:
     assert track.signal(100.9).stable == 5
 
 
+def test_a_burst_after_a_silence_counts_in_full_at_once() -> None:
+    track = Track(ScaleSpec())
+    track.take("a", 1, sample(0, requests=0), 100)
+    track.take("a", 1, sample(0.2, requests=80, in_flight=10, queued=70), 400)
+    assert track.signal(400).panic == 80
+
+
 def test_a_wake_counts_as_a_report_of_what_waits() -> None:
     track = Track(ScaleSpec())
     track.wake("a", 100, 50.5)
