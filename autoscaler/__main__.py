@@ -8,9 +8,9 @@ from aiohttp import web
 from autoscaler.active import Made
 from autoscaler.loop import Scaler
 from autoscaler.mind import Limits
+from autoscaler.succession import bury, identity
 from process.admin import Admin
 from process.clock import SystemClock
-from process.ids import short_id
 from process.run import Jobs, main
 from process.settings import Common
 from store.backend import Store
@@ -23,7 +23,7 @@ class Settings(Common, frozen=True, kw_only=True):
     """Flags of the autoscaler, beside the common ones. Durations are seconds."""
 
     member: str = ""
-    """Name among several autoscalers; random by default."""
+    """Name among several autoscalers; by default one that tells the others on this machine whether it is still alive."""
     tick_s: float = 2
     stable_window_s: float = 60
     scale_to_zero_grace_s: float = 0
@@ -47,7 +47,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     scaler = Scaler(store, bus, clock, Story(bus, "autoscaler", clock), limits, jobs)
     admin = Admin({"store": scaler.problem}, [("GET", "/decisions", lambda request: decisions(scaler, request))])
     await admin.start(settings.admin)
-    member = settings.member or short_id()
+    member = settings.member or identity()
     try:
         jobs.start(start_and_lead(scaler, store, member, settings.election_ttl_s), "lead", fatal=True)
         await stop.wait()
@@ -61,6 +61,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 async def start_and_lead(scaler: Scaler, store: Store, member: str, ttl_s: float) -> None:
     """Fill the tables, then campaign for ever."""
     await scaler.start()
+    await bury(store, "autoscaler")
     await lead(store, "autoscaler", member, ttl_s, scaler.lead)
 
 

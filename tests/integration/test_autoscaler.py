@@ -384,6 +384,24 @@ async def test_another_autoscaler_takes_over_from_one_that_was_killed_and_takes_
     assert await engine.goals("k-1") == running, "for one stable window nothing goes down"
 
 
+async def test_a_restarted_autoscaler_does_not_wait_for_the_lease_of_its_killed_predecessor(
+    engine: Engine, agent: Agent
+) -> None:
+    first = await engine.autoscaler("--election-ttl-s", "30")
+    await engine.deploy("s-1", initial_scale=0)
+    await until(lambda: verified(engine, "s-1"), "verified")
+    first.send_signal(signal.SIGKILL)
+    first.wait(5)
+    await engine.autoscaler()
+
+    async def woken() -> bool:
+        engine.wake("s-1")
+        await asyncio.sleep(0.1)
+        return Goal.RUN in await engine.goals("s-1")
+
+    await until(woken, "it answers wakes", 5)
+
+
 async def test_a_deleted_revision_leaves_nothing_behind(engine: Engine, agent: Agent) -> None:
     await engine.autoscaler()
     await engine.deploy("d-1", min_scale=2)
