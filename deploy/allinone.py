@@ -19,7 +19,7 @@ from typing import NoReturn
 
 import msgspec
 
-from deploy import preflight, statefile, view
+from deploy import leftovers, preflight, statefile, view
 from deploy.runner import Runner, problems, stop_leftovers
 from deploy.settings import BadUsage, Engine, check
 from deploy.statefile import EngineState
@@ -142,6 +142,10 @@ def down(arguments: argparse.Namespace) -> int:
         return 0
     if pids.send(state.supervisor, signal.SIGTERM):
         return _wait_for_end(path, state)
+    if not any(pids.alive(child.who) for child in state.children) and not leftovers.find(state.engine):
+        path.unlink(missing_ok=True)
+        view.say("nothing runs here; the last `ebb up` " + ("failed" if state.phase == "failed" else "was killed"))
+        return 0
     view.say(f"its `ebb up` (pid {state.supervisor.pid}) is gone; stopping what it left")
     stuck = asyncio.run(stop_leftovers(state, view.say))
     for line in stuck:
@@ -161,8 +165,6 @@ def _wait_for_end(path: Path, state: EngineState) -> int:
         if time.monotonic() > deadline:
             _fail(f"`ebb up` (pid {state.supervisor.pid}) has not ended after {STOP_TIMEOUT_S:g} s; see {state.engine.logs}", 1)
         time.sleep(0.05)
-    from deploy import leftovers
-
     stuck = leftovers.find(state.engine)
     for line in stuck:
         view.say(f"left behind: {line}")
@@ -197,10 +199,10 @@ def status(arguments: argparse.Namespace) -> int:
         return 0 if healthy else 1
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
     console.print(view.table(rows, time.time()))
     if state.phase != "up":
-        console.print(f"\n{state.phase}: {state.message}" if state.message else f"\n{state.phase}")
+        console.print(f"\n{state.phase}: {state.message}" if state.message else f"\n{state.phase}", markup=False)
     console.print(f"\napi {state.engine.api}   apps {state.engine.url(f'SERVICE.default.{state.engine.domain}')}", markup=False)
     for line in view.cluster_lines(cluster):
         console.print(line)

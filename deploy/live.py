@@ -1,6 +1,7 @@
 """The live status of a foreground `ebb up`: what happens scrolls by above, the components stand below."""
 
 import asyncio
+import contextlib
 import time
 from typing import Any
 
@@ -27,12 +28,14 @@ class Live:
         self._live.__exit__(*exc)
 
     def tell(self, line: str) -> None:
-        self._console.print(f"{time.strftime('%H:%M:%S')}  {line}", markup=False)
+        with contextlib.suppress(OSError):  # the terminal may have hung up
+            self._console.print(f"{time.strftime('%H:%M:%S')}  {line}", markup=False)
 
     async def refresh(self, runner: Runner) -> None:
         """For ever: once a second ask the components and draw."""
         while True:
             rows = view.rows(runner.state, await runner.problems())
             foot = Text("\nCtrl-C drains and stops everything; what was deployed is kept", style="dim")
-            self._live.update(Group(Text(""), view.table(rows, time.time()), foot), refresh=True)
+            with contextlib.suppress(OSError):
+                self._live.update(Group(Text(""), view.table(rows, time.time()), foot), refresh=True)
             await asyncio.sleep(1)

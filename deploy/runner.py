@@ -59,7 +59,10 @@ class Runner:
             raise preflight.Refused("left by an earlier run and not removable: " + "; ".join(stuck))
         config = containerd_config.write(Path(engine.root) / "containerd", engine.containerd_socket.parent)
         specs = components.specs(engine, config)
-        adopt = {spec.name: adopt[spec.name] for spec in specs if spec.name in adopt and _same(spec.argv, adopt[spec.name])}
+        wanted = {spec.name: spec.argv for spec in specs}
+        for name in [name for name, who in adopt.items() if not _same(wanted.get(name, ()), who)]:
+            self._tell(f"{name:<11} runs with other flags than it would be started with now: starting it anew")
+            await _end(adopt.pop(name), 15)
         supervisor = self._supervisor = Supervisor(specs, self._changed)
         self._save()
         stopped = asyncio.create_task(stop.wait())
@@ -138,13 +141,20 @@ async def stop_leftovers(state: EngineState, tell: Tell) -> list[str]:
 
 async def _stop_one(child: ChildState, timeout_s: float, tell: Tell) -> None:
     who = child.who
-    if who is None or not pids.send(who, signal.SIGTERM):
+    if who is None or not pids.alive(who):
         return
-    if not await pids.ended(who, timeout_s) and pids.send(who, signal.SIGKILL):
-        tell(f"{child.name:<11} killed: it had not stopped after {timeout_s:g} s")
-        await pids.ended(who, 5)
-    else:
-        tell(f"{child.name:<11} stopped")
+    in_time = await _end(who, timeout_s)
+    tell(f"{child.name:<11} {'stopped' if in_time else f'killed: it had not stopped after {timeout_s:g} s'}")
+
+
+async def _end(who: pids.Pid, timeout_s: float) -> bool:
+    """SIGTERM, and SIGKILL when that was not enough: False then."""
+    pids.send(who, signal.SIGTERM)
+    if await pids.ended(who, timeout_s):
+        return True
+    pids.send(who, signal.SIGKILL)
+    await pids.ended(who, 5)
+    return False
 
 
 def _state_of(engine: Engine, child: Child) -> ChildState:
@@ -165,4 +175,4 @@ def _state_of(engine: Engine, child: Child) -> ChildState:
 def _same(argv: tuple[str, ...], who: pids.Pid) -> bool:
     """Whether `who` was started as this engine would start it now (containerd has taken its shell's place)."""
     running = pids.command(who.pid)
-    return running == list(argv) or bool(running and argv[0] == "unshare" and running[0].endswith("containerd"))
+    return running == list(argv) or bool(running and argv and argv[0] == "unshare" and running[0].endswith("containerd"))

@@ -1,5 +1,6 @@
 """How an engine's state is shown: a table for people, plain lines for logs and pipes, JSON for scripts."""
 
+import contextlib
 import sys
 import time
 import urllib.request
@@ -39,6 +40,7 @@ def rows(state: EngineState, problems: dict[str, str]) -> list[Row]:
     found = []
     supervisor = state.supervisor
     up = pids.alive(supervisor)
+    left = any(pids.alive(child.who) for child in state.children)
     found.append(
         Row(
             name="ebb up",
@@ -47,13 +49,15 @@ def rows(state: EngineState, problems: dict[str, str]) -> list[Row]:
             restarts=0,
             since=state.started_at,
             memory_bytes=pids.memory_bytes(supervisor.pid) if up else 0,
-            problem="" if up else "nobody supervises what still runs; `ebb up` takes it over, `ebb down` stops it",
+            problem="nobody supervises what still runs; `ebb up` takes it over, `ebb down` stops it" if left and not up else "",
         )
     )
     for child in state.children:
         alive = pids.alive(child.who)
         known = child.state if alive or child.state != "running" else "died"
-        problem = problems.get(child.name, "") if alive else (child.last_exit and f"last: {child.last_exit}")
+        problem = problems.get(child.name, "") if alive else ""
+        if child.state in ("starting", "restarting", "running") and not alive:
+            problem = f"last time: {child.last_exit}" if child.last_exit else "ended while nobody supervised it"
         found.append(
             Row(
                 name=child.name,
@@ -67,6 +71,9 @@ def rows(state: EngineState, problems: dict[str, str]) -> list[Row]:
             )
         )
     return found
+
+
+_COLOURS = {"starting": "yellow", "restarting": "yellow", "stopping": "yellow", "stopped": "dim", "waiting": "dim"}
 
 
 def ago(seconds: float) -> str:
@@ -88,7 +95,7 @@ def table(found: Sequence[Row], now: float, title: str = "") -> "RenderableType"
     for name in ("COMPONENT", "PID", "STATE", "RESTARTS", "SINCE", "MEMORY", ""):
         shown.add_column(name, justify="right" if name in ("PID", "RESTARTS", "MEMORY") else "left", no_wrap=name != "")
     for row in found:
-        colour = "green" if row.healthy else "yellow" if row.state in ("starting", "restarting", "stopping") else "red"
+        colour = "green" if row.healthy else _COLOURS.get(row.state, "red")
         shown.add_row(
             row.name,
             str(row.pid or "-"),
@@ -103,8 +110,9 @@ def table(found: Sequence[Row], now: float, title: str = "") -> "RenderableType"
 
 def say(line: str) -> None:
     """One plain line, at once."""
-    sys.stdout.write(f"{time.strftime('%H:%M:%S')}  {line}\n")
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):  # a terminal that hung up must not keep us from stopping in order
+        sys.stdout.write(f"{time.strftime('%H:%M:%S')}  {line}\n")
+        sys.stdout.flush()
 
 
 def encode(shown: object, form: str) -> str:
