@@ -2,8 +2,6 @@
 
 import asyncio
 
-from store.story import Story
-
 from process import logs, metrics
 from process.clock import Clock
 from registry.bounds import Bounds, Naming
@@ -14,6 +12,7 @@ from registry.plan import Plan, Wanted, plan, pull_progress
 from store import errors
 from store.backend import Store
 from store.messages import PullProgress
+from store.story import Story
 from store.txn import Guard, Txn
 
 WORKERS = 16
@@ -38,7 +37,8 @@ class Controller:
         self._dirty: dict[Unit, None] = {}
         self._busy: set[Unit] = set()
         self._ready = asyncio.Event()
-        self._timers: dict[Unit, asyncio.TimerHandle] = {}
+        self._timers: dict[Unit, tuple[float, asyncio.Handle]] = {}
+        """When each will be marked again. The time is kept here: uvloop's handles do not always know theirs."""
         self._wrote_at: dict[Unit, float] = {}
         self._pulls: dict[str, PullProgress] = {}
         self._leading = False
@@ -89,7 +89,7 @@ class Controller:
                     worker.result()
         finally:
             self._leading = False
-            for timer in self._timers.values():
+            for _, timer in self._timers.values():
                 timer.cancel()
             self._timers.clear()
             self._dirty.clear()
@@ -164,12 +164,12 @@ class Controller:
     def _later(self, unit: Unit, wait_s: float) -> None:
         """Mark `unit` again after `wait_s`; the earliest of several such wishes counts."""
         loop = asyncio.get_running_loop()
-        at, timer = loop.time() + wait_s, self._timers.get(unit)
-        if timer is not None:
-            if not timer.cancelled() and timer.when() <= at and timer.when() > loop.time():
+        at, planned = loop.time() + wait_s, self._timers.get(unit)
+        if planned is not None:
+            if planned[0] <= at:
                 return
-            timer.cancel()
-        self._timers[unit] = loop.call_later(wait_s, self._timer_over, unit)
+            planned[1].cancel()
+        self._timers[unit] = (at, loop.call_later(wait_s, self._timer_over, unit))
 
     def _timer_over(self, unit: Unit) -> None:
         self._timers.pop(unit, None)
