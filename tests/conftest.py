@@ -1,5 +1,6 @@
 """Fixtures that any test may take: one real etcd and one real NATS a run, and clients of them for one test."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -8,6 +9,9 @@ from store.backend import Store
 from store.bus import Bus
 from store.connect import open_bus, open_store
 from tests import real
+
+# Without it, looptime's plugin makes an event loop for the first test that is not async, and nobody closes it.
+asyncio.set_event_loop(None)
 
 
 @pytest.fixture(scope="session")

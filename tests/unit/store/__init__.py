@@ -1,0 +1,1 @@
+"""Unit tests of store/: pure, no sockets, virtual time."""
