@@ -15,7 +15,7 @@ def sample(throttler: Throttler[Any], now: float) -> Sample | None:
     if throttler.quiet and not load.present and not load.arrived:
         return None
     mean, arrived = load.take(now)
-    throttler.quiet = not (load.present or arrived)
+    throttler.quiet = not (load.present or arrived or mean)
     return Sample(
         revision=throttler.revision,
         concurrency=round(mean, 6),

@@ -16,6 +16,7 @@ from ingress.gate import Gate
 from ingress.headers import serialise
 from ingress.http1 import CHUNKED, END, Request, Response
 from ingress.refusals import TABLE, Refused, body_of, retry_after
+from ingress.websocket import GOING_AWAY, GOING_AWAY_MASKED, Frames
 
 if TYPE_CHECKING:
     from ingress.listener import Listener
@@ -35,6 +36,8 @@ class Client(asyncio.Protocol):
         "_close",
         "_decoder",
         "_exchange",
+        "_frames_in",
+        "_frames_out",
         "_gate",
         "_listener",
         "_paused",
@@ -59,6 +62,8 @@ class Client(asyncio.Protocol):
         self._close = False
         self._paused = False
         self._working = False
+        self._frames_in: Frames | None = None
+        self._frames_out: Frames | None = None
         self._about_host = b""
         self._about = b""
 
@@ -86,6 +91,8 @@ class Client(asyncio.Protocol):
                 self._hold(data)
         elif state == _TUNNEL and self._exchange is not None and self._exchange.back is not None:
             self._exchange.received_bytes += len(data)
+            if self._frames_in is not None:
+                self._frames_in.feed(data)
             self._exchange.back.send_raw(data)
 
     def eof_received(self) -> None:
@@ -278,6 +285,8 @@ class Client(asyncio.Protocol):
         self.transport.write(b"HTTP/1.1 %b\r\n%b%b\r\n%b" % (response.line, fields, framing, body))
 
     def piece(self, data: bytes) -> None:
+        if self._frames_out is not None:
+            self._frames_out.feed(data)
         self.transport.write(encode_chunk(data) if self._chunked else data)
 
     def end(self, trailers: Trailers) -> None:
@@ -293,15 +302,27 @@ class Client(asyncio.Protocol):
             b"HTTP/1.1 %b\r\n%bConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n%b" % (response.line, fields, data)
         )
         self._chunked = False
+        self._frames_in, self._frames_out = Frames(), Frames()
+        self._frames_out.feed(data)
         early, self._buffer = self._buffer, b""
         self.resume()
-        if early and exchange.back is not None:
-            exchange.back.send_raw(early)
+        if early:
+            self.data_received(early)
 
     def refuse(self, exchange: Exchange, reason: str, message: str, retry_after_s: float) -> None:
         if not exchange.body_done or self._gate.closing or TABLE[reason].status == 400:
             self._close = True
         self._write_refusal(exchange.request.method, reason, message, retry_after_s, exchange.cause_id)
+
+    def go_away(self) -> bool:
+        """End a WebSocket with code 1001 on both sides; False while the instance is in the middle of a frame."""
+        exchange, to_client, to_instance = self._exchange, self._frames_out, self._frames_in
+        if exchange is None or to_client is None or to_instance is None or not to_client.between:
+            return False
+        self.transport.write(GOING_AWAY)
+        self._close = True
+        exchange.leave(GOING_AWAY_MASKED if to_instance.between else b"")
+        return True
 
     def cut(self) -> None:
         """The answer cannot be whole: the client must see that."""
@@ -340,9 +361,11 @@ class Client(asyncio.Protocol):
             self.transport.abort() if self._state == _LINGER else self.transport.close()
 
     def close_if_idle(self) -> None:
-        """Draining: an idle connection ends now, a busy one after its answer."""
+        """Draining: an idle connection ends now, a busy one after its answer, a WebSocket between two frames."""
         if self._state == _IDLE and not self._buffer:
             self.transport.close()
+        elif self._state == _TUNNEL:
+            self.go_away()
 
     def _refuse_head(self, refused: Refused) -> None:
         """There is no request to speak of: answer and close."""

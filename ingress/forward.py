@@ -19,6 +19,7 @@ from ingress.access_log import Line
 from ingress.chunked import Trailers
 from ingress.gate import Gate
 from ingress.http1 import CHUNKED, Request, Response
+from ingress.pool import Pool
 from ingress.refusals import TABLE
 from ingress.traffic import Choice
 from ingress.upstream import Upstream, connect
@@ -40,6 +41,7 @@ class Front(Protocol):
     def end(self, trailers: Trailers) -> None: ...
     def refuse(self, exchange: "Exchange", reason: str, message: str, retry_after_s: float) -> None: ...
     def tunnel(self, exchange: "Exchange", response: Response, data: bytes) -> None: ...
+    def go_away(self) -> bool: ...
     def cut(self) -> None: ...
     def over(self, exchange: "Exchange") -> None: ...
     def pause(self) -> None: ...
@@ -52,7 +54,6 @@ class Exchange:
     __slots__ = (
         "_attempts",
         "_choice",
-        "_dialling",
         "_gate",
         "_pending",
         "_pending_bytes",
@@ -98,7 +99,6 @@ class Exchange:
         self._throttler: Throttler[Any] | None = None
         self._target: Target | None = None
         self._waiter: Waiter[Any] | None = None
-        self._dialling: asyncio.Task[None] | None = None
         self._pending: list[bytes] | None = None
         self._pending_bytes = 0
         self._trailers: Trailers = ()
@@ -156,36 +156,50 @@ class Exchange:
     def _send(self, target: Target, now: float) -> None:
         self._target = target
         self._sent_at = now
-        idle: list[Upstream] | None = target.connections
-        if idle is None:
-            idle = target.connections = []
+        pool: Pool | None = target.connections
+        if pool is None:
+            pool = target.connections = Pool()
+        idle = pool.idle
         while idle:
             back = idle.pop()
             if back.usable(now):
                 self._attach(back)
                 return
-        self._dialling = asyncio.get_running_loop().create_task(self._dial(target))
+        pool.dialling[self] = None
+        dialling = asyncio.get_running_loop().create_task(self._dial(target, pool))
+        self._gate.dials.add(dialling)
+        dialling.add_done_callback(self._gate.dials.discard)
 
-    async def _dial(self, target: Target) -> None:
-        metrics = self._gate.metrics
-        metrics.upstream_connects += 1
-        try:
-            back = await connect(self._gate, target)
-        except (OSError, TimeoutError) as error:
-            metrics.upstream_failures += 1
-            if not self.ended:
-                self._unreachable(target, str(error) or f"no connection within {limits.CONNECT_TIME_S} s")
-            return
-        finally:
-            self._dialling = None
-        now = self._gate.clock.now()
-        if target.failures or target.probing:
-            assert self._throttler is not None
+    async def _dial(self, target: Target, pool: Pool) -> None:
+        """Make a connection to `target`; by then another may have become free for this request."""
+        metrics, clock = self._gate.metrics, self._gate.clock
+        while True:
+            begun = clock.now()
+            metrics.upstream_connects += 1
+            try:
+                back = await connect(self._gate, target, pool)
+                break
+            except (OSError, TimeoutError) as error:
+                metrics.upstream_failures += 1
+                if self not in pool.dialling:
+                    return
+                if isinstance(error, TimeoutError) and pool.alive_at >= begun:
+                    continue  # It serves others: its backlog is full, which is no reason to call it dead.
+                del pool.dialling[self]
+                self._unreachable(target, str(error) or f"no connection within {limits.CONNECT_TIME_S:g} s")
+                return
+        pool.alive_at = clock.now()
+        if (target.failures or target.probing) and self._throttler is not None:
             self._gate.admitter.reached(self._throttler, target)
-        if self.ended:
-            back.drop()
-            return
-        self._stats.connect.add(now - self._sent_at)
+        if self in pool.dialling:
+            del pool.dialling[self]
+            self.handed(back)
+        else:
+            pool.give(back)
+
+    def handed(self, back: Upstream) -> None:
+        """A connection to the instance of this request."""
+        self._stats.connect.add(self._gate.clock.now() - self._sent_at)
         self._attach(back)
 
     def _unreachable(self, target: Target, error: str) -> None:
@@ -297,6 +311,12 @@ class Exchange:
         self.front.end(())
         self._finish(self._gate.clock.now())
 
+    def leave(self, last: bytes) -> None:
+        """End the WebSocket from here; `last` is still sent to the instance."""
+        if self.back is not None:
+            self.back.leave(last)
+        self._finish(self._gate.clock.now())
+
     # -- endings --------------------------------------------------------------------------------------------------------------
 
     def refused(self, reason: str, message: str = "", retry_after_s: float = 0) -> None:
@@ -344,6 +364,8 @@ class Exchange:
         if choice is None or self.ended:
             return
         if now >= self._started + choice.timeout_s:
+            if self._tunnelled and self.front.go_away():
+                return
             self._time_over(f"the request took longer than {choice.timeout_s:g} s")
         elif self.back is not None and choice.start_s and not self.answering and now >= self._sent_at + choice.start_s:
             self._time_over(f"the answer did not start within {choice.start_s:g} s")
@@ -379,6 +401,8 @@ class Exchange:
                 throttler.leave(self._waiter, now)
                 self._waiter = None
             if target is not None:
+                if not self.answering and target.connections is not None:
+                    target.connections.dialling.pop(self, None)
                 self._target = None
                 self._gate.admitter.release(throttler, target, now)
         stats = self._stats

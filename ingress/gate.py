@@ -1,5 +1,6 @@
 """What every connection of one front door shares: tables, admission, parsers, counters, the moment it began to close."""
 
+import asyncio
 import random
 import secrets
 from collections.abc import Callable
@@ -42,6 +43,10 @@ class Gate:
         self.requests = RequestParser()
         self.responses = ResponseParser()
         self.chance = random.random
+        self.upstreams: set[Any] = set()
+        """All open connections to instances."""
+        self.dials: set[asyncio.Task[None]] = set()
+        """All that are being made."""
         self.closing = False
         """Draining: answers carry `Connection: close`."""
         self._id_head = secrets.token_hex(8).encode()

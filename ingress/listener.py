@@ -7,6 +7,7 @@ import time
 from ingress import limits
 from ingress.client import Client
 from ingress.gate import Gate
+from ingress.upstream import close_idle
 from process import logs
 
 log = logs.get("ingress")
@@ -48,9 +49,13 @@ class Listener:
     async def sweep(self) -> None:
         """Call `expired` on every connection whose time has come. Never returns."""
         clock = self._gate.clock
+        upstreams_at = 0.0
         while True:
             await asyncio.sleep(limits.SWEEP_S)
             now = clock.now()
+            if now >= upstreams_at:
+                upstreams_at = now + 1
+                close_idle(self._gate, now)
             for client in [client for client in self._clients if client.due <= now]:
                 client.expired(now)
 
@@ -69,6 +74,7 @@ class Listener:
             log.warning("connections cut after the drain time", connections=len(self._clients), drain_timeout_s=timeout_s)
         for client in list(self._clients):
             client.transport.abort()
+        close_idle(gate, float("inf"))
         await asyncio.sleep(0)
 
     # -- for its connections --------------------------------------------------------------------------------------------------

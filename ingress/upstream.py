@@ -14,6 +14,7 @@ from ingress import limits
 from ingress.chunked import BadChunk, ChunkDecoder, Trailers, encode_chunk, encode_end
 from ingress.headers import serialise
 from ingress.http1 import CHUNKED, END, UNTIL_CLOSE, BadResponse, Response
+from ingress.pool import Pool
 
 if TYPE_CHECKING:
     from ingress.forward import Exchange
@@ -37,15 +38,17 @@ class Upstream(asyncio.Protocol):
         "exchange",
         "gate",
         "idle_until",
+        "pool",
         "since",
         "sock",
         "target",
         "transport",
     )
 
-    def __init__(self, gate: "Gate", target: Target, sock: socket.socket) -> None:
+    def __init__(self, gate: "Gate", target: Target, pool: Pool, sock: socket.socket) -> None:
         self.gate = gate
         self.target = target
+        self.pool = pool
         self.sock = sock
         self.transport: Any = None
         self.exchange: Exchange | None = None
@@ -112,6 +115,13 @@ class Upstream(asyncio.Protocol):
             self._paused = False
             self.transport.resume_reading()
 
+    def leave(self, last: bytes) -> None:
+        """Send `last` and close."""
+        self.exchange = None
+        if last:
+            self.transport.write(last)
+        self.transport.close()
+
     def drop(self) -> None:
         """This connection is of no use any more, whatever is on it."""
         self.exchange = None
@@ -137,6 +147,7 @@ class Upstream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
+        self.gate.upstreams.add(self)
         cast(Any, transport).set_write_buffer_limits(high=limits.WRITE_HIGH_BYTES)
 
     def data_received(self, data: bytes) -> None:
@@ -164,9 +175,9 @@ class Upstream(asyncio.Protocol):
             exchange.whole(())
 
     def connection_lost(self, error: Exception | None) -> None:
-        idle = self.target.connections
-        if self.exchange is None and idle is not None and self in idle:
-            idle.remove(self)
+        self.gate.upstreams.discard(self)
+        if self.exchange is None and self in self.pool.idle:
+            self.pool.idle.remove(self)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             if self._state == _TUNNEL:
@@ -275,14 +286,15 @@ class Upstream(asyncio.Protocol):
         """The answer is whole: keep the connection for the next request, or not. Before the slot is released."""
         exchange, self.exchange = self.exchange, None
         self._state = _HEAD
-        idle: list[Upstream] = self.target.connections
-        if exchange is None or not exchange.body_done or self.idle_until <= 0 or len(idle) >= limits.UPSTREAM_IDLE_MOST:
+        pool = self.pool
+        pool.alive_at = now = self.gate.clock.now()
+        if exchange is None or not exchange.body_done or self.idle_until <= 0 or len(pool.idle) >= limits.UPSTREAM_IDLE_MOST:
             self.transport.close()
             return
         self.resume()
-        self.since = self.gate.clock.now()
-        self.idle_until += self.since
-        idle.append(self)
+        self.since = now
+        self.idle_until += now
+        pool.give(self)
 
     def _upgraded(self, exchange: "Exchange", response: Response, rest: bytes) -> None:
         key = exchange.request.websocket_key
@@ -300,7 +312,14 @@ class Upstream(asyncio.Protocol):
         exchange.failed("bad-response", f"the answer of instance {self.target.instance} is malformed: {what}")
 
 
-async def connect(gate: "Gate", target: Target) -> Upstream:
+def close_idle(gate: "Gate", now: float) -> None:
+    """Close connections that are too old to be used again, or whose instance is gone."""
+    for upstream in list(gate.upstreams):
+        if upstream.exchange is None and now > upstream.idle_until:
+            upstream.transport.abort()
+
+
+async def connect(gate: "Gate", target: Target, pool: Pool) -> Upstream:
     """A new connection to `target`. Raises OSError or TimeoutError."""
     loop = asyncio.get_running_loop()
     host, _, port = target.address.rpartition(":")
@@ -310,8 +329,10 @@ async def connect(gate: "Gate", target: Target) -> Upstream:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         async with asyncio.timeout(limits.CONNECT_TIME_S):
             await loop.sock_connect(sock, (host.strip("[]"), int(port)))
-        _, protocol = await loop.create_connection(lambda: Upstream(gate, target, sock), sock=sock)
+        _, protocol = await loop.create_connection(lambda: Upstream(gate, target, pool, sock), sock=sock)
     except BaseException:
         sock.close()
         raise
+    protocol.since = gate.clock.now()
+    protocol.idle_until = protocol.since + limits.UPSTREAM_IDLE_S
     return protocol

@@ -1,0 +1,380 @@
+"""Waiting, waking, refusing, draining: requests that meet no free instance."""
+
+import asyncio
+import time
+
+import pytest
+
+from store import keys, messages
+from store.lifecycle import Phase
+from store.messages import Drained, Refusal, SampleReport, StoryEvent, Wake
+from store.model import decode, encode
+from tests.eventually import eventually, eventually_async
+from tests.integration.ingress.door import HOST, Door, Recorder, instance, open_door, read_head
+
+REVISION = "default/r1"
+
+
+def waiting(door: Door) -> int:
+    return len(door.ingress.admitter.throttler(REVISION).line)
+
+
+async def test_an_unknown_host_is_404() -> None:
+    async with open_door() as door:
+        answer = await door.get()
+    assert answer.startswith(b"HTTP/1.1 404 Not Found\r\n")
+    assert b"x-ebb-reason: no-route\r\n" in answer
+    assert HOST.encode() in answer
+
+
+async def test_a_cold_request_wakes_waits_and_is_served_when_the_bus_says_ready() -> None:
+    recorder = Recorder()
+    async with open_door() as door, instance(recorder) as port:
+        await door.route()
+        request = asyncio.create_task(door.get("/", "X-Request-Id: me-1"))
+        await eventually(lambda: len(door.said(Wake, messages.WAKE)) >= 2, "a wake, and again")
+        (wake, again, *_) = door.said(Wake, messages.WAKE)
+        assert (wake.revision, wake.waiting, wake.sender, wake.cause_id) == (REVISION, 1, "door", "me-1")
+        assert again.at - wake.at >= 0.2
+        reports = door.said(SampleReport, messages.SAMPLES)
+        assert reports[0].samples[0].queued == 1
+        door.tell(door.news("i1", Phase.READY, f"127.0.0.1:{port}"))
+        answer = await request
+        story = [each.what for each in door.said(StoryEvent, messages.STORY) if each.cause_id == "me-1"]
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert b"x-ebb-cause: me-1\r\n" in answer
+    assert [each for each in story if each != "wake sent"] == ["request waiting", "dispatched", "first byte"]
+    assert story.index("request waiting") < story.index("wake sent") < story.index("dispatched")
+
+
+async def test_a_warm_request_tells_no_story_and_names_no_cause() -> None:
+    async with open_door() as door, instance(Recorder()) as port:
+        await door.route()
+        await door.ready("i1", port)
+        assert b"x-ebb-cause" not in await door.get()
+        assert door.said(StoryEvent, messages.STORY) == []
+
+
+async def test_without_the_bus_the_wake_goes_through_the_store() -> None:
+    async with open_door() as door, instance(Recorder()) as port:
+        await door.route()
+        door.hub.up = False
+        request = asyncio.create_task(door.get())
+
+        async def stored() -> bool:
+            return await door.store.get(keys.wake("default", "r1")) is not None
+
+        await eventually_async(stored, "a wake in the store")
+        entry = await door.store.get(keys.wake("default", "r1"))
+        assert entry is not None
+        assert entry.lease
+        assert decode(Wake, entry.value).waiting == 1
+        await door.ready("i1", port)
+        assert (await request).startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_when_it_cannot_start_everybody_hears_why_at_once() -> None:
+    async with open_door() as door:
+        await door.route()
+        requests = [asyncio.create_task(door.get()) for _ in range(5)]
+        await eventually(lambda: waiting(door) == 5)
+        refusal = Refusal(revision=REVISION, reason="ImagePullFailed", message="hello:v9 is not there", retry_after_s=4)
+        door.bus.publish(messages.REFUSAL, encode(refusal))
+        for answer in await asyncio.gather(*requests):
+            assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+            assert b"x-ebb-reason: cannot-start\r\n" in answer
+            assert b"Retry-After: 4\r\n" in answer
+            assert b"ImagePullFailed: hello:v9 is not there" in answer
+
+
+async def test_above_the_queue_bound_a_request_is_turned_away_at_once() -> None:
+    async with open_door(queue_bound=3) as door:
+        await door.route()
+        held = [asyncio.create_task(door.get()) for _ in range(3)]
+        await eventually(lambda: waiting(door) == 3)
+        begun = time.monotonic()
+        answer = await door.get()
+        assert time.monotonic() - begun < 0.5
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"x-ebb-reason: queue-full\r\n" in answer
+        assert b"Retry-After: 1\r\n" in answer
+        for each in held:
+            each.cancel()
+        await asyncio.gather(*held, return_exceptions=True)
+
+
+async def test_a_request_that_waits_too_long_is_a_504() -> None:
+    async with open_door() as door:
+        await door.route(timeout_s=0.2)
+        answer = await door.get()
+    assert answer.startswith(b"HTTP/1.1 504 Gateway Timeout\r\n")
+    assert b"x-ebb-reason: timeout\r\n" in answer
+
+
+@pytest.mark.parametrize(
+    "limits", [{"timeout_s": 0.3}, {"timeout_s": 9, "response_start_timeout_s": 0.3}, {"timeout_s": 9, "idle_timeout_s": 0.3}]
+)
+async def test_an_instance_that_does_not_begin_in_time_is_a_504(limits: dict[str, float]) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with open_door() as door, instance(silent) as port:
+        await door.route(**limits)
+        await door.ready("i1", port)
+        begun = time.monotonic()
+        answer = await door.get()
+        assert answer.startswith(b"HTTP/1.1 504 ")
+        assert 0.25 < time.monotonic() - begun < 2
+        assert door.ingress.admitter.throttler(REVISION).in_flight == 0
+
+
+@pytest.mark.parametrize("limits", [{"timeout_s": 0.4}, {"timeout_s": 9, "idle_timeout_s": 0.4}])
+async def test_an_answer_over_its_time_is_cut_visibly(limits: dict[str, float]) -> None:
+    async def stuck(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        await reader.read()
+
+    async with open_door() as door, instance(stuck) as port:
+        await door.route(**limits)
+        await door.ready("i1", port)
+        answer = await door.get()
+    assert answer.endswith(b"5\r\nhello\r\n")
+
+
+async def test_a_slow_start_of_the_answer_does_not_count_against_its_rest() -> None:
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+        for _ in range(5):
+            await asyncio.sleep(0.1)
+            writer.write(b"a")
+
+    async with open_door() as door, instance(slow) as port:
+        await door.route(timeout_s=9, response_start_timeout_s=0.3, idle_timeout_s=0.4)
+        await door.ready("i1", port)
+        assert (await door.get()).endswith(b"\r\n\r\naaaaa")
+
+
+async def test_a_client_that_leaves_the_line_is_never_dispatched() -> None:
+    recorder = Recorder()
+    async with open_door() as door, instance(recorder) as port:
+        await door.route()
+        writers = []
+        for place in range(300):
+            _, writer = await door.connect()
+            writer.write(f"GET /{place} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+            writers.append(writer)
+        await eventually(lambda: waiting(door) == 300)
+        begun = time.monotonic()
+        for place, writer in enumerate(writers):
+            if place != 123:
+                writer.transport.abort()
+        await eventually(lambda: waiting(door) == 1)
+        assert time.monotonic() - begun < 1
+        await door.ready("i1", port)
+        await eventually(lambda: recorder.heads)
+        await eventually(lambda: door.ingress.admitter.throttler(REVISION).in_flight == 0)
+        assert [head.split(b" ")[1] for head in recorder.heads] == [b"/123"]
+        writers[123].close()
+        await eventually(lambda: len(door.ingress.listener) == 0)
+
+
+async def test_inside_an_instance_there_are_never_more_than_its_limit() -> None:
+    recorders = [Recorder(delay_s=0.005) for _ in range(3)]
+    async with (
+        open_door() as door,
+        instance(recorders[0]) as first,
+        instance(recorders[1]) as second,
+        instance(recorders[2]) as third,
+    ):
+        await door.route(container_concurrency=2)
+        requests = [asyncio.create_task(door.get(f"/{place}")) for place in range(200)]
+        for place, port in enumerate((first, second, third)):
+            await asyncio.sleep(0.02)
+            await door.ready(f"i{place}", port)
+        answers = await asyncio.gather(*requests)
+        assert all(answer.startswith(b"HTTP/1.1 200") for answer in answers)
+        assert sum(len(recorder.heads) for recorder in recorders) == 200
+        assert [recorder.most for recorder in recorders] == [2, 2, 2]
+
+
+async def test_five_thousand_in_a_moment_on_a_cold_service_are_all_served() -> None:
+    recorder = Recorder()
+    async with open_door() as door, instance(recorder) as port:
+        await door.route()
+
+        async def many(count: int) -> int:
+            reader, writer = await door.connect()
+            served = 0
+            for _ in range(count):
+                writer.write(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+                if (await read_head(reader)).startswith(b"HTTP/1.1 200"):
+                    await reader.readuntil(b"ok")
+                    served += 1
+                    await reader.read(16)
+            writer.close()
+            return served
+
+        clients = [asyncio.create_task(many(5)) for _ in range(500)]
+        await eventually(lambda: waiting(door) == 500)
+        await door.ready("i1", port)
+        assert sum(await asyncio.gather(*clients)) == 2500
+
+
+async def test_a_draining_instance_is_called_drained_when_its_last_request_is_over() -> None:
+    go = asyncio.Event()
+
+    async def held(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        await go.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nold")
+
+    other = Recorder()
+    async with open_door() as door, instance(held) as old, instance(other) as new:
+        await door.route()
+        await door.ready("i1", old)
+        request = asyncio.create_task(door.get())
+        await eventually(lambda: door.ingress.admitter.throttler(REVISION).in_flight == 1)
+        await door.ready("i2", new)
+        door.tell(door.news("i1", Phase.DRAINING, f"127.0.0.1:{old}"))
+        await eventually(lambda: door.ingress.admitter.throttler(REVISION).targets["i1"].state.value == "draining")
+        for _ in range(5):
+            assert (await door.get()).startswith(b"HTTP/1.1 200")
+        assert len(other.heads) == 5
+        assert door.said(Drained, messages.drained("n1")) == []
+        go.set()
+        assert (await request).endswith(b"old")
+        await eventually(lambda: door.said(Drained, messages.drained("n1")) == [Drained(instance="i1", sender="door")])
+
+
+async def test_an_instance_that_cannot_be_reached_costs_no_request() -> None:
+    recorder = Recorder()
+    async with open_door() as door, instance(recorder) as port:
+        await door.route(container_concurrency=1)
+        await door.ready("dead", 1)
+        await door.ready("i1", port)
+        answers = await asyncio.gather(*(door.get() for _ in range(20)))
+        assert all(answer.startswith(b"HTTP/1.1 200") for answer in answers)
+        assert door.ingress.metrics.upstream_failures >= 1
+
+
+async def test_who_cannot_be_reached_is_waited_for_and_not_forever() -> None:
+    async with open_door() as door:
+        await door.route(timeout_s=1)
+        await door.ready("dead", 1)
+        answer = await door.get()
+    assert answer.startswith((b"HTTP/1.1 504 ", b"HTTP/1.1 502 "))
+
+
+async def test_an_instance_that_dies_before_its_answer_is_a_502_and_nothing_is_sent_twice() -> None:
+    count = 0
+
+    async def dies(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal count
+        await read_head(reader)
+        count += 1
+
+    async with open_door() as door, instance(dies) as first, instance(dies) as second:
+        await door.route()
+        await door.ready("i1", first)
+        await door.ready("i2", second)
+        answer = await door.get()
+    assert answer.startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
+    assert b"x-ebb-reason: instance-failed\r\n" in answer
+    assert count == 1
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 100", b"Transfer-Encoding: chunked"])
+async def test_an_instance_that_dies_in_its_answer_is_seen_as_that(framing: bytes) -> None:
+    async def dies(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n5\r\nhello\r\n")
+        await writer.drain()
+
+    async with open_door() as door, instance(dies) as port:
+        await door.route()
+        await door.ready("i1", port)
+        answer = await door.get()
+        assert b"0\r\n\r\n" not in answer
+        assert len(answer) < 200
+        assert door.ingress.admitter.throttler(REVISION).in_flight == 0
+
+
+async def test_a_kept_connection_that_the_instance_closed_is_not_trusted() -> None:
+    """The instance closes after each answer without saying so; 30 requests in a row see no error."""
+    served = 0
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        await read_head(reader)
+        served += 1
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+
+    async with open_door() as door, instance(once) as port:
+        await door.route()
+        await door.ready("i1", port)
+        for turn in range(1, 31):
+            assert (await door.get()).endswith(b"hi")
+            await eventually(lambda turn=turn: served == turn)
+            await asyncio.sleep(0.002)
+
+
+async def test_shares_change_between_two_requests_and_no_request_is_lost() -> None:
+    recorders = {name: Recorder() for name in ("r1", "r2")}
+    async with open_door() as door, instance(recorders["r1"]) as first, instance(recorders["r2"]) as second:
+        await door.route({"r1": 100})
+        await door.ready("a1", first, "r1")
+        await door.ready("b1", second, "r2")
+        for _ in range(20):
+            assert (await door.get()).startswith(b"HTTP/1.1 200")
+        await door.route({"r1": 50, "r2": 50})
+        await eventually(lambda: door.ingress.gate.routes.find(HOST.encode()).only is None)
+        for _ in range(100):
+            assert (await door.get()).startswith(b"HTTP/1.1 200")
+        assert 20 < len(recorders["r2"].heads) < 80
+        before = len(recorders["r1"].heads)
+        await door.route({"r2": 100})
+        await eventually(lambda: door.ingress.gate.routes.find(HOST.encode()).only is not None)
+        for _ in range(20):
+            await door.get()
+        assert len(recorders["r1"].heads) == before
+
+
+async def test_samples_follow_traffic_and_end_with_a_zero() -> None:
+    async with open_door() as door, instance(Recorder(delay_s=0.2)) as port:
+        await door.route()
+        await door.ready("i1", port)
+        await door.get()
+        await eventually(lambda: len(door.said(SampleReport, messages.SAMPLES)) >= 3, "a first, a second, a zero")
+        samples = [report.samples[0] for report in door.said(SampleReport, messages.SAMPLES)]
+        assert samples[0].in_flight == 1
+        assert sum(sample.requests for sample in samples) == 1
+        assert samples[-1].concurrency == 0
+        assert samples[-1].by_instance == {"i1": 0}
+        busy = sum(sample.concurrency for sample in samples[1:])
+        assert 0.15 < busy < 0.3
+
+
+async def test_draining_finishes_what_runs_and_takes_the_member_away() -> None:
+    recorder = Recorder(delay_s=0.3)
+    async with open_door() as door, instance(recorder) as port:
+        await door.route()
+        await door.ready("i1", port)
+        assert await door.store.get(keys.member("ingress", "door")) is not None
+        idle_reader, idle_writer = await door.connect()
+        reader, writer = await door.connect()
+        writer.write(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        await eventually(lambda: recorder.now == 1)
+        port_then = door.port
+        drained = asyncio.create_task(door.ingress.drain(5))
+        assert await idle_reader.read() == b""
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"Connection: close" in answer
+        await drained
+        assert await door.store.get(keys.member("ingress", "door")) is None
+        with pytest.raises(OSError, match="onnect"):
+            await asyncio.open_connection("127.0.0.1", port_then)
+        writer.close()
+        idle_writer.close()
