@@ -27,6 +27,8 @@ class Active:
     failure: Failure | None = None
     unplaced: str = ""
     verified: bool = False
+    verified_at: float = -math.inf
+    """When this process saw it verified; minus infinity when an earlier one did."""
     ready_since: dict[str, float] = field(default_factory=dict)
     """By instance."""
     committing: bool = False

@@ -10,6 +10,7 @@ from autoscaler import measures, parking, plan
 from autoscaler.act import Hands
 from autoscaler.active import Active, Made
 from autoscaler.hear import Ears
+from autoscaler.idle import Reach
 from autoscaler.mind import Limits, Mind
 from autoscaler.policy import Decision, Standing, decide
 from process import logs
@@ -138,7 +139,7 @@ class Scaler:
         wish = plan.Wish(
             decision.desired,
             may_start=active.row.wait_s(wall) == 0,
-            park=self._park(revision, active, decision),
+            park=self._park(revision, active, mode.reach, decision),
             lost=mind.lost,
             cause_id=active.cause_id,
             at=wall,
@@ -147,11 +148,11 @@ class Scaler:
         active.unplaced = made.unplaced
         self._act(revision, active, decision, standing, made, wall)
 
-    def _park(self, revision: Revision, active: Active, decision: Decision) -> bool:
+    def _park(self, revision: Revision, active: Active, reach: Reach, decision: Decision) -> bool:
         wanted, _ = parking.wanted(
             revision,
             enabled=self.mind.limits.park,
-            reach=self.mind.reach.of(revision.key),
+            reach=reach,
             verified=active.verified,
             failing=active.failure is not None,
             desired=decision.desired,

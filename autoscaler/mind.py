@@ -6,6 +6,7 @@ from autoscaler import policy
 from autoscaler.active import Active, History
 from autoscaler.backoff import restored
 from autoscaler.fleet import Fleet
+from autoscaler.idle import Reach
 from autoscaler.placement import Need
 from autoscaler.policy import Mode
 from autoscaler.reach import Reachability
@@ -14,6 +15,9 @@ from autoscaler.world import Hearer, World
 from store.backend import Store
 from store.model import Goal, Revision, RevisionKey
 from store.txn import Guard
+
+PENDING_S = 60.0
+"""So long after it was verified a revision may be without a route and yet not be out of use."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,14 +85,21 @@ class Mind:
         elif active.running_since > now:
             active.running_since = active.since
         if not active.verified and standing.ready >= revision.scale.initial_scale:
-            active.verified = True
+            active.verified, active.verified_at = True, now
+
+    def reach_of(self, revision: Revision, active: Active, now: float) -> Reach:
+        """Whether requests can come. A revision that works and still has no route a while later is not being deployed any more."""
+        reach = self.reach.of(revision.key)
+        if reach is Reach.PENDING and active.verified and now - active.verified_at > PENDING_S:
+            return Reach.UNROUTED
+        return reach
 
     def mode(self, revision: Revision, active: Active, now: float, wall: float, *, tick: bool) -> Mode:
         """What bears on a decision beside load and instances."""
         window = revision.scale.stable_window_s
         since = now - self.took_over_at
         return Mode(
-            reach=self.reach.of(revision.key),
+            reach=self.reach_of(revision, active, now),
             verified=active.verified,
             waking=active.woken(now),
             tick=tick,

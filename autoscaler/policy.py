@@ -181,7 +181,7 @@ def _follow(
     over = panic_need / max(1, standing.asked) >= spec.panic_threshold_percentage / 100
     wish, memory = _panic(spec, over, stable, panic, memory, now, steps)
     if (standing.starting or not mode.tick) and wish > standing.asked:
-        wish = _subtract_starting(standing, signal, per, wish, steps)
+        wish = _subtract_starting(spec, standing, signal, per, wish, steps)
         memory = replace(memory, panic_peak=min(memory.panic_peak, wish)) if memory.panic_at is not None else memory
     if spec.scale_down_delay_s <= 0:
         return wish, memory
@@ -208,7 +208,7 @@ def _panic(
     return peak, replace(memory, panic_peak=peak)
 
 
-def _subtract_starting(standing: Standing, signal: Signal, per: Target, wish: int, steps: list[Step]) -> int:
+def _subtract_starting(spec: ScaleSpec, standing: Standing, signal: Signal, per: Target, wish: int, steps: list[Step]) -> int:
     """While instances start, and between ticks, more are asked only for load that ready and starting ones cannot hold."""
     assert signal.stable is not None
     assert signal.panic is not None
@@ -216,10 +216,11 @@ def _subtract_starting(standing: Standing, signal: Signal, per: Target, wish: in
     room = standing.asked * per.total
     if load > room:
         return wish
+    enough = min(wish, max(standing.asked, spec.activation_scale if load > 0 else 0))
     steps.append(
-        Step("starting", standing.asked, f"{standing.starting} are starting and with the ready hold {room:g} ≥ {load:g}")
+        Step("enough coming", enough, f"{standing.ready} ready and {standing.starting} starting hold {room:g} ≥ {load:g}")
     )
-    return standing.asked
+    return enough
 
 
 def _hold(spec: ScaleSpec, signal: Signal, standing: Standing, mode: Mode, per: Target, wish: int, steps: list[Step]) -> int:

@@ -247,6 +247,33 @@ def test_while_nats_is_away_nothing_goes_down() -> None:
     play(body)
 
 
+def test_a_new_autoscaler_starts_nothing_for_revisions_that_no_route_names() -> None:
+    async def body(world: World) -> None:
+        await world.deploy("old", min_scale=2)
+        await asyncio.sleep(5)
+        await world.deploy("new", min_scale=1)
+        await asyncio.sleep(5)
+        assert world.goals("old") == []
+        world.resign()
+        await world.take_over()
+        await asyncio.sleep(100)
+        assert world.goals("old") == []
+        assert world.goals("new") == [Goal.RUN]
+
+    play(body)
+
+
+def test_a_deployed_revision_without_a_share_goes_down_after_a_while_and_not_at_once() -> None:
+    async def body(world: World) -> None:
+        await world.deploy("r", min_scale=1, routed=False)
+        await asyncio.sleep(50)
+        assert world.goals("r") == [Goal.RUN]
+        await asyncio.sleep(20)
+        assert world.goals("r") == []
+
+    play(body)
+
+
 def test_a_restarting_agent_of_the_only_node_finds_its_assignments() -> None:
     async def body(world: World) -> None:
         await world.deploy("r", min_scale=2)

@@ -233,6 +233,10 @@ def test_an_unreachable_revision_does_not_wait_for_its_windows() -> None:
     assert once(revision(), 50, ready=3, reach=Reach.UNROUTED, idle_s=1).desired == 0
 
 
+def test_activation_scale_counts_for_what_starts_too() -> None:
+    assert once(revision(activation_scale=5), 1, starting=1).desired == 5
+
+
 def test_between_ticks_headroom_alone_starts_nothing() -> None:
     assert once(revision(cc=1), 1, ready=1, tick=False).desired == 1
     assert once(revision(cc=1), 1, ready=1).desired == 2, "KPA's headroom, at the tick"
