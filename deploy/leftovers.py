@@ -51,8 +51,8 @@ def mounts(engine: Engine) -> list[str]:
 
 
 def interfaces(engine: Engine) -> list[str]:
-    """The engine's network interfaces in this namespace: `<id>` and a hexadecimal or decimal number."""
-    own = re.compile(re.escape(engine.id) + r"-?[0-9a-f]+")
+    """The engine's network interfaces in this namespace: `<id>-<number>`."""
+    own = re.compile(re.escape(engine.id) + r"-[0-9a-f]+")
     return sorted(name for name in os.listdir("/sys/class/net") if own.fullmatch(name))
 
 
