@@ -1,0 +1,365 @@
+"""The images of this node: what the rest of the agent asks.
+
+    ready = await images.ensure("docker.io/library/hello@sha256:…", project="default")
+    ready.config.entrypoint, ready.chain_id
+
+The second time it is a look into a dictionary.
+"""
+
+import asyncio
+import platform
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nodeagent.containerd import errors as engine_errors
+from nodeagent.containerd.client import Containerd
+from nodeagent.images import archive, gc, ingest, manifest, records
+from nodeagent.images.challenge import Credential
+from nodeagent.images.errors import BadImage, DiskFull, EngineUnavailable, ImageNotFound, ImageProblem, RegistryUnavailable
+from nodeagent.images.flight import Flights
+from nodeagent.images.manifest import Index, Platform
+from nodeagent.images.progress import Listener, Progress
+from nodeagent.images.puller import Puller, ReadyImage
+from nodeagent.images.registry import Registry
+from nodeagent.images.unpack import unpacked
+from process import logs
+from process.clock import Clock, SystemClock
+from process.ids import short_id
+from store import imageref
+from store.imageref import ImageRef
+
+RESOLVE_S = 10.0
+LEASE_S = 24 * 3600.0
+"""How long what a pull that failed has fetched is kept for the next try."""
+
+Credentials = Callable[[str, Sequence[str], str], Awaitable[Credential | None]]
+"""(project, pull secrets, host) → what to log in with, or None."""
+
+log = logs.get("images")
+
+
+async def no_credentials(project: str, pull_secrets: Sequence[str], host: str) -> Credential | None:
+    """Registries are asked anonymously."""
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One name of an image, for people."""
+
+    name: str
+    digest: str
+    size_bytes: int
+    unpacked: bool
+    imported: bool
+
+
+class _FromRegistry:
+    def __init__(self, registry: Registry, ref: ImageRef, lookup: Callable[[str], Awaitable[Credential | None]]) -> None:
+        self._registry, self._ref, self._lookup = registry, ref, lookup
+
+    async def manifest(self, digest: str) -> tuple[bytes, str]:
+        return await self._registry.manifest(self._ref, digest, self._lookup)
+
+    @asynccontextmanager
+    async def blob(self, digest: str, offset: int) -> AsyncIterator[tuple[int, Any]]:
+        async with self._registry.blob(self._ref, digest, offset, self._lookup) as opened:
+            yield opened
+
+
+class ImageStore:
+    """All images of one node, in one containerd. `close()` it."""
+
+    def __init__(
+        self,
+        engine: Containerd,
+        *,
+        node: str,
+        spool: Path,
+        insecure: frozenset[str] = frozenset(),
+        max_bytes: int = 20 * 2**30,
+        credentials: Credentials = no_credentials,
+        on_progress: Listener | None = None,
+        registry: Registry | None = None,
+        here: Platform | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """`spool`: where archives wait while they are read. `insecure`: host:port spoken to by plain HTTP.
+        `max_bytes`: of one image's layers, or one archive. `on_progress` hears of every pull."""
+        self._engine = engine
+        self._node = node
+        self._spool = spool
+        self._max_bytes = max_bytes
+        self._credentials = credentials
+        self._on_progress = on_progress
+        self._registry = registry or Registry(insecure)
+        self._here = here or this_machine()
+        self._clock = clock or SystemClock()
+        self._puller = Puller(engine, self._here, max_bytes)
+        self._pulls: Flights[ReadyImage] = Flights()
+        self._progress: dict[str, Progress] = {}
+        self._ready: dict[str, ReadyImage] = {}
+        self._last_used: dict[str, float] = {}
+
+    async def close(self) -> None:
+        await self._registry.close()
+
+    def cached(self, image: str) -> ReadyImage | None:
+        """`image` when it is known to be unpacked: no waiting, no gRPC."""
+        ready = self._ready.get(image)
+        if ready is not None:
+            self._last_used[ready.digest] = self._clock.wall()
+        return ready
+
+    @property
+    def unpacked_digests(self) -> list[str]:
+        """Digests known to be unpacked here: what `Node.images` says."""
+        return sorted({ready.digest for ready in self._ready.values()})
+
+    async def load(self) -> None:
+        """Look once at what earlier lives of the agent have unpacked; call it at start."""
+        for record in await records.all_(self._engine):
+            if "@" in record.name:
+                ready = await self._here_already(record)
+                if ready is not None:
+                    self._ready[record.name] = ready
+
+    async def ensure(
+        self, image: str, *, project: str = "", pull_secrets: Sequence[str] = (), on_progress: Listener | None = None
+    ) -> ReadyImage:
+        """Have `image` here and unpacked. One pull for many who ask. Raises ImageProblem."""
+        ready = self.cached(image)
+        if ready is not None:
+            return ready
+        ref = _parse(image)
+        if not ref.digest:
+            ref = _parse(await self.resolve(image, project=project, pull_secrets=pull_secrets))
+        exact = ref.at(ref.digest)
+        progress = self._progress.get(exact) or Progress(self._node, exact, self._clock.now)
+        self._progress[exact] = progress
+        if on_progress is not None:
+            progress.listeners.append(on_progress)
+        try:
+            ready = await self._pulls.run(
+                # Who may not read it must not get it because another one is just pulling it.
+                f"{exact} {project} {','.join(pull_secrets)}",
+                lambda: self._pull(ref, exact, project, pull_secrets, progress),
+            )
+        finally:
+            if on_progress is not None:
+                progress.listeners.remove(on_progress)
+            if not progress.listeners:
+                self._progress.pop(exact, None)
+        self._ready[exact] = self._ready[image] = ready
+        self._last_used[ready.digest] = self._clock.wall()
+        return ready
+
+    async def resolve(self, image: str, *, project: str = "", pull_secrets: Sequence[str] = ()) -> str:
+        """`image` as `host/repository@digest`: imported ones first, else its registry says. Raises ImageProblem."""
+        ref = _parse(image)
+        if ref.digest:
+            return ref.at(ref.digest)
+        with _translated(image):
+            known = await records.get(self._engine, str(ref))
+        if known is not None and known.imported:
+            return ref.at(known.digest)
+        try:
+            async with asyncio.timeout(RESOLVE_S):
+                return ref.at(await self._registry.resolve(ref, self._lookup(project, pull_secrets)))
+        except TimeoutError:
+            raise RegistryUnavailable(
+                f"image {image}: {ref.host} did not answer within {RESOLVE_S:g} s; is it reachable from this node?"
+            ) from None
+
+    async def import_archive(self, stream: AsyncIterator[bytes], name: str | None = None) -> list[tuple[str, str]]:
+        """The images in an OCI or docker-save archive, as (name, digest); `name` for an archive with one image.
+
+        Raises ImageProblem.
+        """
+        wanted = str(_parse(name)) if name else None
+        async with archive.spooled(stream, self._spool, self._max_bytes) as path:
+            opened = await asyncio.to_thread(archive.open_archive, path)
+            try:
+                if wanted is not None and len(opened.images) != 1:
+                    raise BadImage(f"name {name!r} for an archive with {len(opened.images)} images; leave the name out")
+                return [await self._import(opened, image, wanted) for image in opened.images]
+            finally:
+                opened.close()
+
+    async def _import(self, opened: archive.Archive, image: archive.Found, name: str | None) -> tuple[str, str]:
+        named = name or (str(_parse(image.name)) if image.name else None)
+        if named is None:
+            raise BadImage("the archive gives its image no name; say one (--name hello:v1)")
+        ref = imageref.parse(named)
+        exact = ref.at(image.digest)
+        progress = Progress(self._node, named, self._clock.now)
+        if self._on_progress is not None:
+            progress.listeners.append(self._on_progress)
+        ready = await self._under_lease(opened, image.digest, [named, exact], f"ebb-import-{short_id()}", progress, True)
+        self._ready.pop(named, None)
+        self._ready[exact] = ready
+        self._last_used[ready.digest] = self._clock.wall()
+        return named, image.digest
+
+    async def list(self) -> list[Listed]:
+        """Every name by which an image is known here."""
+        found = []
+        for record in await records.all_(self._engine):
+            ready = await self._here_already(record)
+            size = ready.size_bytes if ready else 0
+            found.append(Listed(record.name, record.digest, size, ready is not None, record.imported))
+        return found
+
+    async def remove(self, name: str) -> bool:
+        """Forget a name, and the exact name with it when no other has the same digest; False when it was not there.
+
+        What running instances stand on stays until they are gone.
+        """
+        ref = _parse(name)
+        canonical = str(ref)
+        all_records = await records.all_(self._engine)
+        found = next((record for record in all_records if record.name == canonical), None)
+        if found is None:
+            return False
+        same = [record.name for record in all_records if record.digest == found.digest and record.name.startswith(ref.name)]
+        others = [record for record in same if record != canonical and "@" not in record]
+        for each in [canonical] if others else same:
+            await records.delete(self._engine, each)
+        self._forget(found.digest)
+        return True
+
+    async def collect(self, in_use: set[str], keep_s: float, now: float) -> Sequence[str]:
+        """Forget the images that nobody uses; `now` in wall seconds. Returns the names. containerd then frees the room.
+
+        `in_use`: references by digest. An image seen for the first time counts as used now.
+        """
+        kept = [
+            gc.Kept(record.name, record.digest, self._last_used.setdefault(record.digest, now), record.imported)
+            for record in await records.all_(self._engine)
+        ]
+        gone = gc.choose(kept, in_use, keep_s, now)
+        for name in gone:
+            await records.delete(self._engine, name)
+        for digest in {image.digest for image in kept if image.name in gone}:
+            self._forget(digest)
+        if gone:
+            log.info("images collected", images=gone)
+        return gone
+
+    def forget(self, image: str) -> None:
+        """Look again next time: somebody found that `image` is not here after all."""
+        ready = self._ready.pop(image, None)
+        if ready is not None:
+            self._forget(ready.digest)
+
+    def _forget(self, digest: str) -> None:
+        self._ready = {name: ready for name, ready in self._ready.items() if ready.digest != digest}
+        self._last_used.pop(digest, None)
+
+    async def _pull(
+        self, ref: ImageRef, exact: str, project: str, pull_secrets: Sequence[str], progress: Progress
+    ) -> ReadyImage:
+        with _translated(exact):
+            known = await records.get(self._engine, exact)
+            if known is not None and (ready := await self._here_already(known)) is not None:
+                return ready
+        if self._on_progress is not None and self._on_progress not in progress.listeners:
+            progress.listeners.insert(0, self._on_progress)
+        progress.state("resolving")
+        names = [exact] + ([str(ImageRef(ref.host, ref.repository, ref.tag))] if ref.tag else [])
+        origin = _FromRegistry(self._registry, ref, self._lookup(project, pull_secrets))
+        try:
+            # One lease an image and not a try: what a failed try has fetched is there for the next.
+            return await self._under_lease(origin, ref.digest, names, f"ebb-pull-{ref.digest[7:39]}", progress, False)
+        finally:
+            if self._on_progress is not None:
+                progress.listeners.remove(self._on_progress)
+
+    async def _under_lease(
+        self, origin: Any, digest: str, names: Sequence[str], lease: str, progress: Progress, imported: bool
+    ) -> ReadyImage:
+        keep = False
+        try:
+            with _translated(names[0]):
+                await records.take_lease(self._engine, lease, self._clock.wall() + LEASE_S)
+                try:
+                    ready = await self._puller.pull(origin, digest, names, lease, progress, imported)
+                except (RegistryUnavailable, engine_errors.Unavailable, asyncio.CancelledError):
+                    keep = not imported
+                    raise
+                finally:
+                    if not keep:
+                        await records.drop_lease(self._engine, lease)
+        except ImageProblem as problem:
+            progress.state("failed", problem.message)
+            raise
+        progress.state("done")
+        return ready
+
+    async def _here_already(self, record: records.Record) -> ReadyImage | None:
+        """The image of a record, when all of it that is needed to start is here."""
+        digest = record.digest
+        try:
+            for _ in range(4):
+                data = await ingest.read(self._engine, digest, manifest.MAX_MANIFEST_BYTES)
+                document = manifest.parse(data, record.media_type if digest == record.digest else "")
+                if isinstance(document, Index):
+                    digest = manifest.choose(document, self._here).digest
+                    continue
+                raw = await ingest.read(self._engine, document.config.digest, manifest.MAX_CONFIG_BYTES)
+                parsed = manifest.parse_config(raw, self._here, len(document.layers))
+                chain_id = manifest.chain_ids(parsed.diff_ids)[-1] if parsed.diff_ids else ""
+                if chain_id and not await unpacked(self._engine, chain_id):
+                    return None
+                return ReadyImage(record.digest, parsed.config, chain_id, sum(layer.size for layer in document.layers))
+        except (engine_errors.NotFound, ImageProblem):
+            return None
+        return None
+
+    def _lookup(self, project: str, pull_secrets: Sequence[str]) -> Callable[[str], Awaitable[Credential | None]]:
+        async def lookup(host: str) -> Credential | None:
+            return await self._credentials(project, pull_secrets, host)
+
+        return lookup
+
+
+class _translated:
+    """containerd's errors inside become ImageProblems about `image`."""
+
+    def __init__(self, image: str) -> None:
+        self._image = image
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, engine_errors.NoSpace):
+            raise DiskFull(f"image {self._image}: no room on this node's disk ({error}); remove images or files") from None
+        if isinstance(error, engine_errors.Unavailable):
+            raise EngineUnavailable(f"image {self._image}: {error}; it is tried again") from None
+        if isinstance(error, engine_errors.ContainerdError):
+            raise ImageProblem(f"image {self._image}: {error}") from None
+
+
+def _parse(image: str) -> ImageRef:
+    try:
+        return imageref.parse(image)
+    except imageref.BadReference as error:
+        raise BadImage(str(error)) from None
+
+
+def this_machine() -> Platform:
+    """What images this machine runs."""
+    machine = platform.machine().lower()
+    known = {
+        "x86_64": Platform("linux", "amd64"),
+        "aarch64": Platform("linux", "arm64", "v8"),
+        "armv7l": Platform("linux", "arm", "v7"),
+        "armv6l": Platform("linux", "arm", "v6"),
+    }
+    return known.get(machine, Platform("linux", machine))
+
+
+__all__ = ["ImageNotFound", "ImageProblem", "ImageStore", "Listed", "ReadyImage"]
