@@ -1,6 +1,7 @@
 """`python -m autoscaler`: one autoscaler; of several one leads and the others stand by with warm tables."""
 
 import asyncio
+import gc
 
 import msgspec
 from aiohttp import web
@@ -61,6 +62,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 async def start_and_lead(scaler: Scaler, store: Store, member: str, ttl_s: float) -> None:
     """Fill the tables, then campaign for ever."""
     await scaler.start()
+    gc.freeze()  # What the tables hold lives long: no collection during a wake shall walk it.
     await bury(store, "autoscaler")
     await lead(store, "autoscaler", member, ttl_s, scaler.lead)
 

@@ -116,7 +116,7 @@ class Scaler:
 
     def _evaluate(self, key: RevisionKey) -> None:
         mind = self.mind
-        if not mind.leading or mind.world.problem() is not None:
+        if not mind.leading or (not self._ticking and mind.world.problem() is not None):
             self._dirty.add(key)
             return
         now, wall = self._clock.now(), self._clock.wall()

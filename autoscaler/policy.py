@@ -28,12 +28,20 @@ RPS_TOTAL = 200.0
 MIN_TARGET = 0.01
 
 
+_WINDOW = "{:g} ÷ {:g} → {}, within {}…{}"
+
+
 class Step(NamedTuple):
-    """One step of a decision: after `rule` the wish is `value`, because `why`."""
+    """One step of a decision: after `rule` the wish is `value`, because `why`. Put into words only when somebody reads it."""
 
     rule: str
     value: float
-    why: str
+    form: str
+    facts: tuple[object, ...] = ()
+
+    @property
+    def why(self) -> str:
+        return self.form.format(*self.facts) if self.facts else self.form
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +131,7 @@ def decide(revision: Revision, signal: Signal, standing: Standing, mode: Mode, m
         wish = _wake(revision, signal, standing, mode, steps)
     elif mode.reach is Reach.UNROUTED:
         wish = math.ceil(signal.load / per.total)
-        steps.append(Step("no route", wish, f"{signal.load} requests in flight or queued, and no more will come"))
+        steps.append(Step("no route", wish, "{} requests in flight or queued, and no more will come", (signal.load,)))
     elif signal.stable is None or signal.panic is None:
         wish = standing.asked if mode.idle_s < spec.stable_window_s else 0
         steps.append(Step("no data", wish, "nothing was heard of it yet" if wish else "nothing was heard of it for a window"))
@@ -172,8 +180,8 @@ def _follow(
     lowest = math.floor(standing.ready / spec.max_scale_down_rate)
     stable = min(max(stable_need, lowest), highest)
     panic = min(max(panic_need, lowest), highest)
-    steps.append(Step("stable", stable, f"{signal.stable:g} ÷ {per.target:g} → {stable_need}, within {lowest}…{highest}"))
-    steps.append(Step("panic window", panic, f"{signal.panic:g} ÷ {per.target:g} → {panic_need}, within {lowest}…{highest}"))
+    steps.append(Step("stable", stable, _WINDOW, (signal.stable, per.target, stable_need, lowest, highest)))
+    steps.append(Step("panic window", panic, _WINDOW, (signal.panic, per.target, panic_need, lowest, highest)))
     if spec.activation_scale > 1:
         stable = max(stable, spec.activation_scale) if stable_need > 0 else stable
         panic = max(panic, spec.activation_scale) if panic_need > 0 else panic
@@ -204,7 +212,7 @@ def _panic(
     if memory.panic_at is None:
         return stable, memory
     peak = max(memory.panic_peak, stable, panic)
-    steps.append(Step("panic", peak, f"for {now - memory.panic_at:.0f} s; never down in panic"))
+    steps.append(Step("panic", peak, "for {:.0f} s; never down in panic", (now - memory.panic_at,)))
     return peak, replace(memory, panic_peak=peak)
 
 
