@@ -49,6 +49,8 @@ class RevisionFacts:
     progress: str = ""
     nodes: int = 0
     was_ready: bool = False
+    leftover: bool = False
+    """An earlier revision of the same name is not gone yet."""
 
 
 def condition(kind: str, status: str, reason: str = "", message: str = "", severity: str = "") -> Object:
@@ -104,7 +106,7 @@ def of_revision(facts: RevisionFacts, now: float) -> list[Object]:
 
 def next_look_s(facts: RevisionFacts, now: float) -> float | None:
     """After how many seconds the passage of time alone changes the conditions."""
-    if facts.was_ready or (facts.scale is not None and facts.scale.verified):
+    if facts.was_ready or (facts.scale is not None and facts.scale.verified and not facts.leftover):
         return None
     waits = [facts.created_at + facts.deadline_s - now]
     if facts.scale is not None and facts.scale.unplaced:
@@ -114,7 +116,7 @@ def next_look_s(facts: RevisionFacts, now: float) -> float | None:
 
 def _deployed(facts: RevisionFacts, now: float) -> tuple[Object, Object]:
     healthy, resources = "ContainerHealthy", "ResourcesAvailable"
-    scale = facts.scale
+    scale = facts.scale if not facts.leftover else None
     if (scale is not None and scale.verified) or (facts.was_ready and scale is None):
         return condition(healthy, TRUE), condition(resources, TRUE)
     if not facts.resolved and facts.resolution is not None and facts.resolution.reason:
@@ -137,6 +139,8 @@ def _deployed(facts: RevisionFacts, now: float) -> tuple[Object, Object]:
 
 
 def _doing(facts: RevisionFacts) -> str:
+    if facts.leftover:
+        return "waiting until instances of an earlier revision of this name have ended"
     if not facts.resolved:
         return f"asking for the digest of image {facts.image!r}"
     if facts.nodes == 0:

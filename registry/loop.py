@@ -1,6 +1,7 @@
 """The controller's loop: names that may need something → view → plan → transactions. Level-triggered, many names at once."""
 
 import asyncio
+from typing import Any
 
 from process import logs, metrics
 from process.clock import Clock
@@ -157,9 +158,9 @@ class Controller:
             return
         _WRITES.labels("written").inc()
         self._wrote_at[unit] = self._clock.now()
-        for what, about in made.happened:
-            revision = f"{unit[0]}/{about}" if about and "=" not in about else ""
-            self._story.tell(what, revision=revision, cause_id=f"{unit[0]}/{unit[1]}", said=about)
+        for what, revision, said in made.happened:
+            detail: dict[str, Any] = {"said": said} if said else {}
+            self._story.tell(what, revision=f"{unit[0]}/{revision}" if revision else "", **detail)
 
     def _later(self, unit: Unit, wait_s: float) -> None:
         """Mark `unit` again after `wait_s`; the earliest of several such wishes counts."""

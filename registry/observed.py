@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-from store.watch import Table
 
 from registry import objects
 from registry.conditions import Resolution
@@ -15,6 +14,7 @@ from store import keys
 from store.backend import Store
 from store.messages import PullProgress
 from store.model import Instance, Member, Model, Node, Revision, RouteEntry, Scale
+from store.watch import Table
 
 Unit = tuple[str, str]
 """(project, name): a Service, Configuration and Route of one name, and the revisions of that Configuration."""
@@ -36,6 +36,7 @@ class Observed:
         self._configuration_of: dict[tuple[str, str], str] = {}
         self._instances_of: dict[str, dict[str, Instance]] = defaultdict(dict)
         self._routed: Counter[tuple[str, str]] = Counter()
+        self._hosts: dict[str, set[Unit]] = defaultdict(set)
         self._borrowers: dict[Unit, set[Unit]] = defaultdict(set)
         self.objects: Table[Stored] = Table(store, keys.OBJECTS, Stored, self._object_changed)
         self.revisions: Table[Revision] = Table(store, keys.REVISIONS, Revision, self._revision_changed)
@@ -121,7 +122,11 @@ class Observed:
             progress={r: progress(found.image) for r, found in compiled.items()},
             routed_elsewhere=frozenset(r for r in revisions if self._routed[project, r] > (1 if r in here else 0)),
             nodes=len(self.nodes),
+            host_owner=lambda host: self._other_owner(host, unit),
         )
+
+    def _other_owner(self, host: str, unit: Unit) -> str:
+        return next((name for project, name in sorted(self._hosts.get(host, ())) if (project, name) != unit), "")
 
     def _see(self, seen: dict[str, Seen], key: str) -> None:
         found = self.object(key)
@@ -192,7 +197,10 @@ class Observed:
         for entry, step in ((old, -1), (new, 1)):
             if entry is None:
                 continue
-            self._dirty((entry.project, entry.route))
+            route = (entry.project, entry.route)
+            self._dirty(route)
+            for host in entry.hosts:
+                self._host_changed(host, route, step > 0)
             for revision in entry.limits:
                 self._routed[entry.project, revision] += step
                 if not self._routed[entry.project, revision]:
@@ -200,6 +208,14 @@ class Observed:
                 unit = self.unit_of_revision(entry.project, revision)
                 if unit is not None:
                     self._dirty(unit)
+
+    def _host_changed(self, host: str, route: Unit, taken: bool) -> None:
+        if taken:
+            self._hosts[host].add(route)
+            return
+        self._hosts[host].discard(route)
+        if not self._hosts[host]:
+            del self._hosts[host]
 
     def _scale_changed(self, key: str, new: Scale | None, old: Scale | None) -> None:
         project, name = keys.tail(key, keys.SCALE)

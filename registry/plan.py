@@ -13,6 +13,7 @@ from registry.conditions import RevisionFacts
 from registry.objects import CONFIGURATION, REVISION, ROUTE, SERVICE, Object
 from registry.view import Draft, View
 from store import keys
+from store.lifecycle import ENDED, Phase
 from store.model import Revision, RouteEntry, encode
 from store.txn import Delete, Put, Txn
 
@@ -38,7 +39,8 @@ class Plan:
     urgent: bool = False
     wanted: tuple[Wanted, ...] = ()
     look_again_s: float | None = None
-    happened: tuple[tuple[str, str], ...] = ()
+    happened: tuple[tuple[str, str, str], ...] = ()
+    """What, of which revision, and in which words."""
 
 
 class _Planner:
@@ -51,7 +53,7 @@ class _Planner:
         self.compiled: dict[str, Revision] = dict(view.compiled)
         self.wanted: list[Wanted] = []
         self.waits: list[float] = []
-        self.happened: list[tuple[str, str]] = []
+        self.happened: list[tuple[str, str, str]] = []
 
     def run(self) -> Plan:
         service = self.draft.get(SERVICE)
@@ -72,6 +74,9 @@ class _Planner:
         txns = tuple(Txn(guards, writes, why=why) for guards, writes in found)
         look_again = max(min(self.waits), LEASTWAIT_S) if self.waits else None
         return Plan(txns, urgent, tuple(self.wanted), look_again, tuple(self.happened))
+
+    def _tell(self, what: str, revision: str, said: str = "") -> None:
+        self.happened.append((what, revision, said))
 
     def _children(self, service: Object | None) -> str:
         """Keeps Configuration and Route in step with the Service; says which of them belongs to somebody else."""
@@ -117,23 +122,28 @@ class _Planner:
         created = revise.current(configuration, self.draft.all(REVISION), self.stamp)
         if created.minted is not None:
             self.draft.put(created.minted)
-            self.happened.append(("revision minted", created.name))
+            self._tell("revision minted", created.name)
         return created
 
     def _revisions(self, created: str) -> None:
         needed = self._named_in_traffic() | {created}
         for name, revision in self._own_revisions().items():
             resolution = self.view.resolutions.get(name)
-            if name not in self.compiled and resolution is not None and resolution.image:
+            if name not in self.compiled and resolution is not None and resolution.image and not self._leftover(name):
                 made = compile_revision(revision, resolution.image, self.bounds)
                 self.compiled[name] = made
                 self.draft.also(Put(keys.revision(made.project, name), encode(made)), REVISION, name)
-                self.happened.append(("image resolved", name))
+                self._tell("image resolved", name, made.image)
             if name not in self.compiled and name in needed:
                 secrets = tuple(item["name"] for item in revision["spec"].get("imagePullSecrets", ()))
                 image = revision["spec"]["containers"][0]["image"]
                 self.wanted.append(Wanted(self.view.project, name, revision["metadata"]["uid"], image, secrets))
             self._revision_status(name, revision)
+
+    def _leftover(self, name: str) -> bool:
+        """Whether an earlier revision of this name still runs: the new one must not be taken for it."""
+        lives = any(i.phase not in (*ENDED, Phase.DRAINING) for i in self.view.instances.get(name, ()))
+        return lives or name in self.view.scales
 
     def _revision_status(self, name: str, revision: Object) -> None:
         facts = self._facts(name, revision)
@@ -143,7 +153,7 @@ class _Planner:
         made = self.compiled.get(name)
         changed = statuses.revision(revision, facts, made.image if made is not None else "", self.now)
         if conditions.is_ready(changed) and not conditions.is_ready(revision):
-            self.happened.append(("revision ready", name))
+            self._tell("revision ready", name)
         self.draft.put(changed)
 
     def _facts(self, name: str, revision: Object) -> RevisionFacts:
@@ -156,6 +166,7 @@ class _Planner:
             scale=self.view.scales.get(name),
             instances=self.view.instances.get(name, ()),
             progress=self.view.progress.get(name, ""),
+            leftover=name not in self.compiled and self._leftover(name),
             nodes=self.view.nodes,
             was_ready=conditions.is_ready(revision),
         )
@@ -174,10 +185,12 @@ class _Planner:
                 self.draft.also(Delete(key), ROUTE)
             return None
         every = self.draft.all(CONFIGURATION)
-        routed = routing.route(route, self.draft.all(REVISION), every, self.compiled, self.naming)
+        routed = routing.route(route, self.draft.all(REVISION), every, self.compiled, self.naming, self.view.host_owner)
         if routed.entry is not None and routed.entry != before:
             self.draft.also(Put(key, encode(routed.entry)), ROUTE)
-            self.happened.append(("route moved", ", ".join(f"{t['revisionName']}={t['percent']}" for t in routed.traffic)))
+            said = ", ".join(f"{t['revisionName']}={t['percent']}" for t in routed.traffic)
+            for name in sorted(set(routed.entry.limits) - set(before.limits if before is not None else ())):
+                self._tell("route moved", name, said)
         self.draft.put(statuses.route(route, routed, self.stamp))
         return routed.entry if routed.entry is not None else before
 
@@ -200,7 +213,7 @@ class _Planner:
         configuration, route = self.draft.get(CONFIGURATION), self.draft.get(ROUTE)
         after = statuses.service(service, configuration, route, not_owned, self.stamp)
         if conditions.is_ready(after) and not conditions.is_ready(service):
-            self.happened.append(("service ready", after["status"].get("latestReadyRevisionName", "")))
+            self._tell("service ready", after["status"].get("latestReadyRevisionName", ""))
         self.draft.put(after)
 
     def _collect(self, entry: RouteEntry | None) -> None:

@@ -1,6 +1,6 @@
 """A Route's traffic → the hosts and shares of its `RouteEntry`. Shares move only when every target can be reached."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,8 +29,10 @@ def route(
     configurations: Mapping[str, Object],
     compiled: Mapping[str, Revision],
     naming: Naming,
+    host_owner: Callable[[str], str],
 ) -> Routing:
-    """`revisions` and `configurations` have their present status; `compiled` are the revisions that run."""
+    """`revisions` and `configurations` have their present status; `compiled` are the revisions that run; `host_owner` names
+    another route that answers to a host already."""
     project, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
     local = objects.labels_of(obj).get(objects.LABEL_VISIBILITY) == "cluster-local"
     domain = LOCAL_DOMAIN if local else ""
@@ -45,13 +47,17 @@ def route(
         percent = target.get("percent", 0)
         if percent:
             shares[revision] = shares.get(revision, 0) + percent
-        said: dict[str, Any] = {"revisionName": revision, "latestRevision": "revisionName" not in target, "percent": percent}
+        shown: dict[str, Any] = {"revisionName": revision, "latestRevision": "revisionName" not in target, "percent": percent}
         if tag := target.get("tag"):
             host = naming.host(f"{tag}-{name}", project, domain)
             hosts[host] = [TrafficTarget(revision=revision, percent=100)]
-            said |= {"tag": tag, "url": naming.url(host)}
-        traffic.append(said)
+            shown |= {"tag": tag, "url": naming.url(host)}
+        traffic.append(shown)
     hosts[main] = [TrafficTarget(revision=revision, percent=share) for revision, share in shares.items()]
+    for host in hosts:
+        if owner := host_owner(host):
+            said = f"host {host!r} belongs to route {owner!r} already; use another tag or name"
+            return Routing(naming.url(main), problem=_problem(FALSE, "HostTaken", said))
     named = {share.revision for targets in hosts.values() for share in targets}
     entry = RouteEntry(
         project=project,

@@ -1,6 +1,6 @@
 """What the controller sees of one name in one project, and the draft that a plan makes of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -25,6 +25,11 @@ class Seen(NamedTuple):
     store_rev: int
 
 
+def nobody(_: str) -> str:
+    """No host is taken."""
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """Service, Configuration and Route of one name with the revisions of that Configuration, and what others say of them.
@@ -44,6 +49,8 @@ class View:
     routed_elsewhere: frozenset[str] = frozenset()
     """Revisions that routes of another name send requests to."""
     nodes: int = 0
+    host_owner: Callable[[str], str] = nobody
+    """Name of another route of the project that answers to a host, or an empty string."""
 
     def key(self, kind: objects.Kind, name: str = "") -> str:
         return keys.object_(kind.plural, self.project, name or self.name)

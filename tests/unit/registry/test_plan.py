@@ -103,6 +103,7 @@ def test_an_instance_that_exits_makes_the_service_false_with_code_and_log_and_tr
     world.create(service())
     world.settle()
     world.resolve("hello-00001")
+    world.settle()
     failure = Failure(reason="ExitCode5", message="exited with code 5 after 0.1 s", exit_code=5, log_tail=["boom"], count=2)
     world.scales["hello-00001"] = Scale(project="default", revision="hello-00001", desired=1, failure=failure)
     world.settle()
@@ -175,6 +176,7 @@ def test_no_room_is_said_after_a_moment() -> None:
     world.create(service())
     world.settle()
     world.resolve("hello-00001")
+    world.settle()
     unplaced = "needs 512Mi, largest free is 380Mi on node-2"
     world.scales["hello-00001"] = Scale(project="default", revision="hello-00001", desired=1, unplaced=unplaced, at=world.now)
     world.settle()
@@ -238,6 +240,7 @@ def test_a_standalone_configuration_and_route_work_alone() -> None:
     world.settle()
     assert world.condition("routes")["status"] == "Unknown"
     world.resolve("cfg-00001")
+    world.settle("cfg")
     world.verify("cfg-00001")
     world.settle("cfg")
     world.settle()
@@ -261,3 +264,33 @@ def test_old_revisions_out_of_use_are_collected() -> None:
     assert len([key for key in world.kv if key.startswith(keys.REVISIONS)]) == 21
     assert not world.has("revisions", "hello-00001")
     assert world.shares() == {"hello-00024": 100}
+
+
+def test_a_new_revision_waits_until_an_earlier_one_of_its_name_has_ended() -> None:
+    world = ready_world()
+    world.instances["hello-00001"] = [
+        Instance(instance="i", project="default", revision="hello-00001", node="n1", phase=Phase.READY)
+    ]
+    world.delete("services")
+    world.settle()
+    world.create(service("hello:v2"))
+    world.settle()
+    assert keys.revision("default", "hello-00001") not in world.kv
+    assert "earlier revision of this name" in world.condition("services")["message"]
+    world.scales.clear()
+    world.instances.clear()
+    world.settle()
+    assert world.compiled("hello-00001").image_name == "hello:v2"
+    assert world.condition("services")["status"] == "Unknown"
+
+
+def test_a_host_that_another_route_has_is_not_taken_from_it() -> None:
+    world = ready_world()
+    world.taken["next-hello.default.localhost"] = "next-hello"
+    body = service()
+    body["spec"]["traffic"] = [{"latestRevision": True, "percent": 100, "tag": "next"}]
+    world.update(body)
+    world.settle()
+    found = world.condition("services")
+    assert (found["status"], found["reason"]) == ("False", "HostTaken")
+    assert world.shares() == {"hello-00001": 100}

@@ -37,6 +37,7 @@ class World:
         self.scales: dict[str, Scale] = {}
         self.instances: dict[str, list[Instance]] = {}
         self.commits = 0
+        self.taken: dict[str, str] = {}
 
     def put(self, key: str, value: bytes) -> None:
         self.rev += 1
@@ -82,7 +83,16 @@ class World:
         }
         compiled = {k.rpartition("/")[2]: decode(Revision, v) for k, (v, _) in self.kv.items() if k.startswith(keys.REVISIONS)}
         return View(
-            "default", name, seen, compiled, self.entry(name), self.scales, self.instances, self.resolutions, {}, frozenset(), 1
+            "default",
+            name,
+            seen,
+            compiled,
+            self.entry(name),
+            self.scales,
+            self.instances,
+            self.resolutions,
+            nodes=1,
+            host_owner=lambda host: self.taken.get(host, ""),
         )
 
     def step(self, name: str = "hello") -> Plan:
@@ -117,5 +127,6 @@ class World:
     def make_ready(self, revision: str) -> None:
         self.settle()
         self.resolve(revision)
+        self.settle()
         self.verify(revision)
         self.settle()
