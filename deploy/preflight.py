@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import resource
 import shutil
 import socket
 from pathlib import Path
@@ -23,6 +24,12 @@ def root_user() -> None:
     """Raises Refused unless we are root."""
     if os.geteuid() != 0:
         raise Refused(f"needs root (namespaces, mounts, cgroups), but runs as user {os.geteuid()}; run it with sudo")
+
+
+def open_files() -> None:
+    """Let us and our children open as many files as we may: a connection is one, and so is an instance's network."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def binaries() -> None:

@@ -33,6 +33,7 @@ class Runner:
         """All checks, the locks, and what a killed predecessor left: returns which children to adopt. Raises Refused."""
         engine = self.engine
         preflight.root_user()
+        preflight.open_files()
         preflight.binaries()
         for flag, path in (("--root", Path(engine.root)), ("--run", Path(engine.run))):
             preflight.directory(flag, path)
