@@ -168,6 +168,7 @@ def delete(
     names: Annotated[list[str], typer.Argument(help="Services to delete.")],
     revision: Annotated[bool, typer.Option("--revision", help="The names are those of revisions.")] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Return at once.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", "--quiet", help="Accepted for scripts' sake: nothing is asked.")] = False,
     project: Project = "default",
     api: Address = "",
 ) -> None:
