@@ -25,9 +25,18 @@ OOM_SCORE = 500
 """Instances go before the engine when the machine is out of memory."""
 NOFILE = 1 << 20
 
-CAPABILITIES = tuple(
-    "CAP_" + name
-    for name in ("CHOWN DAC_OVERRIDE FOWNER FSETID KILL NET_BIND_SERVICE SETFCAP SETGID SETPCAP SETUID SYS_CHROOT".split())
+CAPABILITIES = (
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
 )
 MASKED = (
     "/proc/acpi",
@@ -104,7 +113,7 @@ def build(
     user: ResolvedUser,
     cgroup_parent: str,
     shim_group: str = "",
-    host: HostFacts = HostFacts(),  # noqa: B008 - frozen
+    host: HostFacts = HostFacts(),
 ) -> dict[str, Any]:
     """The spec, ready for JSON. The rootfs is `rootfs` beside it, as containerd has it. Raises BadSpec."""
     variables = environment(revision, image, instance, user)
@@ -145,10 +154,8 @@ def build(
 
 def command(revision: Revision, image: ImageConfig) -> list[str]:
     """What is executed, by Kubernetes' rules: `command` replaces the entrypoint and drops the image's arguments; `args` replace those."""
-    if revision.command:
-        words = [*revision.command, *revision.args]
-    else:
-        words = [*image.entrypoint, *(revision.args or image.cmd)]
+    own = [*revision.command, *revision.args]
+    words = own if revision.command else [*image.entrypoint, *(revision.args or image.cmd)]
     if not words or not words[0]:
         raise BadSpec(
             f"image {revision.image_name or revision.image} says nothing to run (no ENTRYPOINT, no CMD); set `command`"

@@ -26,7 +26,7 @@ FILES = """
     name_to_handle_at newfstatat open openat openat2 pread64 preadv preadv2 pwrite64 pwritev pwritev2 read readahead readlink
     readlinkat readv removexattr rename renameat renameat2 rmdir sendfile sendfile64 setxattr splice stat stat64 statfs
     statfs64 statx symlink symlinkat sync sync_file_range sync_file_range2 syncfs tee truncate truncate64 umask unlink
-    unlinkat utime utimensat utimensat_time64 utimes vmsplice write writev fanotify_mark
+    unlinkat utime utimensat utimensat_time64 utimes vmsplice write writev chroot fanotify_mark
 """
 MEMORY = """
     brk cachestat futex futex_requeue futex_time64 futex_wait futex_waitv futex_wake get_mempolicy madvise map_shadow_stack
