@@ -10,16 +10,18 @@ from registry.digests import Digests
 from registry.gc import Retention
 from registry.observed import Observed, Unit
 from registry.plan import Plan, Wanted, plan, pull_progress
-from store import errors
+from store import errors, keys
 from store.backend import Store
 from store.messages import PullProgress
 from store.story import Story
-from store.txn import Guard, Txn
+from store.txn import Guard, Put, Txn
 
 WORKERS = 16
 QUIET_S = 2.0
 """What may wait (counts, progress words) is written at most this often for one name."""
 CONFLICT_WAIT_S = 0.02
+CATCH_UP_S = 0.01
+AWAIT_S = 1.0
 AWAY_WAIT_S = 0.5
 RESYNC_S = 300.0
 
@@ -41,6 +43,8 @@ class Controller:
         self._timers: dict[Unit, tuple[float, asyncio.Handle]] = {}
         """When each will be marked again. The time is kept here: uvloop's handles do not always know theirs."""
         self._wrote_at: dict[Unit, float] = {}
+        self._awaited: dict[Unit, tuple[str, int, float]] = {}
+        """By name, what it wrote last: until the table shows that (or a second is over), planning would only conflict."""
         self._pulls: dict[str, PullProgress] = {}
         self._leading = False
         self.observed: Observed | None = None
@@ -125,6 +129,9 @@ class Controller:
             await self._ready.wait()
 
     async def _reconcile(self, unit: Unit, observed: Observed, digests: Digests, fence: Guard) -> None:
+        if self._behind(unit, observed):
+            self._later(unit, CATCH_UP_S)
+            return
         view = observed.view(unit, digests.known, self._progress)
         made = plan(view, self._naming, self._bounds, self._clock.wall(), self._retention)
         for wanted in made.wanted:
@@ -143,10 +150,25 @@ class Controller:
             return
         await self._write(unit, made, fence)
 
+    def _behind(self, unit: Unit, observed: Observed) -> bool:
+        """Whether the table has not yet seen what was written for `unit` last."""
+        awaited = self._awaited.get(unit)
+        if awaited is None:
+            return False
+        key, store_rev, until = awaited
+        entry = observed.objects.entry(key)
+        if (entry is not None and entry.store_rev >= store_rev) or self._clock.now() >= until:
+            del self._awaited[unit]
+            return False
+        return True
+
     async def _write(self, unit: Unit, made: Plan, fence: Guard) -> None:
         try:
             for txn in made.txns:
-                await self._store.commit(Txn((fence, *txn.guards), txn.writes, txn.why))
+                store_rev = await self._store.commit(Txn((fence, *txn.guards), txn.writes, txn.why))
+                written = next((w.key for w in txn.writes if isinstance(w, Put) and w.key.startswith(keys.OBJECTS)), "")
+                if written:
+                    self._awaited[unit] = (written, store_rev, self._clock.now() + AWAIT_S)
         except errors.Conflict:
             _WRITES.labels("conflict").inc()
             self._later(unit, CONFLICT_WAIT_S)

@@ -132,7 +132,7 @@ class _Planner:
             if name not in self.compiled and resolution is not None and resolution.image and not self._leftover(name):
                 made = compile_revision(revision, resolution.image, self.bounds)
                 self.compiled[name] = made
-                self.draft.also(Put(keys.revision(made.project, name), encode(made)), REVISION, name)
+                self.draft.also(Put(keys.revision(made.project, name), encode(made)), REVISION, name, new=True)
                 self._tell("image resolved", name, made.image)
             if name not in self.compiled and name in needed:
                 secrets = tuple(item["name"] for item in revision["spec"].get("imagePullSecrets", ()))

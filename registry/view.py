@@ -64,6 +64,7 @@ class Draft:
         self._objects: dict[str, Object] = {key: seen.obj for key, seen in view.seen.items()}
         self._extra: dict[str, Put | Delete] = {}
         self._because: set[str] = set()
+        self._absent: set[str] = set()
 
     def get(self, kind: objects.Kind, name: str = "") -> Object | None:
         return self._objects.get(self._view.key(kind, name))
@@ -71,11 +72,14 @@ class Draft:
     def put(self, obj: Object) -> None:
         self._objects[objects.key_of(obj)] = obj
 
-    def also(self, write: Put | Delete, kind: objects.Kind, name: str = "") -> None:
+    def also(self, write: Put | Delete, kind: objects.Kind, name: str = "", *, new: bool = False) -> None:
         """A write to a key that is not an API object, made because of an object: it holds only while that stays as it was seen.
 
-        The tables that a view is made of are not of one moment, so this is what keeps a stale view from being written.
+        The tables that a view is made of are not of one moment, so this is what keeps a stale view from being written. `new`: the
+        key does not exist yet.
         """
+        if new:
+            self._absent.add(write.key)
         self._extra[write.key] = write
         self._because.add(self._view.key(kind, name))
 
@@ -111,7 +115,8 @@ class Draft:
         its deletion), and the objects that other writes are made because of."""
         keep = ({self._view.key(objects.SERVICE)} | self._because) - guarded
         seen = self._view.seen
-        return tuple(Guard(key, seen[key].store_rev if key in seen else 0) for key in sorted(keep))
+        held = tuple(Guard(key, seen[key].store_rev if key in seen else 0) for key in sorted(keep))
+        return held + tuple(Guard(key, 0) for key in sorted(self._absent))
 
 
 def _lasting(obj: Object) -> Object:
