@@ -84,7 +84,7 @@ def remove(engine: Engine) -> list[str]:
         subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True, timeout=30)
     for name in tables(engine):
         _nft(f"delete table {name}")
-    _rmdir(Path("/run/containerd"))
+    # /run/containerd stays, empty: removing it would take away what another engine has mounted there in its own namespace.
     if not shims(engine) and not mounts(engine):
         shutil.rmtree(engine.containerd_socket.parent, ignore_errors=True)
     return find(engine)
