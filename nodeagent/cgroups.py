@@ -1,0 +1,118 @@
+"""What instances use, read from their cgroups; v1, v2 and the mixture of both. The text of the kernel's files is parsed by pure functions.
+
+`<parent>/<instance>` is where ocispec puts an instance. Only cgroups below the engine's own parent are ever removed.
+"""
+
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+
+
+class Mode(StrEnum):
+    """How the machine arranges its controllers. HYBRID: v1 controllers with a v2 tree beside them (`unified`)."""
+
+    V1 = "v1"
+    V2 = "v2"
+    HYBRID = "hybrid"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one instance uses. `memory_bytes` is what cannot be reclaimed at once (without inactive file cache)."""
+
+    memory_bytes: int
+    cpu_s: float
+    oom_kills: int
+    """Processes killed for memory since it began."""
+
+
+def detect(root: Path = ROOT) -> Mode:
+    """Which arrangement is mounted at `root`."""
+    if (root / "cgroup.controllers").exists():
+        return Mode.V2
+    return Mode.HYBRID if (root / "unified" / "cgroup.procs").exists() else Mode.V1
+
+
+def swap_limit(mode: Mode, root: Path = ROOT) -> bool:
+    """Whether swap can be limited on this machine."""
+    if mode is Mode.V2:
+        return any(path.exists() for path in (root / "init.scope/memory.swap.max", root / "system.slice/memory.swap.max"))
+    return (root / "memory/memory.memsw.limit_in_bytes").exists()
+
+
+def usage(mode: Mode, path: str, root: Path = ROOT) -> Usage | None:
+    """What the cgroup `path` (`/ebb-x/<instance>`) uses; None when it is gone."""
+    inner = path.lstrip("/")
+    try:
+        if mode is Mode.V2:
+            at = root / inner
+            return Usage(
+                memory_bytes=working_set(int(_read(at / "memory.current")), _read(at / "memory.stat"), "inactive_file"),
+                cpu_s=field(_read(at / "cpu.stat"), "usage_usec") / 1e6,
+                oom_kills=field(_read(at / "memory.events"), "oom_kill"),
+            )
+        memory = root / "memory" / inner
+        return Usage(
+            memory_bytes=working_set(
+                int(_read(memory / "memory.usage_in_bytes")), _read(memory / "memory.stat"), "total_inactive_file"
+            ),
+            cpu_s=int(_read(root / "cpuacct" / inner / "cpuacct.usage")) / 1e9,
+            oom_kills=field(_read(memory / "memory.oom_control"), "oom_kill"),
+        )
+    except (OSError, ValueError):
+        return None
+
+
+def field(text: str, name: str) -> int:
+    """The number after `name` in `name number` lines; 0 when there is none."""
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) == 2 and words[0] == name:
+            return int(words[1])
+    return 0
+
+
+def working_set(current: int, stat: str, inactive: str) -> int:
+    """Memory in use without file cache that nobody touched lately."""
+    return max(0, current - field(stat, inactive))
+
+
+def children(mode: Mode, parent: str, root: Path = ROOT) -> list[str]:
+    """Names of the cgroups below `parent`, in any hierarchy: the instances that have one."""
+    found: set[str] = set()
+    for directory in _directories(mode, parent, root):
+        found.update(entry.name for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False))
+    return sorted(found)
+
+
+def remove(mode: Mode, path: str, root: Path = ROOT) -> bool:
+    """Remove the cgroup `path` and what is below it in every hierarchy, as far as no process is in it. True: nothing is left."""
+    clean = True
+    for directory in _directories(mode, path, root):
+        for current, _, _ in os.walk(directory, topdown=False):
+            try:
+                os.rmdir(current)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                clean = False
+    return clean
+
+
+def _directories(mode: Mode, path: str, root: Path) -> list[Path]:
+    inner = path.strip("/")
+    if not inner or ".." in inner.split("/"):
+        raise ValueError(f"cgroup {path!r}: want a path below the root, such as /ebb-x")
+    if mode is Mode.V2:
+        tops = [root]
+    else:
+        # Every mounted hierarchy: runtimes make the cgroup in all of them, systemd's included.
+        tops = [root / entry.name for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False)]
+    return [top / inner for top in tops if (top / inner).is_dir()]
+
+
+def _read(path: Path) -> str:
+    return path.read_text()
