@@ -2,7 +2,7 @@
 
 It starts an engine of its own and leaves nothing behind. Cold starts are measured from before the client connects to the first
 byte of the answer, one at a time, each from zero: *parked* (the default) and *pooled* (nothing parked; image unpacked, network
-namespaces ready). Phases are differences between steps of the story, medians of their own, so they need not add up.
+namespaces ready). Each phase is a median of its own, from the story and from what the node says, so they need not add up.
 """
 
 import argparse
@@ -19,17 +19,14 @@ from deploy.bench_cold_engine import ApiError, BenchEngine, until, usage
 
 WINDOW_S = 6
 RUNNING = {"Pending", "Pulling", "Starting", "Ready", "Frozen", "Draining"}
-STEPS = {
+BETWEEN = {
     "queue": ("request waiting", "wake sent"),
     "decide": ("wake sent", "decided"),
-    "etcd": ("decided", "assignment seen"),
-    "create": ("assignment seen", "created"),
-    "start": ("created", "task started"),
-    "app": ("task started", "ready"),
-    "dispatch": ("ready", "dispatched"),
     "answer": ("dispatched", "first byte"),
 }
-"""Phase → the steps of the story it lies between. A parked instance has no create: its start is since the assignment was seen."""
+"""Phase → the steps of the story it lies between."""
+CREATING = ("network", "snapshot", "create")
+"""The node's own steps that belong to `create`; a parked instance has them behind it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,8 +67,8 @@ def cold(engine: BenchEngine, kind: str, services: int, samples: int) -> dict[st
         for name in names[: samples - len(took)]:
             took_ms, cause = engine.first_byte(name)
             took.append(took_ms)
-            time.sleep(0.05)
-            _note_phases(engine, cause, phases)
+            time.sleep(0.1)
+            _note_phases(engine, cause, phases, parked=kind == "parked")
         _say(f"{kind}: {len(took)} of {samples} cold starts, p50 {statistics.median(took):.1f} ms")
     for name in names:
         engine.call("DELETE", f"/apis/serving.knative.dev/v1/namespaces/default/services/{name}")
@@ -97,27 +94,32 @@ def _at_zero(engine: BenchEngine, names: list[str], *, parked: bool) -> None:
     time.sleep(0.3)
 
 
-def _note_phases(engine: BenchEngine, cause: str, phases: dict[str, list[float]]) -> None:
-    """Add what the story says of one cold start; a step that was lost on its way costs only its phases."""
-    if not cause:
-        return
+def _note_phases(engine: BenchEngine, cause: str, phases: dict[str, list[float]], *, parked: bool) -> None:
+    """Add what the story and the node say of one cold start; a step that was lost on its way costs only its phase."""
     try:
-        events = engine.story(cause)
+        events = engine.story(cause) if cause else []
     except ApiError:
         return
     at: dict[str, float] = {}
     for event in events:
         at.setdefault(event["what"], event["at"])
-        for name, value in event.get("detail", {}).items():
-            if name in ("probe_ms", "create_ms", "snapshot_ms", "network_ms", "etcd_ms", "start_ms") and isinstance(
-                value, int | float
-            ):
-                phases.setdefault(f"of_which_{name.removesuffix('_ms')}", []).append(float(value))
-    for phase, (begin, end) in STEPS.items():
-        if phase == "start" and begin not in at:
-            begin = "assignment seen"
+        if event["what"] == "assigned" and "etcd_ms" in event.get("detail", {}):
+            phases.setdefault("etcd", []).append(float(event["detail"]["etcd_ms"]))
+    for phase, (begin, end) in BETWEEN.items():
         if begin in at and end in at:
             phases.setdefault(phase, []).append((at[end] - at[begin]) * 1000)
+    instance = next((e["instance"] for e in events if e["what"] == "dispatched" and e.get("instance")), "")
+    status = engine.instance(instance)
+    if status is None:
+        return
+    if "dispatched" in at and status["phase"] == "Ready":
+        phases.setdefault("dispatch", []).append((at["dispatched"] - status["at"]) * 1000)
+    steps = {name: float(took) for name, took in status.get("phases_ms", {}).items()}
+    if not parked and any(name in steps for name in CREATING):
+        phases.setdefault("create", []).append(sum(steps.get(name, 0.0) for name in CREATING))
+    for name in ("start", "app", "probe"):
+        if name in steps:
+            phases.setdefault(name, []).append(steps[name])
 
 
 def fifty_ready(engine: BenchEngine, count: int) -> float:

@@ -149,6 +149,11 @@ class BenchEngine:
         """Events about a cause, in order of time."""
         return list(self.call("GET", f"{EBB}/story/{about}")["items"])
 
+    def instance(self, name: str) -> dict[str, Any] | None:
+        """What its node says of the instance `name`."""
+        items = self.call("GET", f"{EBB}/namespaces/default/instances")["items"]
+        return next((item for item in items if item["instance"] == name), None)
+
     def first_byte(self, service: str, timeout_s: float = 30) -> tuple[float, str]:
         """GET / of `service` on a new connection: milliseconds until the first byte of a 200, and the request's cause."""
         request = f"GET / HTTP/1.1\r\nHost: {service}.default.localhost\r\nConnection: close\r\n\r\n".encode()
