@@ -106,11 +106,8 @@ def _directories(mode: Mode, path: str, root: Path) -> list[Path]:
     inner = path.strip("/")
     if not inner or ".." in inner.split("/"):
         raise ValueError(f"cgroup {path!r}: want a path below the root, such as /ebb-x")
-    if mode is Mode.V2:
-        tops = [root]
-    else:
-        # Every mounted hierarchy: runtimes make the cgroup in all of them, systemd's included.
-        tops = [root / entry.name for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False)]
+    # v1: every mounted hierarchy, for runtimes make the cgroup in all of them, systemd's included.
+    tops = [root] if mode is Mode.V2 else [Path(entry) for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False)]
     return [top / inner for top in tops if (top / inner).is_dir()]
 
 
