@@ -18,6 +18,7 @@ class Settings(Common, frozen=True, kw_only=True, forbid_unknown_fields=True):
     upload_max_bytes: int = 20 * 2**30
     member: str = ""
     """This process's name among registries; empty: random."""
-    lead_ttl_s: float = 5
+    lead_ttl_s: float = 3
+    """How long after the death of the leading controller another one takes over, at most."""
     timeout_max_s: int = 3600
     """The longest timeoutSeconds a service may ask for."""

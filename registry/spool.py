@@ -10,6 +10,10 @@ from pathlib import Path
 from registry.api.problems import ApiError
 
 
+class CannotSpool(Exception):
+    """The directory for uploads cannot be used."""
+
+
 class Spool:
     """Files in a directory of the registry's own; leftovers of an earlier run are removed at the start."""
 
@@ -17,10 +21,15 @@ class Spool:
         self._directory, self._max_bytes = directory, max_bytes
 
     def open(self) -> None:
-        """Make the directory and empty it. Raises OSError."""
-        self._directory.mkdir(parents=True, exist_ok=True)
-        for left in self._directory.glob("upload-*"):
-            left.unlink(missing_ok=True)
+        """Make the directory and empty it. Raises CannotSpool, which says the directory and the cure."""
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            for left in self._directory.glob("upload-*"):
+                left.unlink(missing_ok=True)
+        except OSError as error:
+            raise CannotSpool(
+                f"--data {self._directory} cannot be used for uploads: {error}; make it writable or name another"
+            ) from error
 
     @asynccontextmanager
     async def receive(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[Path]:

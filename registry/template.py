@@ -12,6 +12,7 @@ from registry.problem import (
     DNS_SUBDOMAIN,
     FORBIDDEN,
     Checker,
+    Problem,
     Problems,
     boolean,
     closest,
@@ -21,10 +22,12 @@ from registry.problem import (
     mapping,
     matching,
     one_of,
+    show,
     string_map,
     text,
 )
 from registry.quantity import byte_count, duration_s, milli_cores
+from store.imageref import BadReference, parse
 
 MEMORY_MIN_BYTES = 4 * 2**20
 HANDLERS = ("httpGet", "tcpSocket", "exec", "grpc")
@@ -205,8 +208,15 @@ def _containers(problems: Problems, value: Any, path: str) -> None:
             problems.bad(path, f"{len(value)} containers", "exactly one container: sidecars are not supported")
         for index, container in enumerate(value):
             image = container.get("image") if isinstance(container, dict) else None
-            if isinstance(image, str) and (image != image.strip() or not image or any(c.isspace() for c in image)):
-                problems.bad(f"{path}[{index}].image", image, "an image reference like ghcr.io/me/app:v1, without spaces")
+            if isinstance(image, str):
+                _image(problems, image, f"{path}[{index}].image")
+
+
+def _image(problems: Problems, value: str, path: str) -> None:
+    try:
+        parse(value)
+    except BadReference as error:
+        problems.append(Problem(path, f"got {show(value)}: {error}"))
 
 
 _PLACED = (

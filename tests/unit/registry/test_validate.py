@@ -104,7 +104,9 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
     [
         (service({"iamge": "x"}), f"{C}.iamge", "did you mean 'image'"),
         (service({"image": ""}), f"{C}.image", "required"),
-        (service({"image": "a b"}), f"{C}.image", "without spaces"),
+        (service({"image": "a b"}), f"{C}.image", "got 'a b'"),
+        (service({"image": "Hello:v1"}), f"{C}.image", "got 'Hello:v1'"),
+        (service({"image": "hello@sha256:12"}), f"{C}.image", "64"),
         (service({"ports": [{"name": "grpc", "containerPort": 1}]}), f"{C}.ports[0].name", "http1 or h2c"),
         (service({"ports": [{"containerPort": 8080, "hostPort": 80}]}), f"{C}.ports[0].hostPort", "not supported"),
         (service({"stdin": True}), f"{C}.stdin", "not supported"),

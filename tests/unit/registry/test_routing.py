@@ -1,0 +1,85 @@
+"""Traffic targets → hosts and shares."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry import objects, routing
+from registry.bounds import Naming
+from registry.conditions import find
+from store.model import Revision
+
+NAMING = Naming("example.org", 443, "https")
+READY = {"status": {"conditions": [{"type": "Ready", "status": "True"}], "latestReadyRevisionName": "hello-2"}}
+NAMES = ["hello-1", "hello-2", "hello-3"]
+
+
+def compiled(*names: str) -> dict[str, Revision]:
+    return {name: Revision(project="p", name=name, image="i", container_concurrency=7) for name in names}
+
+
+def route(traffic: list[dict[str, Any]], owner: str = "", **labels: str) -> routing.Routing:
+    obj = {"metadata": {"name": "hello", "namespace": "p", "labels": labels}, "spec": {"traffic": traffic}}
+    revisions = {name: {"metadata": {"name": name}, **READY} for name in NAMES}
+    return routing.route(obj, revisions, {"hello": READY}, compiled(*NAMES), NAMING, lambda _: owner)
+
+
+TARGETS = st.lists(
+    st.tuples(st.sampled_from([*NAMES, "latest"]), st.integers(0, 100), st.sampled_from(["", "a", "b", "c"])),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(TARGETS)
+def test_shares_are_what_was_asked_for_and_tags_get_everything(drawn: list[tuple[str, int, str]]) -> None:
+    traffic: list[dict[str, Any]] = []
+    for name, percent, tag in drawn:
+        target: dict[str, Any] = {"percent": percent}
+        target |= {"configurationName": "hello"} if name == "latest" else {"revisionName": name}
+        traffic.append({**target, "tag": tag} if tag else target)
+    made = route(traffic)
+    assert made.entry is not None
+    main = made.entry.hosts["hello.p.example.org"]
+    assert sum(share.percent for share in main) == sum(percent for _, percent, _ in drawn)
+    assert len({share.revision for share in main}) == len(main)
+    assert all(share.percent > 0 for share in main)
+    for host, shares in made.entry.hosts.items():
+        if host != "hello.p.example.org":
+            assert [share.percent for share in shares] == [100]
+        assert all(share.revision in made.entry.limits for share in shares)
+    assert len(made.traffic) == len(drawn)
+
+
+def test_urls_leave_out_the_schemes_own_port_and_tags_come_first_in_the_host() -> None:
+    made = route([{"configurationName": "hello", "percent": 100, "tag": "next"}])
+    assert made.url == "https://hello.p.example.org"
+    assert made.traffic[0]["url"] == "https://next-hello.p.example.org"
+    assert made.entry is not None
+    assert made.entry.limits["hello-2"].container_concurrency == 7
+
+
+def test_a_cluster_local_route_has_no_public_host() -> None:
+    made = route([{"configurationName": "hello", "percent": 100}], **{objects.LABEL_VISIBILITY: "cluster-local"})
+    assert made.entry is not None
+    assert list(made.entry.hosts) == ["hello.p.svc.cluster.local"]
+
+
+def test_what_cannot_be_reached_moves_nothing_and_says_why() -> None:
+    for target, reason in (
+        ({"revisionName": "nope", "percent": 100}, "RevisionMissing"),
+        ({"configurationName": "nope", "percent": 100}, "ConfigurationMissing"),
+    ):
+        made = route([target])
+        assert made.entry is None
+        assert made.problem is not None
+        assert made.problem["reason"] == reason
+    taken = route([{"configurationName": "hello", "percent": 100}], owner="other")
+    assert taken.entry is None
+    assert taken.problem is not None
+    assert "belongs to route 'other'" in taken.problem["message"]
+
+
+def test_a_condition_that_is_not_there_is_unknown() -> None:
+    assert find({}, "Ready")["status"] == "Unknown"
