@@ -24,10 +24,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Everything under a prefix, at `store_rev`: a watch goes on from exactly there."""
+    """Everything under a prefix, at `store_rev`: a watch goes on from exactly there. `total` is how many keys there are, also
+    when only those changed since some store_rev were asked for."""
 
     entries: tuple[Entry, ...]
     store_rev: int
+    total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,9 @@ class Change:
 class Store(Protocol):
     async def get(self, key: str) -> Entry | None: ...
 
-    async def list(self, prefix: str, *, at: int = 0) -> Listing:
-        """All entries under `prefix`, ordered by key; `at` reads the past (raises Compacted)."""
+    async def list(self, prefix: str, *, at: int = 0, since: int = 0) -> Listing:
+        """All entries under `prefix`, ordered by key. `at` reads the past (raises Compacted); `since` leaves out what was not
+        modified after it."""
 
     async def count(self, prefix: str) -> int: ...
 

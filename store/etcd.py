@@ -22,6 +22,8 @@ from store.pb import rpc_pb2 as pb
 from store.pb import rpc_pb2_grpc as stubs
 from store.txn import Guard, Put, Txn, check_size
 
+PAGE = 500
+"""Entries read at once."""
 _PUT = 0  # mvccpb.Event.PUT
 _CHANNEL = (
     # gRPC's own maximum between attempts is 120 s: too long for a server that comes back after one.
@@ -70,10 +72,30 @@ class EtcdStore:
         answer = await self._call(self._kv.Range, pb.RangeRequest(key=key.encode()))
         return _entry(answer.kvs[0]) if answer.kvs else None
 
-    async def list(self, prefix: str, *, at: int = 0) -> Listing:
+    async def list(self, prefix: str, *, at: int = 0, since: int = 0) -> Listing:
         start, end = prefix_range(prefix)
-        answer = await self._call(self._kv.Range, pb.RangeRequest(key=start, range_end=end, revision=at), at=at)
-        return Listing(tuple(_entry(kv) for kv in answer.kvs), at or answer.header.revision)
+        if since:
+            request = pb.RangeRequest(key=start, range_end=end, revision=at, min_mod_revision=since + 1)
+            answer = await self._call(self._kv.Range, request, at=at)
+            return Listing(tuple(_entry(kv) for kv in answer.kvs), at or answer.header.revision, int(answer.count))
+        while True:
+            try:
+                return await self._pages(start, end, at)
+            except Compacted:
+                if at:
+                    raise  # else history was compacted between two pages: begin anew
+
+    async def _pages(self, start: bytes, end: bytes, at: int) -> Listing:
+        """All of a range at one revision, a page at a time: other work of this process goes on in between."""
+        entries: list[Entry] = []
+        while True:
+            request = pb.RangeRequest(key=start, range_end=end, revision=at, limit=PAGE)
+            answer = await self._call(self._kv.Range, request, at=at)
+            entries += [_entry(kv) for kv in answer.kvs]
+            at = at or answer.header.revision
+            if not answer.more:
+                return Listing(tuple(entries), at, len(entries))
+            start = answer.kvs[-1].key + b"\0"
 
     async def count(self, prefix: str) -> int:
         start, end = prefix_range(prefix)

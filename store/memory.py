@@ -73,15 +73,14 @@ class MemoryStore:
         self._begin()
         return self._entries.get(key)
 
-    async def list(self, prefix: str, *, at: int = 0) -> Listing:
+    async def list(self, prefix: str, *, at: int = 0, since: int = 0) -> Listing:
         self._begin()
-        if not at:
-            return Listing(tuple(self._under(prefix)), self._rev)
-        if at < self._compacted:
+        if at and at < self._compacted:
             raise Compacted(self._compacted)
         if at > self._rev:
             raise StoreError(f"store_rev {at} is in the future of the store, which is at {self._rev}")
-        return Listing(tuple(self._as_of(prefix, at)), at)
+        entries = tuple(self._as_of(prefix, at) if at else self._under(prefix))
+        return Listing(tuple(entry for entry in entries if entry.store_rev > since), at or self._rev, len(entries))
 
     async def count(self, prefix: str) -> int:
         self._begin()

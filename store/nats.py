@@ -1,9 +1,9 @@
 """NATS behind the Bus port.
 
 nats-py does the connection: handshake, credentials, TLS, pings, parsing. Two steps are taken out of it, because they are on the
-start path: a message goes from its parser straight to the handler (its own way is a queue and a task a subscription), and a
-publication goes straight into the socket (its own way is a task that flushes). Each connection is a client of its own: when
-one ends, the next is made and everything is subscribed again.
+start path: a message goes from its parser straight to the handler (its own way is a queue and a task a subscription), and what
+is sent goes straight into the socket (its own way is a task that flushes). Each connection is a client of its own: when one
+ends, the next is made and everything is subscribed again.
 """
 
 import asyncio
@@ -214,6 +214,13 @@ class _Client(Client):
                 await self.close()
         except _FAILURES as error:
             _log.debug("closing", error=repr(error))
+
+    async def _send_command(self, cmd: bytes, priority: bool = False) -> None:
+        # nats-py queues commands for its flusher, but a PING overtakes them: its PONG would not mean that a SUB has been heard.
+        if self._socket is None:
+            await super()._send_command(cmd, priority)
+        else:
+            self._socket.write(cmd)
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         listening = self._by_sid.get(sid)

@@ -1,7 +1,8 @@
 """A prefix of the store kept in memory and up to date.
 
-A watch is a hint, a list is the truth: events are applied as they come, and every COMPARE_S the whole prefix is listed and the
-differences applied too. So events that a server lost, or a store that was restored from a backup, are made good by themselves.
+A watch is a hint, a list is the truth: events are applied as they come, and every COMPARE_S what changed since the last time is
+listed and applied too; when the number of keys is another then, everything is. So events that a server lost, or a store that was
+restored from a backup, are made good by themselves, and a prefix where nothing happens costs nothing.
 """
 
 import asyncio
@@ -120,18 +121,19 @@ class Table(Generic[T]):
     async def _compare_for_ever(self) -> None:
         while True:
             await asyncio.sleep(self._compare_s * random.uniform(0.8, 1))
-            seen = self._seen
-            listing = await self._list()
+            seen = max(self._seen, self._floor)
+            listing = await self._list(since=self._floor)
             if listing.store_rev < seen:
                 raise _WentBack(f"the store is at {listing.store_rev} and was at {seen}")
-            self._take(listing)
+            if not self._take_changed(listing):
+                self._take(await self._list())
 
-    async def _list(self) -> Listing:
+    async def _list(self, since: int = 0) -> Listing:
         pause_s = 0.05
         self._listing = True
         while True:
             try:
-                listing = await self._store.list(self._prefix)
+                listing = await self._store.list(self._prefix, since=since)
             except StoreError as error:
                 self._problem = f"{self._prefix}: {error}"
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1))
@@ -156,6 +158,26 @@ class Table(Generic[T]):
                 changed |= self._put(Entry(change.key, change.value, change.store_rev, change.created_rev))
         if changed and self.on_batch is not None:
             self.on_batch()
+
+    def _take_changed(self, listing: Listing) -> bool:
+        """Apply what changed since the last list. False: that does not make the table what the store holds.
+
+        All that was put since is in `listing`, so the table holds every key of the store, and more only when a deletion was
+        lost: then it holds more keys than there are. With events of later times in the table the numbers say nothing.
+        """
+        if self._seen > listing.store_rev:
+            return False
+        changed = False
+        for entry in listing.entries:
+            changed |= self._put(entry)
+        if changed and self.on_batch is not None:
+            self.on_batch()
+        if len(self._entries) != listing.total:
+            return False
+        self._floor = listing.store_rev
+        self._gone.clear()
+        self._listing = False
+        return True
 
     def _take(self, listing: Listing, *, forced: bool = False) -> None:
         """Make the table what `listing` says; unless `forced`, except for what events told of later times."""

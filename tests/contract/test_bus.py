@@ -111,6 +111,18 @@ async def test_a_request_is_answered(buses: Buses) -> None:
     assert await buses[0].request("ebb.ask", b"hello", timeout_s=5) == b"HELLO"
 
 
+async def test_a_responder_is_asked_from_the_moment_it_responds_and_not_after_its_close(buses: Buses) -> None:
+    async def echo(data: bytes) -> bytes:
+        return data
+
+    for number in range(100):
+        listening = await buses[1].respond(f"ebb.ask.{number}", echo)
+        assert await buses[0].request(f"ebb.ask.{number}", b"x", timeout_s=5) == b"x"
+        await listening.close()
+    with pytest.raises(NoResponder):
+        await buses[0].request("ebb.ask.99", b"x", timeout_s=1)
+
+
 async def test_of_several_responders_one_is_asked(buses: Buses) -> None:
     asked: list[str] = []
 

@@ -72,6 +72,27 @@ async def test_a_list_reads_the_past(either: Store) -> None:
     assert listing.store_rev == then
 
 
+async def test_a_list_of_what_changed_since_tells_how_many_there_are(either: Store) -> None:
+    await either.put("/ebb/a", b"1")
+    since = await either.put("/ebb/b", b"1")
+    await either.put("/ebb/c", b"1")
+    last = await either.put("/ebb/a", b"2")
+    listing = await either.list("/ebb/", since=since)
+    assert [entry.key for entry in listing.entries] == ["/ebb/a", "/ebb/c"]
+    assert (listing.total, listing.store_rev) == (3, last)
+    assert (await either.list("/ebb/", since=last)).total == 3
+
+
+async def test_a_list_of_many_keys_is_whole_and_of_one_revision(either: Store) -> None:
+    for start in range(0, 1300, 100):
+        await either.commit(Txn(writes=tuple(Put(f"/ebb/{number:05}", b"x") for number in range(start, start + 100))))
+    listing = await either.list("/ebb/")
+    assert [entry.key for entry in listing.entries] == [f"/ebb/{number:05}" for number in range(1300)]
+    assert listing.total == 1300
+    await either.delete("/ebb/00007")
+    assert len((await either.list("/ebb/", at=listing.store_rev)).entries) == 1300
+
+
 async def test_the_compacted_past_cannot_be_listed(either: Store) -> None:
     then = await either.put("/ebb/a", b"1")
     now = await either.put("/ebb/a", b"2")

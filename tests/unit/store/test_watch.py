@@ -161,8 +161,8 @@ async def test_a_list_that_is_older_than_what_events_told_takes_nothing_back() -
 
         delay = 0.0
 
-        async def list(self, prefix: str, *, at: int = 0) -> Listing:
-            listing = await super().list(prefix, at=at)
+        async def list(self, prefix: str, *, at: int = 0, since: int = 0) -> Listing:
+            listing = await super().list(prefix, at=at, since=since)
             await asyncio.sleep(self.delay)
             return listing
 
