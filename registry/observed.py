@@ -20,11 +20,28 @@ Unit = tuple[str, str]
 """(project, name): a Service, Configuration and Route of one name, and the revisions of that Configuration."""
 
 
-class Stored(Model, frozen=True, kw_only=True):
-    """An API object as far as indexes need it; the whole is read from the table's bytes."""
+class _Labels(Model, frozen=True, kw_only=True, rename={"configuration": objects.LABEL_CONFIGURATION}):
+    configuration: str = ""
 
-    metadata: dict[str, Any] = {}
-    spec: dict[str, Any] = {}
+
+class _Meta(Model, frozen=True, kw_only=True):
+    labels: _Labels = _Labels()
+
+
+class _Target(Model, frozen=True, kw_only=True, rename="camel"):
+    configuration_name: str = ""
+    revision_name: str = ""
+
+
+class _Spec(Model, frozen=True, kw_only=True):
+    traffic: tuple[_Target, ...] = ()
+
+
+class Stored(Model, frozen=True, kw_only=True):
+    """An API object as far as the indexes need it, so that an idle one is small; the whole is read from the table's bytes."""
+
+    metadata: _Meta = _Meta()
+    spec: _Spec = _Spec()
 
 
 class Observed:
@@ -170,7 +187,7 @@ class Observed:
         for stored in (old, new):
             if stored is None:
                 continue
-            label = (stored.metadata.get("labels") or {}).get(objects.LABEL_CONFIGURATION, "")
+            label = stored.metadata.labels.configuration
             unit = (project, label)
             if stored is new:
                 self._revisions_of[unit].add(name)
@@ -260,10 +277,9 @@ class Observed:
 def _lenders(project: str, name: str, route: Stored | None) -> set[Unit]:
     """Configurations of other names, and revisions, that a Route sends requests to: their changes concern it."""
     found: set[Unit] = set()
-    for target in (route.spec.get("traffic") or ()) if route is not None else ():
-        other = target.get("configurationName")
-        if "revisionName" in target:
-            found.add((project, f"revisions/{target['revisionName']}"))
-        elif other and other != name:
-            found.add((project, other))
+    for target in route.spec.traffic if route is not None else ():
+        if target.revision_name:
+            found.add((project, f"revisions/{target.revision_name}"))
+        elif target.configuration_name not in ("", name):
+            found.add((project, target.configuration_name))
     return found
