@@ -43,13 +43,14 @@ def free_base() -> int:
 class Engine:
     """One engine's flags, and the commands on it."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, subnet: str = "10.196.0.0/16") -> None:
+        self.subnet = subnet
         self.root, self.run = home / "root", home / "run"
         self.base = free_base()
         self.id = "ai" + os.urandom(2).hex()
         self.front = f"127.0.0.1:{self.base + 9}"
         self.flags = ["--root", str(self.root), "--run", str(self.run), "--http", self.front, "--port-base", str(self.base)]
-        self.flags += ["--id", self.id, "--subnet", "10.196.0.0/16"]
+        self.flags += ["--id", self.id, "--subnet", subnet]
 
     def ebb(self, *words: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-P", "-m", "cli", *words]
@@ -89,7 +90,7 @@ class Engine:
         tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, timeout=20, check=True).stdout
         found += [f"table {line}" for line in tables.splitlines() if line.endswith(f"ebb_{self.id}")]
         routes = subprocess.run(["ip", "route"], capture_output=True, text=True, timeout=20, check=True).stdout
-        found += [f"route {line}" for line in routes.splitlines() if "10.196." in line]
+        found += [f"route {line}" for line in routes.splitlines() if self.subnet[:7] in line]
         return found
 
 
@@ -160,3 +161,16 @@ def test_down_stops_what_a_killed_supervisor_left(engine: Engine) -> None:
     until(lambda: engine.component("ebb up")["state"] == "gone", "its end is noticed")
     engine.down()
     assert engine.left() == []
+
+
+def test_two_engines_live_side_by_side_and_stopping_one_leaves_the_other_alone(engine: Engine, tmp_path: Path) -> None:
+    engine.up()
+    other = Engine(tmp_path / "other", "10.197.0.0/16")
+    try:
+        other.up()
+        assert engine.status()["healthy"]
+        engine.down()
+        assert other.status()["healthy"]
+    finally:
+        other.down()
+    assert other.left() == []
