@@ -115,6 +115,14 @@ class Scaler:
             self._evaluate(key)
 
     def _evaluate(self, key: RevisionKey) -> None:
+        """Decide on one revision. What goes wrong with one is logged and counted, and stops no other."""
+        try:
+            self._decide(key)
+        except Exception:
+            measures.ERRORS.inc()
+            log.exception("cannot decide", revision=key)
+
+    def _decide(self, key: RevisionKey) -> None:
         mind = self.mind
         if not mind.leading or (not self._ticking and mind.world.problem() is not None):
             self._dirty.add(key)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from autoscaler.loop import Scaler
+from autoscaler.measures import ERRORS
 from autoscaler.mind import Limits
 from process.run import Jobs
 from store import keys, messages
@@ -370,6 +371,20 @@ def test_a_wake_of_an_unknown_revision_is_refused_when_it_stays_unknown() -> Non
             world.wake("gone")
             await asyncio.sleep(0.25)
         assert [r.reason for r in world.refusals][:1] == ["RevisionMissing"]
+
+    play(body)
+
+
+def test_a_fault_with_one_revision_stops_no_other() -> None:
+    async def body(world: World) -> None:
+        await world.deploy("bad", max_scale_down_rate=0, initial_scale=0)  # No API lets that through.
+        await asyncio.sleep(1)
+        before = ERRORS._value.get()
+        await world.traffic("bad", 1, 5)
+        assert ERRORS._value.get() > before
+        await world.deploy("good")
+        await asyncio.sleep(1)
+        assert (await world.scale("good")).verified
 
     play(body)
 
