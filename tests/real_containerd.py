@@ -62,8 +62,12 @@ class RealContainerd:
 
     async def restart(self) -> None:
         """Kill -9 and start again on the same data; its containers run on."""
-        self._end(signal.SIGKILL)
+        self.kill()
         await self.start()
+
+    def kill(self) -> None:
+        """SIGKILL, at once; containers run on."""
+        self._end(signal.SIGKILL)
 
     def stop(self) -> None:
         """Stop it and everything it runs."""

@@ -29,6 +29,10 @@ class OutOfRange(ContainerdError):
     """A write does not begin where the last one ended."""
 
 
+class Unsupported(ContainerdError):
+    """This containerd, or the plugin asked, cannot do that."""
+
+
 class NoSpace(ContainerdError):
     """The disk under containerd's root is full. Free some space there; nothing was lost."""
 
@@ -49,6 +53,7 @@ _KINDS: dict[grpc.StatusCode, type[ContainerdError]] = {
     grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
     grpc.StatusCode.OUT_OF_RANGE: OutOfRange,
+    grpc.StatusCode.UNIMPLEMENTED: Unsupported,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: TimedOut,
 }
