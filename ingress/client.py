@@ -39,6 +39,7 @@ class Client(asyncio.Protocol):
         "_frames_in",
         "_frames_out",
         "_gate",
+        "_idle_time_s",
         "_listener",
         "_paused",
         "_state",
@@ -50,6 +51,7 @@ class Client(asyncio.Protocol):
     def __init__(self, listener: "Listener", gate: Gate) -> None:
         self._listener = listener
         self._gate = gate
+        self._idle_time_s = gate.bounds.idle_time_s
         self.transport: Any = None
         self.due = 0.0
         """When the listener's sweep calls `expired`, monotonic seconds."""
@@ -71,7 +73,7 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
-        self.due = self._gate.clock.now() + self._gate.bounds.header_time_s
+        self.due = self._gate.now() + self._gate.bounds.header_time_s
         if not self._listener.welcome(self):
             self._refuse_connection()
             return
@@ -154,7 +156,7 @@ class Client(asyncio.Protocol):
         self._working = False
 
     def _start(self, request: Request) -> None:
-        now = self._gate.clock.now()
+        now = self._gate.now()
         exchange = Exchange(self._gate, self, request, now)
         self._exchange = exchange
         self._state = _BUSY
@@ -187,7 +189,7 @@ class Client(asyncio.Protocol):
             self._refuse_head(Refused("bad-request", "bare LF or NUL in the request head"))
             return
         if not self._buffer:
-            self.due = self._gate.clock.now() + self._gate.bounds.header_time_s
+            self.due = self._gate.now() + self._gate.bounds.header_time_s
         self._buffer = data
 
     # -- bodies ---------------------------------------------------------------------------------------------------------------
@@ -281,7 +283,7 @@ class Client(asyncio.Protocol):
             framing += b"x-ebb-cause: %b\r\n" % exchange.cause_id.encode("ascii")
         if not response.dated:
             framing += self._listener.date()
-        fields = b"".join([b"%b: %b\r\n" % pair for pair in response.fields])
+        fields = serialise(response.fields)
         self.transport.write(b"HTTP/1.1 %b\r\n%b%b\r\n%b" % (response.line, fields, framing, body))
 
     def piece(self, data: bytes) -> None:
@@ -332,7 +334,7 @@ class Client(asyncio.Protocol):
             self._state = _CLOSED
             self.transport.abort()
 
-    def over(self, exchange: Exchange) -> None:
+    def over(self, exchange: Exchange, now: float) -> None:
         """The exchange has ended: what is next on this connection."""
         if self._exchange is not exchange:
             return
@@ -344,7 +346,7 @@ class Client(asyncio.Protocol):
             self._end(lingering=not exchange.body_done)
             return
         self._state = _IDLE
-        self.due = self._gate.clock.now() + self._gate.bounds.idle_time_s
+        self.due = now + self._idle_time_s
         if self._buffer and not self._working:
             data, self._buffer = self._buffer, b""
             self._heads(data)
@@ -407,5 +409,5 @@ class Client(asyncio.Protocol):
             self.transport.close()
             return
         self._state = _LINGER
-        self.due = self._gate.clock.now() + limits.LINGER_S
+        self.due = self._gate.now() + limits.LINGER_S
         self.transport.write_eof()

@@ -43,7 +43,7 @@ class Front(Protocol):
     def tunnel(self, exchange: "Exchange", response: Response, data: bytes) -> None: ...
     def go_away(self) -> bool: ...
     def cut(self) -> None: ...
-    def over(self, exchange: "Exchange") -> None: ...
+    def over(self, exchange: "Exchange", now: float) -> None: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
 
@@ -51,36 +51,20 @@ class Front(Protocol):
 class Exchange:
     """One request and its answer."""
 
-    __slots__ = (
-        "_attempts",
-        "_choice",
-        "_gate",
-        "_pending",
-        "_pending_bytes",
-        "_sent_at",
-        "_started",
-        "_stats",
-        "_target",
-        "_throttler",
-        "_trailers",
-        "_tunnelled",
-        "_waited_s",
-        "_waiter",
-        "active_at",
-        "answering",
-        "back",
-        "body_done",
-        "cause_id",
-        "cut",
-        "ended",
-        "front",
-        "idle_s",
-        "reason",
-        "received_bytes",
-        "request",
-        "sent_bytes",
-        "status",
-    )
+    # No slots: what most requests leave at its default is kept once, on the class.
+    ended = answering = cut = _tunnelled = False
+    status = sent_bytes = received_bytes = 0
+    reason = cause_id = ""
+    idle_s = active_at = _sent_at = _waited_s = 0.0
+    back: Upstream | None = None
+    _stats: Any = None
+    _choice: Choice | None = None
+    _throttler: Throttler[Any] | None = None
+    _target: Target | None = None
+    _waiter: Waiter[Any] | None = None
+    _pending: list[bytes] | None = None
+    _pending_bytes = _attempts = 0
+    _trailers: Trailers = ()
 
     def __init__(self, gate: Gate, front: Front, request: Request, now: float) -> None:
         self._gate = gate
@@ -88,21 +72,6 @@ class Exchange:
         self.request = request
         self._started = now
         self.body_done = request.length == 0
-        self.ended = self.answering = self.cut = self._tunnelled = False
-        self.status = 0
-        self.sent_bytes = self.received_bytes = 0
-        self.reason = self.cause_id = ""
-        self.idle_s = self.active_at = self._sent_at = self._waited_s = 0.0
-        self.back: Upstream | None = None
-        self._stats: Any = None
-        self._choice: Choice | None = None
-        self._throttler: Throttler[Any] | None = None
-        self._target: Target | None = None
-        self._waiter: Waiter[Any] | None = None
-        self._pending: list[bytes] | None = None
-        self._pending_bytes = 0
-        self._trailers: Trailers = ()
-        self._attempts = 0
 
     # -- in -------------------------------------------------------------------------------------------------------------------
 
@@ -151,7 +120,7 @@ class Exchange:
         self._waiter = None
         self._waited_s += waited_s
         self._tell("dispatched", instance=target.instance, waited_ms=round(waited_s * 1000, 2))
-        self._send(target, self._gate.clock.now())
+        self._send(target, self._gate.now())
 
     def _send(self, target: Target, now: float) -> None:
         self._target = target
@@ -172,7 +141,7 @@ class Exchange:
 
     async def _dial(self, target: Target, pool: Pool) -> None:
         """Make a connection to `target`; by then another may have become free for this request."""
-        metrics, clock = self._gate.metrics, self._gate.clock
+        metrics, clock = self._gate.metrics, self._gate
         while True:
             begun = clock.now()
             metrics.upstream_connects += 1
@@ -199,7 +168,7 @@ class Exchange:
 
     def handed(self, back: Upstream) -> None:
         """A connection to the instance of this request."""
-        self._stats.connect.add(self._gate.clock.now() - self._sent_at)
+        self._stats.connect.add(self._gate.now() - self._sent_at)
         self._attach(back)
 
     def _unreachable(self, target: Target, error: str) -> None:
@@ -207,7 +176,7 @@ class Exchange:
         admitter, throttler = self._gate.admitter, self._throttler
         assert throttler is not None
         self._attempts += 1
-        now = self._gate.clock.now()
+        now = self._gate.now()
         self._target = None
         admitter.unreachable(throttler, target)
         admitter.release(throttler, target, now)
@@ -267,23 +236,21 @@ class Exchange:
         if not self.request.http10:
             self.front.inform(response)
 
-    def answered(self, response: Response, body: bytes, whole: bool) -> None:
+    def answered(self, response: Response, body: bytes, whole: bool, now: float) -> None:
         """The head of the answer, with what came of its body; `whole`: that is all of it."""
-        now = self._gate.clock.now()
-        self._stats.first_byte.add(now - self._started)
+        if not whole:
+            self._stats.first_byte.add(now - self._started)
         if self.cause_id:
             assert self._target is not None
             self._tell("first byte", instance=self._target.instance, status=response.status)
         self.answering = True
         self.status = response.status
         self.sent_bytes = len(body)
-        choice = self._choice
-        assert choice is not None
-        if choice.start_s and not whole:
-            self._set_due(choice)
         self.front.answer(self, response, body, whole)
         if whole:
-            self._finish(now)
+            self._finish(now, at_once=True)
+        elif self._choice is not None and self._choice.start_s:
+            self._set_due(self._choice)
 
     def piece(self, data: bytes) -> None:
         self.sent_bytes += len(data)
@@ -292,11 +259,11 @@ class Exchange:
     def whole(self, trailers: Trailers) -> None:
         """The answer is whole."""
         self.front.end(trailers)
-        self._finish(self._gate.clock.now())
+        self._finish(self._gate.now())
 
     def upgraded(self, response: Response, data: bytes) -> None:
         """A WebSocket stands: bytes go both ways until one side ends it or its time is over."""
-        now = self._gate.clock.now()
+        now = self._gate.now()
         self._stats.first_byte.add(now - self._started)
         self.answering = self._tunnelled = True
         self.status = 101
@@ -309,13 +276,13 @@ class Exchange:
         """The instance ended the WebSocket."""
         self.back = None
         self.front.end(())
-        self._finish(self._gate.clock.now())
+        self._finish(self._gate.now())
 
     def leave(self, last: bytes) -> None:
         """End the WebSocket from here; `last` is still sent to the instance."""
         if self.back is not None:
             self.back.leave(last)
-        self._finish(self._gate.clock.now())
+        self._finish(self._gate.now())
 
     # -- endings --------------------------------------------------------------------------------------------------------------
 
@@ -329,7 +296,7 @@ class Exchange:
         if self.cause_id:
             self._tell("request refused", reason=reason, message=message)
         self.front.refuse(self, reason, message, retry_after_s)
-        self._finish(self._gate.clock.now())
+        self._finish(self._gate.now())
 
     def failed(self, reason: str, message: str) -> None:
         """Something broke on the way: an error while that is possible, a visible cut after the first byte."""
@@ -343,13 +310,13 @@ class Exchange:
         self.cut = True
         self._gate.metrics.refused(reason)
         self.front.cut()
-        self._finish(self._gate.clock.now())
+        self._finish(self._gate.now())
 
     def client_gone(self) -> None:
         """The client went away: out of the line, and the instance hears of it by a closed connection."""
         if self.ended:
             return
-        now = self._gate.clock.now()
+        now = self._gate.now()
         self._drop()
         if not self._tunnelled:
             self.cut = True
@@ -391,8 +358,8 @@ class Exchange:
             self.back.drop()
             self.back = None
 
-    def _finish(self, now: float) -> None:
-        """Once: give the slot back, count, log, and let the connection go on."""
+    def _finish(self, now: float, *, at_once: bool = False) -> None:
+        """Once: give the slot back, count, log, and let the connection go on. `at_once`: the answer came whole with its head."""
         self.ended = True
         self.back = None
         target, throttler = self._target, self._throttler
@@ -408,14 +375,14 @@ class Exchange:
         stats = self._stats
         if stats is not None:
             stats.by_class[self.status // 100] += 1
-            stats.total.add(now - self._started)
+            (stats.at_once if at_once else stats.total).add(now - self._started)
             stats.sent_bytes += self.sent_bytes
             stats.received_bytes += self.received_bytes
             if self._waited_s:
                 stats.queue.add(self._waited_s)
         if self._gate.access.mode != "off" and self._gate.access.wants(self.status):
             self._log(now, target)
-        self.front.over(self)
+        self.front.over(self, now)
 
     def _log(self, now: float, target: Target | None) -> None:
         request = self.request

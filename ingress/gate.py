@@ -3,6 +3,7 @@
 import asyncio
 import random
 import secrets
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from ingress.access_log import AccessLog
 from ingress.http1 import RequestParser, ResponseParser
 from ingress.metrics import Metrics
 from ingress.routes import Routes
-from process.clock import Clock
+from process.clock import Clock, SystemClock
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +37,8 @@ class Gate:
         self.routes = Routes()
         self.admitter = admitter
         self.clock = clock
+        # The system's own clock is asked several times a request: without the method around it.
+        self.now: Callable[[], float] = time.monotonic if isinstance(clock, SystemClock) else clock.now
         self.bounds = bounds
         self.access = access
         self.metrics = metrics

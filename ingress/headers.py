@@ -5,25 +5,12 @@ Dropped from requests: hop-by-hop ones, everything a client could use to speak i
 """
 
 import re
-from enum import IntEnum
 
 from ingress.limits import NAME_MEMO_MOST
 
-
-class Kind(IntEnum):
-    PASS = 0
-    DROP = 1
-    HOST = 2
-    CONNECTION = 3
-    LENGTH = 4
-    ENCODING = 5
-    EXPECT = 6
-    UPGRADE = 7
-    REQUEST_ID = 8
-    TRACE = 9
-    KEEP_ALIVE = 10
-    DATE = 11
-
+PASS, DROP, HOST, CONNECTION, LENGTH, ENCODING, EXPECT, UPGRADE, REQUEST_ID, TRACE, KEEP_ALIVE, DATE = range(12)
+"""Kinds of fields: plain ints, since every field of every request is asked for its kind. PASS is false."""
+Kind = int
 
 _HOP = ("proxy-connection", "te", "proxy-authenticate", "proxy-authorization", "http2-settings", "proxy", "alt-svc")
 _OURS = (
@@ -36,31 +23,31 @@ _OURS = (
     "x-original-forwarded-for",
 )
 _REQUEST: dict[bytes, Kind] = {
-    b"host": Kind.HOST,
-    b"connection": Kind.CONNECTION,
-    b"keep-alive": Kind.DROP,
-    b"content-length": Kind.LENGTH,
-    b"transfer-encoding": Kind.ENCODING,
-    b"expect": Kind.EXPECT,
-    b"upgrade": Kind.UPGRADE,
-    b"x-request-id": Kind.REQUEST_ID,
-    b"traceparent": Kind.TRACE,
-    **{name.encode(): Kind.DROP for name in _HOP + _OURS},
+    b"host": HOST,
+    b"connection": CONNECTION,
+    b"keep-alive": DROP,
+    b"content-length": LENGTH,
+    b"transfer-encoding": ENCODING,
+    b"expect": EXPECT,
+    b"upgrade": UPGRADE,
+    b"x-request-id": REQUEST_ID,
+    b"traceparent": TRACE,
+    **{name.encode(): DROP for name in _HOP + _OURS},
 }
 _RESPONSE: dict[bytes, Kind] = {
-    b"connection": Kind.CONNECTION,
-    b"keep-alive": Kind.KEEP_ALIVE,
-    b"content-length": Kind.LENGTH,
-    b"transfer-encoding": Kind.ENCODING,
-    b"upgrade": Kind.UPGRADE,
-    b"proxy-connection": Kind.DROP,
-    b"te": Kind.DROP,
-    b"date": Kind.DATE,
+    b"connection": CONNECTION,
+    b"keep-alive": KEEP_ALIVE,
+    b"content-length": LENGTH,
+    b"transfer-encoding": ENCODING,
+    b"upgrade": UPGRADE,
+    b"proxy-connection": DROP,
+    b"te": DROP,
+    b"date": DATE,
 }
 _PREFIXES = (b"x-forwarded-", b"x-ebb-", b"x-envoy-")
-REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+GOOD_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 """What is taken over as `X-Request-Id`; anything else is replaced."""
-TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[\x21-\x7e]*)?")
+GOOD_TRACE = re.compile(rb"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[\x21-\x7e]*)?")
 
 
 class Kinds:
@@ -75,9 +62,9 @@ class Kinds:
         """The kind of a `name` that `memo` does not have yet."""
         lower = name.lower()
         dashed = lower.replace(b"_", b"-")
-        kind = self._table.get(dashed, Kind.PASS)
+        kind = self._table.get(dashed, PASS)
         if dashed.startswith(self._prefixes) or (kind and dashed != lower):
-            kind = Kind.DROP
+            kind = DROP
         if len(self.memo) >= NAME_MEMO_MOST:
             self.memo.clear()
         if len(name) <= 64:
@@ -87,6 +74,9 @@ class Kinds:
 
 REQUEST = Kinds(_REQUEST, _PREFIXES)
 RESPONSE = Kinds(_RESPONSE, (b"x-ebb-",))
+
+
+_COLON = b": "
 
 
 def named_in(connection: bytes) -> set[bytes]:
@@ -100,4 +90,5 @@ def without(fields: list[tuple[bytes, bytes]], names: set[bytes]) -> list[tuple[
 
 
 def serialise(fields: list[tuple[bytes, bytes]]) -> bytes:
-    return b"".join([b"%b: %b\r\n" % pair for pair in fields])
+    """`fields` as they stand in a head, each with its CRLF."""
+    return b"\r\n".join(map(_COLON.join, fields)) + b"\r\n" if fields else b""

@@ -8,11 +8,30 @@ So nothing is ever parsed twice, and what follows a head is not looked at before
 import httptools
 
 from ingress import limits
-from ingress.headers import REQUEST, REQUEST_ID, RESPONSE, TRACEPARENT, Kind, named_in, without
+from ingress.headers import (
+    CONNECTION,
+    DATE,
+    ENCODING,
+    EXPECT,
+    GOOD_REQUEST_ID,
+    GOOD_TRACE,
+    HOST,
+    KEEP_ALIVE,
+    LENGTH,
+    REQUEST,
+    REQUEST_ID,
+    RESPONSE,
+    TRACE,
+    UPGRADE,
+    Kind,
+    named_in,
+    without,
+)
 from ingress.refusals import Refused
 from ingress.routes import well_formed
 
 END = b"\r\n\r\n"
+_SLASH = 0x2F
 _BLANKS = (b" ", b"\t")
 CHUNKED = -1
 UNTIL_CLOSE = -2
@@ -21,52 +40,41 @@ Fields = list[tuple[bytes, bytes]]
 
 
 class Request:
-    """One request as it will be passed on. `length`: bytes of body, or CHUNKED. `fields` are without what the front door writes."""
+    """One request as it will be passed on. `length`: bytes of body, or CHUNKED. `fields` are without what the front door writes.
 
-    __slots__ = (
-        "expects",
-        "fields",
-        "host",
-        "http10",
-        "keep_alive",
-        "length",
-        "method",
-        "request_id",
-        "target",
-        "trace",
-        "websocket_key",
-    )
+    No slots: what most requests leave at its default is kept once, on the class.
+    """
+
+    http10 = False
+    keep_alive = True
+    length = 0
+    expects = False
+    request_id = b""
+    trace = b""
+    websocket_key = b""
+    """Not empty: the request asks for a WebSocket."""
 
     def __init__(self, method: bytes, target: bytes, host: bytes, fields: Fields) -> None:
         self.method = method
         self.target = target
         self.host = host
         self.fields = fields
-        self.http10 = False
-        self.keep_alive = True
-        self.length = 0
-        self.expects = False
-        self.request_id = b""
-        self.trace = b""
-        self.websocket_key = b""
-        """Not empty: the request asks for a WebSocket."""
 
 
 class Response:
     """The head of an answer. `length`: bytes of body, CHUNKED or UNTIL_CLOSE; `line` is what follows the version."""
 
-    __slots__ = ("dated", "fields", "keep_alive", "keep_for_s", "length", "line", "status", "upgrade")
+    length = UNTIL_CLOSE
+    keep_alive = True
+    keep_for_s = 0.0
+    """`Keep-Alive: timeout=`, when the instance says so; 0: unsaid."""
+    upgrade = b""
+    dated = False
 
     def __init__(self, status: int, line: bytes, fields: Fields) -> None:
         self.status = status
         self.line = line
         self.fields = fields
-        self.length = UNTIL_CLOSE
-        self.keep_alive = True
-        self.keep_for_s = 0.0
-        """`Keep-Alive: timeout=`, when the instance says so; 0: unsaid."""
-        self.upgrade = b""
-        self.dated = False
 
 
 class BadResponse(Exception):
@@ -109,6 +117,8 @@ class RequestParser:
     def __init__(self) -> None:
         self._sink = _Collector(REQUEST.memo, REQUEST.classify)
         self._parser = httptools.HttpRequestParser(self._sink)
+        self._hosts: set[bytes] = set()
+        """Hosts that were found well-formed."""
 
     def parse(self, head: bytes) -> Request:
         """The request whose head is `head`, its empty line included. Raises Refused."""
@@ -137,12 +147,20 @@ class RequestParser:
                 raise Refused("version" if b" HTTP/" in line and line.count(b" ") == 2 else "bad-request")
             request.http10 = True
             request.keep_alive = False
-        if len(special) == 1 and special[0][0] is Kind.HOST:
+        if len(special) == 1 and special[0][0] == HOST:
             request.host = special[0][1]
         else:
             self._renew()
             _special(request, special)
-        _check_target(request)
+        host = request.host
+        if host not in self._hosts:
+            if not host or not well_formed(host):
+                raise Refused("bad-request", "Host is not a name with an optional port" if host else "no Host")
+            if len(self._hosts) >= limits.HOST_MEMO_MOST:
+                self._hosts.clear()
+            self._hosts.add(host)
+        if request.target[0] != _SLASH or b"#" in request.target:
+            _check_target(request)
         return request
 
     def _renew(self) -> None:
@@ -156,29 +174,29 @@ def _special(request: Request, special: list[tuple[Kind, bytes]]) -> None:
     connection: set[bytes] = set()
     encoding = upgrade = None
     for kind, value in special:
-        if kind is Kind.HOST:
+        if kind == HOST:
             hosts += 1
             request.host = value
-        elif kind is Kind.CONNECTION:
+        elif kind == CONNECTION:
             connection |= named_in(value)
-        elif kind is Kind.LENGTH:
+        elif kind == LENGTH:
             lengths += 1
             if not value.isdigit() or len(value) > limits.BODY_LENGTH_DIGITS:
                 raise Refused("bad-request", "Content-Length is not a number")
             request.length = int(value)
-        elif kind is Kind.ENCODING:
+        elif kind == ENCODING:
             if encoding is not None or value.lower() != b"chunked":
                 raise Refused("bad-request", "Transfer-Encoding other than chunked")
             encoding = value
-        elif kind is Kind.EXPECT and not request.http10:
+        elif kind == EXPECT and not request.http10:
             if value.lower() != b"100-continue":
                 raise Refused("expectation-failed")
             request.expects = True
-        elif kind is Kind.UPGRADE:
+        elif kind == UPGRADE:
             upgrade = value
-        elif kind is Kind.REQUEST_ID and REQUEST_ID.fullmatch(value):
+        elif kind == REQUEST_ID and GOOD_REQUEST_ID.fullmatch(value):
             request.request_id = value
-        elif kind is Kind.TRACE and TRACEPARENT.fullmatch(value):
+        elif kind == TRACE and GOOD_TRACE.fullmatch(value):
             request.trace = value
     if hosts > 1:
         raise Refused("bad-request", "more than one Host")
@@ -207,21 +225,15 @@ def _connection(request: Request, connection: set[bytes], upgrade: bytes | None)
 
 
 def _check_target(request: Request) -> None:
-    """Host and target as RFC 9112 §3.2 wants them; absolute-form becomes origin-form. Raises Refused."""
-    target, host = request.target, request.host
-    if not target.startswith(b"/"):
-        if target == b"*" and request.method == b"OPTIONS":
-            pass
-        elif request.method == b"CONNECT" or request.method == b"PRI":
-            raise Refused("method-not-allowed")
-        else:
-            _absolute(request)
+    """A target that is not a plain path, as RFC 9112 §3.2 wants it; absolute-form becomes origin-form. Raises Refused."""
+    target = request.target
     if b"#" in target:
         raise Refused("bad-request", "a fragment in the target")
-    if not host:
-        raise Refused("bad-request", "no Host")
-    if not well_formed(host):
-        raise Refused("bad-request", "Host is not a name with an optional port")
+    if target == b"*" and request.method == b"OPTIONS":
+        return
+    if request.method in (b"CONNECT", b"PRI"):
+        raise Refused("method-not-allowed")
+    _absolute(request)
 
 
 def _absolute(request: Request) -> None:
@@ -259,7 +271,8 @@ class ResponseParser:
         response = Response(parser.get_status_code(), line[9:], sink.fields)
         if response.status < 100 or response.status > 599:
             raise BadResponse(f"status {response.status}")
-        response.keep_alive = line[7] == 49
+        if line[7] != 0x31:
+            response.keep_alive = False
         _take_in(response, sink.special)
         status = response.status
         if method == b"HEAD" or status == 204 or status == 304 or status < 200:
@@ -273,7 +286,7 @@ def _take_in(response: Response, special: list[tuple[Kind, bytes]]) -> None:
     """Take in the fields of an answer that mean something. Raises BadResponse."""
     length: bytes | None = None
     for kind, value in special:
-        if kind is Kind.LENGTH:
+        if kind == LENGTH:
             if not value.isdigit() or len(value) > limits.BODY_LENGTH_DIGITS or (length is not None and length != value):
                 raise BadResponse("its Content-Length is not one number")
             if length is None:
@@ -281,10 +294,13 @@ def _take_in(response: Response, special: list[tuple[Kind, bytes]]) -> None:
             length = value
             if response.length != CHUNKED:
                 response.length = int(value)
-        elif kind is Kind.DATE:
+        elif kind == DATE:
             response.dated = True
             response.fields.append((b"Date", value))
-        elif kind is Kind.CONNECTION:
+        elif kind == CONNECTION:
+            if value == b"keep-alive":
+                response.keep_alive = True
+                continue
             tokens = named_in(value)
             if b"close" in tokens:
                 response.keep_alive = False
@@ -293,13 +309,13 @@ def _take_in(response: Response, special: list[tuple[Kind, bytes]]) -> None:
             named = tokens - {b"close", b"keep-alive", b"upgrade"}
             if named:
                 response.fields = without(response.fields, named)
-        elif kind is Kind.ENCODING:
+        elif kind == ENCODING:
             if value.lower() != b"chunked":
                 raise BadResponse("its Transfer-Encoding is not chunked")
             response.length = CHUNKED
-        elif kind is Kind.UPGRADE:
+        elif kind == UPGRADE:
             response.upgrade = value.lower()
-        elif kind is Kind.KEEP_ALIVE:
+        elif kind == KEEP_ALIVE:
             response.keep_for_s = _keep_for(value)
     if response.length == CHUNKED and length is not None:
         raise BadResponse("Content-Length with Transfer-Encoding")

@@ -29,6 +29,12 @@ class Times:
         self.counts[bisect_left(BOUNDS, seconds)] += 1
         self.sum += seconds
 
+    def plus(self, other: "Times") -> "Times":
+        both = Times()
+        both.counts = [mine + its for mine, its in zip(self.counts, other.counts, strict=True)]
+        both.sum = self.sum + other.sum
+        return both
+
     def buckets(self) -> list[tuple[str, float]]:
         """Cumulative, as Prometheus wants them."""
         total = 0
@@ -40,9 +46,12 @@ class Times:
 
 
 class Stats:
-    """One revision's. `queue` and `connect` count only requests that waited or connected: for the others both are 0."""
+    """One revision's. `queue` and `connect` count only requests that waited or connected: for the others both are 0.
 
-    __slots__ = ("by_class", "connect", "first_byte", "queue", "received_bytes", "revision", "sent_bytes", "total")
+    `at_once`: answers that came whole with their head; their first byte and their end are one, counted once.
+    """
+
+    __slots__ = ("at_once", "by_class", "connect", "first_byte", "queue", "received_bytes", "revision", "sent_bytes", "total")
 
     def __init__(self, revision: str) -> None:
         self.revision = revision
@@ -51,6 +60,7 @@ class Stats:
         self.connect = Times()
         self.first_byte = Times()
         self.total = Times()
+        self.at_once = Times()
         self.sent_bytes = 0
         self.received_bytes = 0
 
@@ -125,6 +135,8 @@ class Exposition(Collector):
                     requests.add_metric([stats.revision, label], stats.by_class[place])
             for phase in ("queue", "connect", "first_byte", "total"):
                 times: Times = getattr(stats, phase)
+                if phase in ("first_byte", "total"):
+                    times = times.plus(stats.at_once)
                 if any(times.counts):
                     phases.add_metric([stats.revision, phase], times.buckets(), times.sum)
             sizes.add_metric([stats.revision, "sent"], stats.sent_bytes)

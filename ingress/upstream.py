@@ -156,7 +156,7 @@ class Upstream(asyncio.Protocol):
             self.transport.abort()
             return
         if exchange.idle_s:
-            exchange.active_at = self.gate.clock.now()
+            exchange.active_at = self.gate.now()
         state = self._state
         if state == _HEAD:
             self._head(exchange, self._buffer + data if self._buffer else data)
@@ -224,6 +224,7 @@ class Upstream(asyncio.Protocol):
 
     def _answer(self, exchange: "Exchange", response: Response, body: bytes) -> None:
         length = response.length
+        now = self.gate.now()
         if not response.keep_alive or length == UNTIL_CLOSE:
             self.idle_until = 0.0
         else:
@@ -237,21 +238,21 @@ class Upstream(asyncio.Protocol):
                 if over:
                     self.idle_until = 0.0
                     body = body[:length]
-                self._done()
-                exchange.answered(response, body, True)
+                self._done(now)
+                exchange.answered(response, body, True, now)
                 return
             self._state = _COUNTED
             self._left = -over
-            exchange.answered(response, body, False)
+            exchange.answered(response, body, False, now)
         elif length == CHUNKED:
             self._state = _CHUNKS
             self._decoder = ChunkDecoder()
-            exchange.answered(response, b"", False)
+            exchange.answered(response, b"", False, now)
             if body and self.exchange is exchange:
                 self._chunks(exchange, body)
         else:
             self._state = _CLOSE
-            exchange.answered(response, body, False)
+            exchange.answered(response, body, False, now)
 
     def _counted(self, exchange: "Exchange", data: bytes) -> None:
         self._left -= len(data)
@@ -262,7 +263,7 @@ class Upstream(asyncio.Protocol):
             self.idle_until = 0.0
             data = data[: self._left]
         exchange.piece(data)
-        self._done()
+        self._done(self.gate.now())
         exchange.whole(())
 
     def _chunks(self, exchange: "Exchange", data: bytes) -> None:
@@ -279,15 +280,15 @@ class Upstream(asyncio.Protocol):
             if rest:
                 self.idle_until = 0.0
             self._decoder = None
-            self._done()
+            self._done(self.gate.now())
             exchange.whole(decoder.trailers)
 
-    def _done(self) -> None:
+    def _done(self, now: float) -> None:
         """The answer is whole: keep the connection for the next request, or not. Before the slot is released."""
         exchange, self.exchange = self.exchange, None
         self._state = _HEAD
         pool = self.pool
-        pool.alive_at = now = self.gate.clock.now()
+        pool.alive_at = now
         if exchange is None or not exchange.body_done or self.idle_until <= 0 or len(pool.idle) >= limits.UPSTREAM_IDLE_MOST:
             self.transport.close()
             return
@@ -333,6 +334,6 @@ async def connect(gate: "Gate", target: Target, pool: Pool) -> Upstream:
     except BaseException:
         sock.close()
         raise
-    protocol.since = gate.clock.now()
+    protocol.since = gate.now()
     protocol.idle_until = protocol.since + limits.UPSTREAM_IDLE_S
     return protocol
