@@ -61,12 +61,13 @@ class Presence:
         self._wanted.pop(key, None)
         return await self._make_true(key)
 
-    async def stop(self) -> None:
-        """End the lease: all keys go at once. With the store away they go when its time is over."""
+    async def stop(self, *, revoke: bool = True) -> None:
+        """End the lease: all keys go at once. With the store away, or `revoke` False (somebody takes over), they go when its
+        time is over."""
         if self._renewer is not None:
             self._renewer.cancel()
             await asyncio.gather(self._renewer, return_exceptions=True)
-        if self._lease:
+        if self._lease and revoke:
             lease, self._lease = self._lease, 0
             try:
                 async with asyncio.timeout(min(self._ttl_s, 2)):

@@ -47,6 +47,18 @@ async def test_keys_live_as_long_as_the_presence() -> None:
     await store.close()
 
 
+async def test_a_presence_that_hands_over_leaves_its_keys_for_the_time_of_the_lease() -> None:
+    store = MemoryStore()
+    presence = Presence(store, 3)
+    await presence.start()
+    await presence.put("/a", b"1")
+    await presence.stop(revoke=False)
+    assert await values(store) == {"/a": b"1"}
+    await asyncio.sleep(3.1)
+    assert await values(store) == {}
+    await store.close()
+
+
 async def test_what_was_put_while_the_store_was_away_follows() -> None:
     store = Away()
     presence = Presence(store, 3)
