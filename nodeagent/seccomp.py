@@ -34,7 +34,7 @@ MEMORY = """
     munlockall munmap pkey_alloc pkey_free pkey_mprotect remap_file_pages set_mempolicy set_mempolicy_home_node
 """
 PROCESSES = """
-    _exit arch_prctl capget capset execve execveat exit exit_group fork get_robust_list get_thread_area getcpu getegid
+    arch_prctl capget capset execve execveat exit exit_group fork get_robust_list get_thread_area getcpu getegid
     getegid32 geteuid geteuid32 getgid getgid32 getgroups getgroups32 getitimer getpgid getpgrp getpid getppid getpriority
     getresgid getresgid32 getresuid getresuid32 getrlimit getrusage getsid gettid getuid getuid32 ioprio_get ioprio_set kill
     landlock_add_rule landlock_create_ruleset landlock_restrict_self pause pidfd_open pidfd_send_signal prctl prlimit64
