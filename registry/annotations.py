@@ -64,7 +64,7 @@ KNOWN: dict[str, tuple[str, Parser]] = {
     "target-utilization-percentage": ("target_utilization", _number(1, 100)),
     "min-scale": ("min_scale", _number(0, 100_000, whole=True)),
     "max-scale": ("max_scale", _number(0, 100_000, whole=True)),
-    "initial-scale": ("initial_scale", _number(1, 100_000, whole=True)),
+    "initial-scale": ("initial_scale", _number(0, 100_000, whole=True)),
     "activation-scale": ("activation_scale", _number(2, 100_000, whole=True)),
     "scale-down-delay": ("scale_down_delay_s", _duration(0, 3600)),
     "scale-to-zero-pod-retention-period": ("retention_s", _duration(0, 86_400)),

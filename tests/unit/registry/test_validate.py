@@ -164,7 +164,7 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         (service(annotations={"autoscaling.knative.dev/window": "5s"}), "window", "from 6s to 3600s"),
         (service(annotations={"autoscaling.knative.dev/window": "61500ms"}), "window", "whole seconds"),
         (service(annotations={"autoscaling.knative.dev/metric": "cpu"}), "metric", "concurrency or rps"),
-        (service(annotations={"autoscaling.knative.dev/initial-scale": "0"}), "initial-scale", "from 1 to"),
+        (service(annotations={"autoscaling.knative.dev/initial-scale": "-1"}), "initial-scale", "from 0 to"),
         (
             service(annotations={"autoscaling.knative.dev/min-scale": "3", "autoscaling.knative.dev/maxScale": "2"}),
             "min-scale",
