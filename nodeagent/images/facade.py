@@ -7,24 +7,20 @@ The second time it is a look into a dictionary.
 """
 
 import asyncio
-import platform
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from nodeagent.containerd import errors as engine_errors
 from nodeagent.containerd.client import Containerd
-from nodeagent.images import archive, gc, ingest, manifest, records
+from nodeagent.images import archive, gc, local, records
 from nodeagent.images.challenge import Credential
-from nodeagent.images.errors import BadImage, DiskFull, EngineUnavailable, ImageNotFound, ImageProblem, RegistryUnavailable
+from nodeagent.images.errors import BadImage, ImageNotFound, ImageProblem, RegistryUnavailable
 from nodeagent.images.flight import Flights
-from nodeagent.images.manifest import Index, Platform
+from nodeagent.images.manifest import Platform
 from nodeagent.images.progress import Listener, Progress
-from nodeagent.images.puller import Puller, ReadyImage
+from nodeagent.images.puller import FromRegistry, Origin, Puller, ReadyImage
 from nodeagent.images.registry import Registry
-from nodeagent.images.unpack import unpacked
 from process import logs
 from process.clock import Clock, SystemClock
 from process.ids import short_id
@@ -57,19 +53,6 @@ class Listed:
     imported: bool
 
 
-class _FromRegistry:
-    def __init__(self, registry: Registry, ref: ImageRef, lookup: Callable[[str], Awaitable[Credential | None]]) -> None:
-        self._registry, self._ref, self._lookup = registry, ref, lookup
-
-    async def manifest(self, digest: str) -> tuple[bytes, str]:
-        return await self._registry.manifest(self._ref, digest, self._lookup)
-
-    @asynccontextmanager
-    async def blob(self, digest: str, offset: int) -> AsyncIterator[tuple[int, Any]]:
-        async with self._registry.blob(self._ref, digest, offset, self._lookup) as opened:
-            yield opened
-
-
 class ImageStore:
     """All images of one node, in one containerd. `close()` it."""
 
@@ -96,7 +79,7 @@ class ImageStore:
         self._credentials = credentials
         self._on_progress = on_progress
         self._registry = registry or Registry(insecure)
-        self._here = here or this_machine()
+        self._here = here or local.this_machine()
         self._clock = clock or SystemClock()
         self._puller = Puller(engine, self._here, max_bytes)
         self._pulls: Flights[ReadyImage] = Flights()
@@ -123,7 +106,7 @@ class ImageStore:
         """Look once at what earlier lives of the agent have unpacked; call it at start."""
         for record in await records.all_(self._engine):
             if "@" in record.name:
-                ready = await self._here_already(record)
+                ready = await local.find(self._engine, self._here, record)
                 if ready is not None:
                     self._ready[record.name] = ready
 
@@ -162,7 +145,7 @@ class ImageStore:
         ref = _parse(image)
         if ref.digest:
             return ref.at(ref.digest)
-        with _translated(image):
+        with local.translated(image):
             known = await records.get(self._engine, str(ref))
         if known is not None and known.imported:
             return ref.at(known.digest)
@@ -208,7 +191,7 @@ class ImageStore:
         """Every name by which an image is known here."""
         found = []
         for record in await records.all_(self._engine):
-            ready = await self._here_already(record)
+            ready = await local.find(self._engine, self._here, record)
             size = ready.size_bytes if ready else 0
             found.append(Listed(record.name, record.digest, size, ready is not None, record.imported))
         return found
@@ -262,15 +245,15 @@ class ImageStore:
     async def _pull(
         self, ref: ImageRef, exact: str, project: str, pull_secrets: Sequence[str], progress: Progress
     ) -> ReadyImage:
-        with _translated(exact):
+        with local.translated(exact):
             known = await records.get(self._engine, exact)
-            if known is not None and (ready := await self._here_already(known)) is not None:
+            if known is not None and (ready := await local.find(self._engine, self._here, known)) is not None:
                 return ready
         if self._on_progress is not None and self._on_progress not in progress.listeners:
             progress.listeners.insert(0, self._on_progress)
         progress.state("resolving")
         names = [exact] + ([str(ImageRef(ref.host, ref.repository, ref.tag))] if ref.tag else [])
-        origin = _FromRegistry(self._registry, ref, self._lookup(project, pull_secrets))
+        origin = FromRegistry(self._registry, ref, self._lookup(project, pull_secrets))
         try:
             # One lease an image and not a try: what a failed try has fetched is there for the next.
             return await self._under_lease(origin, ref.digest, names, f"ebb-pull-{ref.digest[7:39]}", progress, False)
@@ -279,11 +262,11 @@ class ImageStore:
                 progress.listeners.remove(self._on_progress)
 
     async def _under_lease(
-        self, origin: Any, digest: str, names: Sequence[str], lease: str, progress: Progress, imported: bool
+        self, origin: Origin, digest: str, names: Sequence[str], lease: str, progress: Progress, imported: bool
     ) -> ReadyImage:
         keep = False
         try:
-            with _translated(names[0]):
+            with local.translated(names[0]):
                 await records.take_lease(self._engine, lease, self._clock.wall() + LEASE_S)
                 try:
                     ready = await self._puller.pull(origin, digest, names, lease, progress, imported)
@@ -299,26 +282,6 @@ class ImageStore:
         progress.state("done")
         return ready
 
-    async def _here_already(self, record: records.Record) -> ReadyImage | None:
-        """The image of a record, when all of it that is needed to start is here."""
-        digest = record.digest
-        try:
-            for _ in range(4):
-                data = await ingest.read(self._engine, digest, manifest.MAX_MANIFEST_BYTES)
-                document = manifest.parse(data, record.media_type if digest == record.digest else "")
-                if isinstance(document, Index):
-                    digest = manifest.choose(document, self._here).digest
-                    continue
-                raw = await ingest.read(self._engine, document.config.digest, manifest.MAX_CONFIG_BYTES)
-                parsed = manifest.parse_config(raw, self._here, len(document.layers))
-                chain_id = manifest.chain_ids(parsed.diff_ids)[-1] if parsed.diff_ids else ""
-                if chain_id and not await unpacked(self._engine, chain_id):
-                    return None
-                return ReadyImage(record.digest, parsed.config, chain_id, sum(layer.size for layer in document.layers))
-        except (engine_errors.NotFound, ImageProblem):
-            return None
-        return None
-
     def _lookup(self, project: str, pull_secrets: Sequence[str]) -> Callable[[str], Awaitable[Credential | None]]:
         async def lookup(host: str) -> Credential | None:
             return await self._credentials(project, pull_secrets, host)
@@ -326,40 +289,11 @@ class ImageStore:
         return lookup
 
 
-class _translated:
-    """containerd's errors inside become ImageProblems about `image`."""
-
-    def __init__(self, image: str) -> None:
-        self._image = image
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, engine_errors.NoSpace):
-            raise DiskFull(f"image {self._image}: no room on this node's disk ({error}); remove images or files") from None
-        if isinstance(error, engine_errors.Unavailable):
-            raise EngineUnavailable(f"image {self._image}: {error}; it is tried again") from None
-        if isinstance(error, engine_errors.ContainerdError):
-            raise ImageProblem(f"image {self._image}: {error}") from None
-
-
 def _parse(image: str) -> ImageRef:
     try:
         return imageref.parse(image)
     except imageref.BadReference as error:
         raise BadImage(str(error)) from None
-
-
-def this_machine() -> Platform:
-    """What images this machine runs."""
-    machine = platform.machine().lower()
-    known = {
-        "x86_64": Platform("linux", "amd64"),
-        "aarch64": Platform("linux", "arm64", "v8"),
-        "armv7l": Platform("linux", "arm", "v7"),
-        "armv6l": Platform("linux", "arm", "v6"),
-    }
-    return known.get(machine, Platform("linux", machine))
 
 
 __all__ = ["ImageNotFound", "ImageProblem", "ImageStore", "Listed", "ReadyImage"]

@@ -126,7 +126,7 @@ def parse(data: bytes, media_type: str) -> Index | Manifest:
     head = _decode(_Typed, data, "manifest")
     kind = head.media_type or media_type.partition(";")[0].strip()
     if kind not in INDEX_TYPES + MANIFEST_TYPES:
-        if head.schema_version != 2 or (head.media_type and head.media_type != kind):
+        if head.schema_version != 2 or head.media_type:
             raise BadImage(f"manifest of type {kind!r}, schema version {head.schema_version}; want one of {ACCEPT}")
         kind = INDEX_TYPES[0] if head.manifests is not None else MANIFEST_TYPES[0]
     if kind in INDEX_TYPES:

@@ -1,8 +1,8 @@
 """One image from where its blobs are (a registry, an archive) into containerd, unpacked, under a gc_lease all the way."""
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,8 +12,9 @@ from nodeagent.images.errors import BadImage, RegistryUnavailable, TooLarge
 from nodeagent.images.flight import Flights
 from nodeagent.images.manifest import Descriptor, ImageConfig, Index, Manifest, Platform
 from nodeagent.images.progress import Progress
-from nodeagent.images.registry import TRIES, Transient, pause_s
+from nodeagent.images.registry import TRIES, Lookup, Registry, Transient, pause_s
 from nodeagent.images.unpack import unpack
+from store.imageref import ImageRef
 
 PARALLEL = 3
 MAX_DEPTH = 3
@@ -39,6 +40,21 @@ class Origin(Protocol):
 
     def blob(self, digest: str, offset: int) -> AbstractAsyncContextManager[tuple[int, Any]]:
         """(start, chunks) of a blob from `offset`, or from 0. Raises ImageProblem, Transient."""
+
+
+class FromRegistry:
+    """One repository of a registry, with who asks."""
+
+    def __init__(self, registry: Registry, ref: ImageRef, lookup: Lookup) -> None:
+        self._registry, self._ref, self._lookup = registry, ref, lookup
+
+    async def manifest(self, digest: str) -> tuple[bytes, str]:
+        return await self._registry.manifest(self._ref, digest, self._lookup)
+
+    @asynccontextmanager
+    async def blob(self, digest: str, offset: int) -> AsyncIterator[tuple[int, Any]]:
+        async with self._registry.blob(self._ref, digest, offset, self._lookup) as opened:
+            yield opened
 
 
 class Puller:

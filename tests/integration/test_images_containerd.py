@@ -66,7 +66,7 @@ def _spec() -> any_pb2.Any:
         "process": process,
         "root": {"path": "rootfs"},
         "mounts": mounts,
-        "linux": {"cgroupsPath": "/ebb-itest/one", "namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts")]},
+        "linux": {"cgroupsPath": "/ebb-itest-one", "namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts")]},
     }
     url = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
     return any_pb2.Any(type_url=url, value=json.dumps(spec).encode())
