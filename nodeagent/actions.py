@@ -21,7 +21,6 @@ class Do(StrEnum):
     CREATE_TASK = "create task"
     START_TASK = "start task"
     PROBE = "probe"
-    WATCH = "watch"
     CANCEL = "cancel"
     TERM = "term"
     KILL = "kill"
@@ -31,7 +30,7 @@ class Do(StrEnum):
     FORGET = "forget"
 
 
-CANCELLABLE = frozenset({Do.LOAD_REVISION, Do.ENSURE_IMAGE, Do.PROBE})
+CANCELLABLE = frozenset({Do.LOAD_REVISION, Do.ENSURE_IMAGE})
 """Actions that may be given up half-way without leaving anything behind."""
 BUILDING = frozenset(
     {Do.LOAD_REVISION, Do.ENSURE_IMAGE, Do.TAKE_NETWORK, Do.CREATE_CONTAINER, Do.CREATE_TASK, Do.START_TASK, Do.PROBE}
@@ -118,14 +117,15 @@ class PullBegan(Event):
 
 @dataclass(frozen=True, slots=True)
 class Readiness(Event):
-    """The readiness probe changed its mind."""
+    """The readiness probe changed its mind. `took_ms`: from the start to the first success."""
 
     ready: bool
+    took_ms: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class GivenUp(Event):
-    """Something other than an action ends the instance: its liveness probe, or its task is lost."""
+    """Something other than an action ends the instance: it was never ready, is no longer alive, or its task is lost."""
 
     failure: Failure
 

@@ -155,7 +155,7 @@ def _build_up(want: Assignment | None, have: Observed) -> list[Action]:
         return _unless_doing(have, Do.START_TASK) if want.goal == Goal.RUN else []
     if have.watched or have.task == Task.EXITED:
         return []
-    return _unless_doing(have, Do.WATCH if have.ready else Do.PROBE)
+    return _unless_doing(have, Do.PROBE)
 
 
 def _take_down(want: Assignment | None, have: Observed, now: float) -> list[Action]:
@@ -218,8 +218,9 @@ def on_event(have: Observed, event: Event) -> Observed:
             return replace(have, phase=phase, draining_at=draining_at)
         case a.PullBegan():
             return replace(have, pulling=True)
-        case a.Readiness(ready=ready):
-            return replace(have, ready=ready and have.task == Task.RUNNING)
+        case a.Readiness(ready=ready, took_ms=took_ms):
+            ready = ready and have.task == Task.RUNNING
+            return replace(have, ready=ready, phases_ms=have.phases_ms | took_ms)
         case a.Drained(member=member):
             return replace(have, drained_by=have.drained_by | {member})
     raise AssertionError(f"no such event: {event!r}")
@@ -243,8 +244,6 @@ def _done(have: Observed, event: a.Done) -> Observed:
         case Do.START_TASK:
             return replace(have, task=Task.RUNNING) if have.task == Task.CREATED else have
         case Do.PROBE:
-            return replace(have, ready=have.task == Task.RUNNING)
-        case Do.WATCH:
             return replace(have, watched=True)
         case Do.TERM:
             return replace(have, term_at=event.at)

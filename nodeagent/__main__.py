@@ -1,0 +1,104 @@
+"""`python -m nodeagent`: the node agent of this machine."""
+
+import asyncio
+import os
+import platform
+from pathlib import Path
+
+import msgspec
+
+from nodeagent.admin_routes import Routes
+from nodeagent.agent import Agent
+from nodeagent.images import admin_routes as image_routes
+from process import run
+from process.admin import Admin
+from process.settings import Common
+from store import messages
+from store.connect import open_bus, open_store
+
+
+class Settings(Common, frozen=True, kw_only=True):
+    """The node agent's flags."""
+
+    node: str = msgspec.field(default_factory=platform.node)
+    """This machine's name in the cluster."""
+    containerd: str = "/run/ebb/containerd/containerd.sock"
+    root: str = "/var/lib/ebb/node"
+    """Logs and files of instances, and uploads; kept over restarts."""
+    id: str = "ebb"
+    """≤ 6 characters; begins the names of veths, the nft table and the cgroup."""
+    subnet: str = "10.231.0.0/16"
+    pool_size: int = 8
+    runtime: str = "auto"
+    insecure_registries: str = ""
+    """host:port of registries spoken to by plain HTTP, comma-separated."""
+    dns: str = ""
+    """Name servers for instances, comma-separated; default: the host's."""
+    on_stop: str = "keep"
+    """keep: containers run on when the agent stops; stop: all are stopped and everything is removed."""
+    lease_ttl_s: float = 5
+    """How long a silent agent's instances count as there."""
+    creates: int = 3
+    """Tasks created at once."""
+    shim_bound: int = 10
+    """Instances that one shim serves at most."""
+    log_keep_s: float = 3600
+    """How long logs of instances that are gone are kept."""
+    image_keep_s: float = 7 * 24 * 3600
+    """How long images that nobody uses are kept."""
+    zone: str = ""
+    advertise: str = ""
+    """host:port at which others reach the admin endpoint; default: the address it listens on."""
+
+
+def words(text: str) -> list[str]:
+    """The items of a comma-separated flag."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Run until `stop`."""
+    if settings.on_stop not in ("keep", "stop"):
+        raise ValueError(f"--on-stop {settings.on_stop!r}: want keep or stop")
+    jobs = run.Jobs("nodeagent", stop)
+    store = await open_store(settings.etcd)
+    bus = await open_bus(settings.nats, f"nodeagent {settings.node}")
+    agent = Agent(
+        store,
+        bus,
+        jobs,
+        node=settings.node,
+        containerd=settings.containerd,
+        root=Path(settings.root),
+        prefix=settings.id,
+        subnet=settings.subnet,
+        pool_size=settings.pool_size,
+        runtime=settings.runtime,
+        insecure=frozenset(words(settings.insecure_registries)),
+        dns=words(settings.dns),
+        lease_ttl_s=settings.lease_ttl_s,
+        creates=settings.creates,
+        shim_bound=settings.shim_bound,
+        log_keep_s=settings.log_keep_s,
+        image_keep_s=settings.image_keep_s,
+        zone=settings.zone,
+    )
+    own = Routes(agent.loop, agent.reporter, agent.logs, agent.clock, agent.cgroup_parent)
+    admin = Admin(agent.checks(), [*own.all(), *image_routes.routes(agent.images, agent.images_in_use)])
+    await admin.start(settings.admin)
+    host = settings.admin.rpartition(":")[0]
+    try:
+        await agent.start(settings.advertise or f"{host}:{admin.port}")
+        await bus.respond(messages.IMAGE_RESOLVE, image_routes.responder(agent.images))
+        await stop.wait()
+        await agent.stop(everything=settings.on_stop == "stop")
+    finally:
+        await admin.stop()
+        await jobs.cancel()
+        await bus.close()
+        await store.close()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    run.main("nodeagent", Settings, serve)

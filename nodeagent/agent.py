@@ -1,0 +1,212 @@
+"""The agent put together: what it is made of, in which order it begins, and how it ends."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from nodeagent import cgroups, runtime
+from nodeagent.blueprint import Blueprints
+from nodeagent.containerd.client import Containerd
+from nodeagent.containerd.errors import ContainerdError
+from nodeagent.engine import Engine
+from nodeagent.executor import Hands
+from nodeagent.gate import Gate
+from nodeagent.groups import Groups
+from nodeagent.images.facade import ImageStore
+from nodeagent.logs import Logs
+from nodeagent.loop import Loop
+from nodeagent.network.pool import NetworkPool
+from nodeagent.plan import Observed
+from nodeagent.prober import Prober
+from nodeagent.reporter import Reporter
+from nodeagent.tasks import Found, Tasks
+from process import logs as process_logs
+from process.admin import Check
+from process.clock import SystemClock
+from process.run import Jobs
+from store import keys, messages
+from store.backend import Store
+from store.bus import Bus
+from store.errors import Unavailable
+from store.lease import Presence
+from store.messages import PullProgress
+from store.model import Node, encode
+from store.story import Story
+
+CONTAINERD_S = 60.0
+END_ALL_S = 60.0
+NODE_EVERY_S = 5.0
+TIDY_EVERY_S = 60.0
+LOGS_KEPT = 1000
+SPARE_BYTES = 256 * 2**20
+"""With less room on the disk nothing new is placed here."""
+
+_log = process_logs.get("nodeagent")
+
+
+class Agent:
+    """One node's agent. `start`, then `stop`."""
+
+    def __init__(
+        self,
+        store: Store,
+        bus: Bus,
+        jobs: Jobs,
+        *,
+        node: str,
+        containerd: str,
+        root: Path,
+        prefix: str = "ebb",
+        subnet: str = "10.231.0.0/16",
+        pool_size: int = 8,
+        runtime: str = "auto",
+        insecure: frozenset[str] = frozenset(),
+        dns: Sequence[str] = (),
+        lease_ttl_s: float = 5,
+        creates: int = 3,
+        shim_bound: int = 10,
+        log_keep_s: float = 3600,
+        image_keep_s: float = 7 * 24 * 3600,
+        zone: str = "",
+    ) -> None:
+        self.clock = SystemClock()
+        self.cgroup_parent = f"/ebb-{prefix}"
+        self.root = root
+        self._store, self._bus, self._jobs = store, bus, jobs
+        self._node, self._zone, self._runtime = node, zone, runtime
+        self._log_keep_s, self._image_keep_s = log_keep_s, image_keep_s
+        instances = root / "instances"
+        instances.mkdir(parents=True, exist_ok=True)
+        self._containerd = Containerd(containerd)
+        self.images = ImageStore(
+            self._containerd, node=node, spool=root / "spool", insecure=insecure, on_progress=self._progress
+        )
+        self.pool = NetworkPool(prefix=prefix, subnet=subnet, run_dir=root, pool_size=pool_size, dns=dns, jobs=jobs)
+        self.logs = Logs(instances)
+        self.presence = Presence(store, lease_ttl_s)
+        self.presence.on_regrant = self._say_all
+        story = Story(bus, "nodeagent", self.clock)
+        self.reporter = Reporter(node, bus, self.presence, story, self.clock, jobs, instances)
+        self._hands = Hands(
+            store=store,
+            images=self.images,
+            pool=self.pool,
+            tasks=Tasks(self._containerd, ""),
+            logs=self.logs,
+            prober=Prober(self.clock, jobs),
+            blueprints=Blueprints(instances, self.cgroup_parent, dns),
+            clock=self.clock,
+            root=instances,
+            groups=Groups(shim_bound),
+            gate=Gate(creates),
+        )
+        self.loop = Loop(node, self._hands, self.reporter, story, jobs)
+        self._engine = Engine(self._containerd, self._hands, self.loop, self.reporter, self.cgroup_parent)
+        self._admin = ""
+        self._started = False
+
+    def checks(self) -> dict[str, Check]:
+        """For /readyz."""
+        return {
+            "start": lambda: None if self._started else "adopting what is here",
+            "containerd": self._engine.problem,
+            "assignments": self.loop.assignments.problem,
+            "lease": self.presence.problem,
+        }
+
+    def images_in_use(self) -> set[str]:
+        """References by digest that instances here stand on."""
+        return {have.revision.image for have in self.loop.observed.values() if have.revision is not None}
+
+    async def start(self, admin: str) -> None:
+        """Adopt what is here and begin to act. Raises what makes that impossible."""
+        self._admin = admin
+        await self._containerd.ready(CONTAINERD_S)
+        self._hands.tasks.use(await runtime.choose(self._containerd, self._runtime, self.cgroup_parent))
+        self.logs.start()
+        await self.pool.start()
+        await self.images.load()
+        await self.presence.start()
+        self._jobs.start(self.loop.assignments.run(), "assignments", fatal=True)
+        self._jobs.start(self.loop.ingresses.run(), "ingresses", fatal=True)
+        await self.loop.assignments.synced()
+        await self.loop.ingresses.synced()
+        adopted, found = await self._adopt()
+        await self._bus.handle(messages.drained(self._node), self.loop.drained)
+        self._jobs.start(self._engine.hear(), "containerd's events", fatal=True)
+        self.loop.begin(adopted)
+        self._engine.settle(adopted, found)
+        self._say_all()
+        for name in adopted:
+            self.reporter.store_again(name)
+        await self.pool.sweep()
+        self._jobs.start(self._engine.compare_for_ever(), "compare", fatal=True)
+        self._jobs.start(self._tend(), "tend", fatal=True)
+        self._jobs.start(self._tidy(), "tidy", fatal=True)
+        self._started = True
+
+    async def _adopt(self) -> tuple[dict[str, Observed], dict[str, Found]]:
+        while True:
+            try:
+                return await self._engine.adopt(self._node)
+            except (Unavailable, ContainerdError) as error:
+                _log.warning("cannot see what is here yet", error=str(error))
+                await asyncio.sleep(0.2)
+
+    async def stop(self, *, everything: bool) -> None:
+        """End. `everything`: stop all instances and leave nothing on the machine; else they run on without us."""
+        if everything:
+            await self.loop.end_all(END_ALL_S)
+        self.loop.close()
+        await self.pool.stop(frozenset() if everything else self.loop.executor.networks_in_use())
+        await self.logs.stop()
+        await self.presence.stop(revoke=everything)
+        await self._jobs.cancel()
+        if everything:
+            await asyncio.to_thread(cgroups.remove, cgroups.detect(), self.cgroup_parent)
+        await self.images.close()
+        await self._containerd.close()
+
+    # -- in the background -----------------------------------------------------------------------------------------------------
+
+    def _say_all(self) -> None:
+        for status in self.reporter.all():
+            self.reporter.say_again(status.instance)
+
+    def _progress(self, progress: PullProgress) -> None:
+        self._bus.publish(messages.IMAGE_PROGRESS, encode(progress))
+
+    async def _tend(self) -> None:
+        """The node's own key, what NATS may have lost, the gauges."""
+        beat = 0
+        while True:
+            if beat % int(NODE_EVERY_S) == 0:
+                await self.presence.put(keys.node(self._node), encode(self._describe()))
+            self.loop.say_draining_again()
+            self.reporter.count()
+            beat += 1
+            await asyncio.sleep(1.0)
+
+    def _describe(self) -> Node:
+        room = os.statvfs(self.root)
+        free = room.f_bavail * room.f_frsize
+        return Node(
+            node=self._node,
+            cpu_m=(os.cpu_count() or 1) * 1000,
+            memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            zone=self._zone,
+            admin=self._admin,
+            images=self.images.unpacked_digests,
+            unschedulable=f"disk full: {free // 2**20} MiB left under {self.root}" if free < SPARE_BYTES else "",
+        )
+
+    async def _tidy(self) -> None:
+        while True:
+            await asyncio.sleep(TIDY_EVERY_S)
+            wall = self.clock.wall()
+            await self.logs.prune(set(self.loop.observed), wall - self._log_keep_s, LOGS_KEPT)
+            try:
+                await self.images.collect(self.images_in_use(), self._image_keep_s, wall)
+            except ContainerdError as error:
+                _log.warning("images not collected", error=str(error))

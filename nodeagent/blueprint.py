@@ -1,0 +1,82 @@
+"""From a revision, its image and a network to what containerd is given: the spec and the files it names on the host."""
+
+import os
+import resource
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from nodeagent import cgroups, ocispec, resolv, rootfs
+from nodeagent.images.facade import ReadyImage
+from nodeagent.ocispec import Files, HostFacts
+from nodeagent.userdb import ResolvedUser, RootfsView, layers_of, resolve
+from store.model import Revision
+
+
+class Mount(Protocol):
+    """A containerd mount."""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def options(self) -> Sequence[str]: ...
+
+
+class Network(Protocol):
+    @property
+    def ns_path(self) -> str: ...
+    @property
+    def address(self) -> str: ...
+
+
+class Blueprints:
+    """Builds specs. `root` holds a directory for each instance; `dns` replaces the host's name servers."""
+
+    def __init__(self, root: Path, cgroup_parent: str, dns: Sequence[str] = ()) -> None:
+        self._root = root
+        self._cgroup_parent = cgroup_parent
+        self._resolv = root.parent / "resolv.conf"
+        self._host = host_facts()
+        self._users: dict[tuple[str, str], ResolvedUser] = {}
+        root.mkdir(parents=True, exist_ok=True)
+        self._resolv.write_text(resolv.render(resolv.host_resolv_conf(), dns))
+
+    def build(
+        self, revision: Revision, image: ReadyImage, network: Network, instance: str, group: str, mounts: Sequence[Mount]
+    ) -> dict[str, Any]:
+        """The spec; its files are written. Raises BadSpec, BadUser, OSError."""
+        mount = mounts[0]
+        rootfs.furnish(rootfs.upper_of(mount.options) or mount.source)
+        directory = self._root / instance
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "hosts").write_text(resolv.hosts(instance, network.address))
+        return ocispec.build(
+            revision,
+            image.config,
+            network,
+            instance,
+            files=Files(str(self._resolv), str(directory / "hosts")),
+            user=self._user(revision.user or image.config.user, image.chain_id, mount),
+            cgroup_parent=self._cgroup_parent,
+            shim_group=group,
+            host=self._host,
+        )
+
+    def _user(self, text: str, chain_id: str, mount: Mount) -> ResolvedUser:
+        known = self._users.get((text, chain_id))
+        if known is None:
+            view = RootfsView(layers_of(mount.type, mount.source, mount.options))
+            known = resolve(text, view.read("etc/passwd"), view.read("etc/group"))
+            if len(self._users) >= 4096:
+                self._users.clear()
+            self._users[(text, chain_id)] = known
+        return known
+
+
+def host_facts() -> HostFacts:
+    """What this machine is. A runtime can grant no more open files than we have: containerd is started beside us."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    swap = cgroups.swap_limit(cgroups.detect())
+    return HostFacts(machine=os.uname().machine, nofile_hard=hard, swap_limit=swap, cpu_m=(os.cpu_count() or 1) * 1000)

@@ -1,0 +1,82 @@
+"""Which OCI runtime this machine has: crun where it really works, else runc. Found out by running a container."""
+
+import asyncio
+import os
+import shutil
+from typing import Any
+
+from nodeagent.containerd import errors
+from nodeagent.containerd.client import Containerd
+from nodeagent.tasks import Tasks
+from process import logs
+from process.ids import short_id
+
+TRIAL_S = 10.0
+CHOICES = ("auto", "crun", "runc")
+
+log = logs.get("runtime")
+
+
+class NoRuntime(Exception):
+    """No OCI runtime works here; the message says what each one said."""
+
+
+async def choose(containerd: Containerd, wanted: str, cgroup_parent: str) -> str:
+    """The path of the runtime to use. `wanted`: auto, crun or runc. Raises NoRuntime, and ValueError for another word."""
+    if wanted not in CHOICES:
+        raise ValueError(f"--runtime {wanted!r}: want one of {', '.join(CHOICES)}")
+    said = []
+    for name in ("crun", "runc") if wanted == "auto" else (wanted,):
+        path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/usr/local/bin")
+        if path is None:
+            said.append(f"{name}: not installed")
+            continue
+        try:
+            await _try(Tasks(containerd, path), f"trial-{short_id()}", cgroup_parent)
+        except (errors.ContainerdError, TimeoutError) as error:
+            said.append(f"{name}: {error}")
+            log.info("runtime does not work here", runtime=name, error=str(error))
+            continue
+        log.info("runtime chosen", runtime=name, path=path)
+        return path
+    raise NoRuntime("no OCI runtime works: " + "; ".join(said) + ". Install crun or runc (apt-get install crun runc)")
+
+
+async def _try(tasks: Tasks, name: str, cgroup_parent: str) -> None:
+    """Create, start and delete a container that runs /bin/true of this machine."""
+    try:
+        async with asyncio.timeout(TRIAL_S):
+            await tasks.prepare(name, "")
+            await tasks.create_container(name, {}, _spec(name, cgroup_parent))
+            await tasks.create_task(name, "", "")
+            await tasks.start(name)
+            await tasks.wait(name)
+    finally:
+        async with asyncio.timeout(TRIAL_S):
+            await tasks.delete_task(name)
+            await tasks.delete_container(name)
+
+
+def _spec(name: str, cgroup_parent: str) -> dict[str, Any]:
+    binds = [
+        {"destination": f"/{top}", "type": "bind", "source": f"/{top}", "options": ["rbind", "ro"]}
+        for top in ("bin", "lib", "lib64", "usr")
+        if os.path.isdir(f"/{top}")
+    ]
+    return {
+        "ociVersion": "1.0.2",
+        "root": {"path": "rootfs"},
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "args": ["/bin/true"],
+            "env": ["PATH=/bin"],
+            "cwd": "/",
+            "noNewPrivileges": True,
+        },
+        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}, *binds],
+        "linux": {
+            "cgroupsPath": f"{cgroup_parent}/{name}",
+            "resources": {"pids": {"limit": 32}},
+            "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "network")],
+        },
+    }
