@@ -362,10 +362,11 @@ class Client(asyncio.Protocol):
         else:
             self.transport.abort() if self._state == _LINGER else self.transport.close()
 
-    def close_if_idle(self) -> None:
-        """Draining: an idle connection ends now, a busy one after its answer, a WebSocket between two frames."""
+    def wind_up(self, *, close_idle: bool) -> None:
+        """Draining: a busy connection ends after its answer, an idle one on `close_idle`, a WebSocket between two frames."""
         if self._state == _IDLE and not self._buffer:
-            self.transport.close()
+            if close_idle:
+                self.transport.close()
         elif self._state == _TUNNEL:
             self.go_away()
 

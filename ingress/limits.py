@@ -27,6 +27,9 @@ BUFFERED_BYTES = 64 * 1024
 WRITE_HIGH_BYTES = 256 * 1024
 """Unsent bytes to a slow reader above which its sender is paused; resumed at a quarter of it."""
 
+DRAIN_IDLE_S = 1.0
+"""After a drain began, how long idle connections stay: a request that is on its way is answered, with `Connection: close`."""
+
 CONNECT_TIME_S = 1.0
 """To connect to an instance: it is in the next room."""
 CONNECT_ATTEMPTS = 8

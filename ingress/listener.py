@@ -23,6 +23,7 @@ class Listener:
         self._scheme = scheme
         self._clients: set[Client] = set()
         self._server: asyncio.Server | None = None
+        self._sock: socket.socket | None = None
         self._date = b""
         self._date_at = -1.0
         self.port = 0
@@ -43,6 +44,7 @@ class Listener:
             sock.close()
             raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}; choose another with --listen") from None
         loop = asyncio.get_running_loop()
+        self._sock = sock.dup()
         self._server = await loop.create_server(lambda: Client(self, self._gate), sock=sock, backlog=BACKLOG)
         self.port = sock.getsockname()[1]
 
@@ -63,19 +65,41 @@ class Listener:
         """Accept no more, finish what runs, close. What is not over after `timeout_s` is cut."""
         gate, clock = self._gate, self._gate.clock
         gate.closing = True
-        if self._server is not None:
-            self._server.close()
-        end = clock.now() + timeout_s
-        while self._clients and clock.now() < end:
+        await self._stop_accepting()
+        now = clock.now()
+        end = now + timeout_s
+        idle_end = now + min(limits.DRAIN_IDLE_S, timeout_s / 2)
+        while self._clients and now < end:
             for client in list(self._clients):
-                client.close_if_idle()
+                client.wind_up(close_idle=now >= idle_end)
             await asyncio.sleep(0.02)
+            now = clock.now()
         if self._clients:
             log.warning("connections cut after the drain time", connections=len(self._clients), drain_timeout_s=timeout_s)
         for client in list(self._clients):
             client.transport.abort()
         close_idle(gate, float("inf"))
         await asyncio.sleep(0)
+
+    async def _stop_accepting(self) -> None:
+        """Close the socket; who connected before that is still served, or the kernel would reset what waits to be accepted."""
+        if self._server is None or self._sock is None:
+            return
+        server, sock = self._server, self._sock
+        self._server = self._sock = None
+        server.close()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        sock.setblocking(False)
+        waiting: list[socket.socket] = []
+        try:
+            while True:
+                waiting.append(sock.accept()[0])
+        except OSError:
+            sock.close()
+        loop = asyncio.get_running_loop()
+        for each in waiting:
+            await loop.connect_accepted_socket(lambda: Client(self, self._gate), each)
 
     # -- for its connections --------------------------------------------------------------------------------------------------
 
