@@ -164,7 +164,7 @@ def command(revision: Revision, image: ImageConfig) -> list[str]:
 
 
 def environment(revision: Revision, image: ImageConfig, instance: str, user: ResolvedUser) -> dict[str, str]:
-    """The variables, later ones winning: the image's, the user's own, and last what the platform promises."""
+    """The variables: the image's, over them the user's own, which may refer to earlier ones, and over all what the platform promises."""
     found = {"PATH": DEFAULT_PATH, "HOSTNAME": instance[:63]}
     if user.home:
         found["HOME"] = user.home
@@ -177,8 +177,8 @@ def environment(revision: Revision, image: ImageConfig, instance: str, user: Res
     }
     found.update(promised)
     for name, value in revision.env:
-        found[name] = expand(value, found)
-    found.update(promised)
+        if name not in promised:
+            found[name] = expand(value, found)
     bad = [name for name, value in found.items() if not name or "=" in name or "\0" in name + value]
     if bad:
         raise BadSpec(f"variable {bad[0]!r}: a name must not be empty or have '=', and neither name nor value a NUL")

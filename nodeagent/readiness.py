@@ -18,6 +18,8 @@ FIRST_GAP_S = 0.001
 FAST_GAP_S = 0.002
 FAST_FOR_S = 0.1
 SLOWEST_FAST_GAP_S = 0.05
+RECOVERY_GAP_S = 1.0
+"""Between probes of an instance that was Ready before."""
 STARTUP_DEADLINE_S = 240.0
 """An instance that was never ready by then is given up, if its revision has no shorter progress deadline and no startup probe."""
 STEADY_PERIOD_S = 10.0
@@ -192,7 +194,9 @@ class Readiness:
         probe = self.plan.probe(which)
         if which is Which.LIVENESS or (which is Which.READINESS and self.ready) or not self._fast(probe):
             return _pace(probe)
-        # As long again as it has been waiting, a twentieth: quick at first, then patient.
+        if self._deadline is None:
+            return min(RECOVERY_GAP_S, _pace(probe))
+        # A twentieth of the time it has been waiting: quick at first, then patient.
         waiting = now - self._since - probe.initial_delay_s
         return FAST_GAP_S if waiting < FAST_FOR_S else min(SLOWEST_FAST_GAP_S, max(FAST_GAP_S, waiting / 20))
 
