@@ -1,0 +1,185 @@
+"""A node agent as a process, beside real etcd, NATS and containerd, with an image that behaves as its variables say."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from nodeagent.containerd.client import Containerd
+from nodeagent.images.facade import ImageStore
+from store import keys
+from store.backend import Store
+from store.lifecycle import Phase
+from store.model import Assignment, Goal, Instance, Probe, Revision, decode, encode
+from tests import archives, real
+from tests.real_containerd import RealContainerd, private_containerd
+
+NODE = "node-1"
+SERVE = "exec busybox httpd -f -p $PORT -h /www"
+_numbers = itertools.count(os.getpid() % 150)
+
+
+class World:
+    """The test's hands: `assign`, `phase`, `until`. `agent` is the running process."""
+
+    def __init__(self, store: Store, etcd: real.Server, nats: real.Server, containerd: RealContainerd, home: Path) -> None:
+        self.store, self.etcd, self.nats, self.containerd, self.home = store, etcd, nats, containerd, home
+        number = next(_numbers) % 200
+        self.id = f"t{number}"
+        self.subnet = f"10.{232 + number % 20}.{number}.0/24"
+        self.image = ""
+        self.port = real.free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    # -- the agent -------------------------------------------------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def log(self) -> str:
+        return (self.home / "agent.log").read_text()
+
+    async def start(self, *flags: str) -> None:
+        """Run `python -m nodeagent` and wait until it is ready."""
+        argv = [sys.executable, "-P", "-m", "nodeagent", "--etcd", self.etcd.address, "--nats", self.nats.url]
+        argv += ["--node", NODE, "--containerd", self.containerd.socket, "--root", str(self.home / "node"), "--id", self.id]
+        argv += ["--subnet", self.subnet, "--admin", f"127.0.0.1:{self.port}", "--pool-size", "3", *flags]
+        with (self.home / "agent.log").open("ab") as log:
+            self._process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *argv], stdout=log, stderr=log)
+        await self.until(self.ready, "the agent is ready")
+
+    async def ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, f"the agent ended:\n{self.log()[-4000:]}"
+        with contextlib.suppress(aiohttp.ClientError):
+            async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{self.port}/readyz") as answer:
+                return answer.status == 200
+        return False
+
+    def kill(self) -> None:
+        """SIGKILL the agent."""
+        self._end(signal.SIGKILL)
+
+    def stop(self, timeout_s: float = 40) -> int:
+        """SIGTERM the agent; its exit code."""
+        return self._end(signal.SIGTERM, timeout_s)
+
+    def _end(self, number: int, timeout_s: float = 40) -> int:
+        if self._process is None:
+            return 0
+        self._process.send_signal(number)
+        try:
+            code = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait(5)
+        self._process = None
+        return code
+
+    async def get(self, path: str) -> str:
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{self.port}{path}") as answer:
+            assert answer.status == 200, await answer.text()
+            return await answer.text()
+
+    # -- what is wanted --------------------------------------------------------------------------------------------------------
+
+    async def revision(self, name: str = "app-00001", script: str = SERVE, **changes: Any) -> Revision:
+        """Store a revision that runs `script` in busybox's shell."""
+        plan: dict[str, Any] = {
+            "project": "default",
+            "name": name,
+            "service": "app",
+            "image": self.image,
+            "command": ["/bin/busybox", "sh", "-c", script],
+            "readiness_probe": Probe(),
+        }
+        revision = Revision(**(plan | changes))
+        await self.store.put(keys.revision("default", name), encode(revision))
+        return revision
+
+    async def assign(self, instance: str, goal: str = Goal.RUN, revision: str = "app-00001") -> None:
+        assignment = Assignment(instance=instance, project="default", revision=revision, node=NODE, goal=goal, cause_id="c-test")
+        await self.store.put(keys.assignment(NODE, instance), encode(assignment))
+
+    async def withdraw(self, instance: str) -> None:
+        await self.store.delete(keys.assignment(NODE, instance))
+
+    async def status(self, instance: str) -> Instance | None:
+        entry = await self.store.get(keys.instance(NODE, instance))
+        return None if entry is None else decode(Instance, entry.value)
+
+    async def phase(self, instance: str, *phases: Phase, timeout_s: float = 20) -> Instance:
+        """Wait until `instance` is in one of `phases`."""
+        found: list[Instance] = []
+
+        async def there() -> bool:
+            status = await self.status(instance)
+            found[:] = [status] if status is not None else []
+            return status is not None and status.phase in phases
+
+        await self.until(there, f"{instance} in {phases}", timeout_s, lambda: repr(found))
+        return found[0]
+
+    async def gone(self, instance: str) -> None:
+        """Wait until nothing is told of it any more, and containerd has nothing of it."""
+
+        async def away() -> bool:
+            return await self.status(instance) is None and instance not in await self.instances()
+
+        await self.until(away, f"{instance} gone")
+
+    async def instances(self) -> dict[str, Any]:
+        return {row["instance"]: row for row in json.loads(await self.get("/instances"))}
+
+    async def until(
+        self, true: Callable[[], Any], what: str, timeout_s: float = 20, seen: Callable[[], str] = lambda: ""
+    ) -> None:
+        """Wait for a condition. Fails with the end of the agent's log."""
+        until = time.monotonic() + timeout_s
+        while not await true():
+            assert time.monotonic() < until, f"not within {timeout_s} s: {what}; {seen()}\n{self.log()[-6000:]}"
+            await asyncio.sleep(0.01)
+
+
+async def fetch(address: str, path: str = "/") -> str:
+    """What an instance answers, asked from the host."""
+    timeout = aiohttp.ClientTimeout(total=5)
+    async with aiohttp.ClientSession(timeout=timeout) as session, session.get(f"http://{address}{path}") as answer:
+        return await answer.text()
+
+
+@contextlib.asynccontextmanager
+async def world(store: Store, etcd: real.Server, nats: real.Server, *flags: str) -> AsyncIterator[World]:
+    """A World with its agent started; afterwards nothing of it is left."""
+    with tempfile.TemporaryDirectory(prefix="ebb-agent-") as home:
+        async with private_containerd() as containerd:
+            made = World(store, etcd, nats, containerd, Path(home))
+            engine = Containerd(containerd.socket)
+            await engine.ready(10)
+            images = ImageStore(engine, node=NODE, spool=Path(home) / "spool")
+
+            async def body() -> AsyncIterator[bytes]:
+                yield archives.oci_tar(archives.busybox("hello\n"), "app:v1")
+
+            [(name, digest)] = await images.import_archive(body(), "app:v1")
+            made.image = f"{name.rpartition(':')[0]}@{digest}"
+            await images.close()
+            await engine.close()
+            try:
+                await made.start(*(flags or ("--on-stop", "stop")))
+                yield made
+            finally:
+                made.stop()
