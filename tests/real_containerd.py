@@ -27,7 +27,8 @@ START_S = 20.0
 class RealContainerd:
     """One containerd. `socket` is its address; data outlives `kill()` and `restart()`."""
 
-    def __init__(self, root: Path, run: Path) -> None:
+    def __init__(self, root: Path, run: Path, disk_bytes: int = 0) -> None:
+        self._disk_bytes = disk_bytes
         self.root = root
         self.run = run
         self._config = containerd_config.write(root, run)
@@ -47,7 +48,7 @@ class RealContainerd:
         shims = shlex.quote(str(self.run / "shims"))
         script = (
             "if [ -e /sys/fs/cgroup/unified/cgroup.controllers ]; then umount /sys/fs/cgroup/unified; fi; "
-            f"mkdir -p {shims} /run/containerd && mount --bind {shims} /run/containerd && "
+            f"mkdir -p {shims} /run/containerd && mount --bind {shims} /run/containerd && {self._disk()}"
             f"exec containerd --config {shlex.quote(str(self._config))}"
         )
         # setpriv rather than preexec_fn: that one would fork, which a process with gRPC must not do.
@@ -59,6 +60,12 @@ class RealContainerd:
             if self._process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"containerd did not start; its log ends:\n{(self.root / 'log').read_text()[-2000:]}")
             await asyncio.sleep(0.02)
+
+    def _disk(self) -> str:
+        if not self._disk_bytes:
+            return ""
+        data = shlex.quote(str(self.root / "data"))
+        return f"mkdir -p {data} && mount -t tmpfs -o size={self._disk_bytes} tmpfs {data} && "
 
     async def restart(self) -> None:
         """Kill -9 and start again on the same data; its containers run on."""
@@ -122,10 +129,13 @@ async def _listens(path: str) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def private_containerd(tmp: Path | None = None) -> AsyncIterator[RealContainerd]:
-    """A running containerd in `tmp`, or in a short-lived folder of its own; everything is gone afterwards."""
+async def private_containerd(tmp: Path | None = None, disk_bytes: int = 0) -> AsyncIterator[RealContainerd]:
+    """A running containerd in a short-lived folder (in `tmp`); everything is gone afterwards.
+
+    `disk_bytes`: its data are on a disk of that size, seen by itself alone.
+    """
     home = Path(tempfile.mkdtemp(prefix="ebb-ctd-", dir=tmp))
-    real = RealContainerd(home / "root", home / "run")
+    real = RealContainerd(home / "root", home / "run", disk_bytes)
     try:
         await real.start()
         yield real

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nodeagent.containerd import errors as engine_errors
 from nodeagent.containerd.client import Containerd
-from nodeagent.images import archive, gc, local, records
+from nodeagent.images import archive, gc, local, manifest, records
 from nodeagent.images.challenge import Credential
 from nodeagent.images.errors import BadImage, ImageNotFound, ImageProblem, RegistryUnavailable
 from nodeagent.images.flight import Flights
@@ -121,24 +121,32 @@ class ImageStore:
         if not ref.digest:
             ref = _parse(await self.resolve(image, project=project, pull_secrets=pull_secrets))
         exact = ref.at(ref.digest)
-        progress = self._progress.get(exact) or Progress(self._node, exact, self._clock.now)
-        self._progress[exact] = progress
+        # Who may not read it must not get it because another one is just pulling it.
+        key = f"{exact} {project} {','.join(pull_secrets)}"
+        progress = self._progress.get(key)
+        if progress is None:
+            progress = self._progress[key] = self._new_progress(exact)
         if on_progress is not None:
             progress.listeners.append(on_progress)
+        lease = "ebb-pull-" + manifest.digest_of(key.encode())[7:39]
         try:
-            ready = await self._pulls.run(
-                # Who may not read it must not get it because another one is just pulling it.
-                f"{exact} {project} {','.join(pull_secrets)}",
-                lambda: self._pull(ref, exact, project, pull_secrets, progress),
-            )
+            ready = await self._pulls.run(key, lambda: self._pull(ref, exact, project, pull_secrets, lease, progress))
         finally:
             if on_progress is not None:
                 progress.listeners.remove(on_progress)
-            if not progress.listeners:
-                self._progress.pop(exact, None)
-        self._ready[exact] = self._ready[image] = ready
+            if key not in self._pulls:
+                self._progress.pop(key, None)
+        self._ready[exact] = ready
+        if "@" in image:
+            self._ready[image] = ready
         self._last_used[ready.digest] = self._clock.wall()
         return ready
+
+    def _new_progress(self, image: str) -> Progress:
+        progress = Progress(self._node, image, self._clock.now)
+        if self._on_progress is not None:
+            progress.listeners.append(self._on_progress)
+        return progress
 
     async def resolve(self, image: str, *, project: str = "", pull_secrets: Sequence[str] = ()) -> str:
         """`image` as `host/repository@digest`: imported ones first, else its registry says. Raises ImageProblem."""
@@ -178,11 +186,8 @@ class ImageStore:
             raise BadImage("the archive gives its image no name; say one (--name hello:v1)")
         ref = imageref.parse(named)
         exact = ref.at(image.digest)
-        progress = Progress(self._node, named, self._clock.now)
-        if self._on_progress is not None:
-            progress.listeners.append(self._on_progress)
+        progress = self._new_progress(named)
         ready = await self._under_lease(opened, image.digest, [named, exact], f"ebb-import-{short_id()}", progress, True)
-        self._ready.pop(named, None)
         self._ready[exact] = ready
         self._last_used[ready.digest] = self._clock.wall()
         return named, image.digest
@@ -243,23 +248,17 @@ class ImageStore:
         self._last_used.pop(digest, None)
 
     async def _pull(
-        self, ref: ImageRef, exact: str, project: str, pull_secrets: Sequence[str], progress: Progress
+        self, ref: ImageRef, exact: str, project: str, pull_secrets: Sequence[str], lease: str, progress: Progress
     ) -> ReadyImage:
         with local.translated(exact):
             known = await records.get(self._engine, exact)
             if known is not None and (ready := await local.find(self._engine, self._here, known)) is not None:
                 return ready
-        if self._on_progress is not None and self._on_progress not in progress.listeners:
-            progress.listeners.insert(0, self._on_progress)
         progress.state("resolving")
         names = [exact] + ([str(ImageRef(ref.host, ref.repository, ref.tag))] if ref.tag else [])
         origin = FromRegistry(self._registry, ref, self._lookup(project, pull_secrets))
-        try:
-            # One lease an image and not a try: what a failed try has fetched is there for the next.
-            return await self._under_lease(origin, ref.digest, names, f"ebb-pull-{ref.digest[7:39]}", progress, False)
-        finally:
-            if self._on_progress is not None:
-                progress.listeners.remove(self._on_progress)
+        # One lease an image and not a try: what a failed try has fetched is there for the next.
+        return await self._under_lease(origin, ref.digest, names, lease, progress, False)
 
     async def _under_lease(
         self, origin: Origin, digest: str, names: Sequence[str], lease: str, progress: Progress, imported: bool

@@ -17,6 +17,9 @@ class Flights(Generic[T]):
     def __len__(self) -> int:
         return len(self._jobs)
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._jobs
+
     async def run(self, key: str, work: Callable[[], Awaitable[T]]) -> T:
         """What `work` returns or raises, for everybody who asks for `key` while it runs."""
         job = self._jobs.get(key)

@@ -30,6 +30,8 @@ class FakeRegistry:
         """Where to blobs are redirected."""
         self.token = ""
         """When set: a bearer token that must be fetched from /token first."""
+        self.basic = ""
+        """When set: the Authorization header that must be sent."""
         self.gate: asyncio.Event | None = None
         """When set: blobs wait for it."""
         self.seen_authorization: list[str] = []
@@ -52,6 +54,8 @@ class FakeRegistry:
         if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
             realm = f'Bearer realm="http://{self.host}/token",service="fake",scope="repository:hello:pull"'
             return web.Response(status=401, headers={"WWW-Authenticate": realm})
+        if self.basic and request.headers.get("Authorization") != self.basic:
+            return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="fake"'})
         if self.answers:
             return web.Response(status=self.answers.pop(0))
         _, _, rest = request.path.partition("/v2/")

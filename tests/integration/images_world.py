@@ -44,16 +44,19 @@ class World:
 
     async def file(self, chain_id: str, path: str) -> bytes:
         """A file of an unpacked image, found in the snapshot's own layer directories on disk."""
-        request = snapshots_pb2.ViewSnapshotRequest(snapshotter=SNAPSHOTTER, key=f"view-{chain_id}", parent=chain_id)
-        mounts = (await self.engine.snapshots.View(request)).mounts
+        # Under a lease: a snapshot that nothing refers to may be collected at once.
+        key = f"view-{chain_id}"
+        await self.engine.leases.Create(leases_pb2.CreateRequest(id=key))
+        request = snapshots_pb2.ViewSnapshotRequest(snapshotter=SNAPSHOTTER, key=key, parent=chain_id)
+        mounts = (await self.engine.under(key).snapshots.View(request)).mounts
         try:
             for folder in folders(mounts):
                 if (folder / path).exists():
                     return (folder / path).read_bytes()
             raise FileNotFoundError(path)
         finally:
-            remove = snapshots_pb2.RemoveSnapshotRequest(snapshotter=SNAPSHOTTER, key=f"view-{chain_id}")
-            await self.engine.snapshots.Remove(remove)
+            await self.engine.snapshots.Remove(snapshots_pb2.RemoveSnapshotRequest(snapshotter=SNAPSHOTTER, key=key))
+            await self.engine.leases.Delete(leases_pb2.DeleteRequest(id=key))
 
 
 def folders(mounts: Any) -> list[Path]:
@@ -65,9 +68,9 @@ def folders(mounts: Any) -> list[Path]:
 
 
 @asynccontextmanager
-async def world(**settings: Any) -> AsyncIterator[World]:
-    """A World on an empty containerd; `settings` go to the ImageStore."""
-    async with private_containerd() as real:
+async def world(disk_bytes: int = 0, **settings: Any) -> AsyncIterator[World]:
+    """A World on an empty containerd, on a disk of its own when `disk_bytes` is given; `settings` go to the ImageStore."""
+    async with private_containerd(disk_bytes=disk_bytes) as real:
         engine = Containerd(real.socket)
         await engine.ready(10)
         told: list[PullProgress] = []

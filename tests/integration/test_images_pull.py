@@ -1,6 +1,7 @@
 """Pulling, from a real registry and from one that misbehaves, into a real containerd."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -57,6 +58,42 @@ async def test_a_tag_and_a_digest_are_pulled_from_a_real_registry(here: World, t
     assert [(done, total) for _, done, total in here.told[-1].layers] == [
         (len(HELLO.blobs[layer]), len(HELLO.blobs[layer])) for layer in HELLO.layers
     ]
+
+
+async def test_a_tag_that_moved_is_followed(here: World, fake: FakeRegistry) -> None:
+    assert (await here.images.ensure(f"{fake.host}/hello")).digest == HELLO.manifest
+    newer = fake.images["hello:latest"] = archives.busybox("newer\n")
+    assert (await here.images.ensure(f"{fake.host}/hello")).digest == newer.manifest
+
+
+async def test_one_tenants_secret_is_not_anothers(fake: FakeRegistry) -> None:
+    """While one pulls with a credential, another who has none is asked for his own."""
+    async with world(credentials=_only_for_mine) as here:
+        fake.basic = Credential("me", "secret").basic()
+        exact = f"{fake.host}/hello@{HELLO.manifest}"
+        mine, other = await asyncio.gather(
+            here.images.ensure(exact, project="a", pull_secrets=["mine"]),
+            here.images.ensure(exact, project="b"),
+            return_exceptions=True,
+        )
+        assert isinstance(mine, facade.ReadyImage)
+        assert isinstance(other, errors.Unauthorized)
+
+
+async def _only_for_mine(project: str, secrets: Sequence[str], host: str) -> Credential | None:
+    return Credential("me", "secret") if list(secrets) == ["mine"] else None
+
+
+async def test_a_full_disk_is_said_so_and_leaves_nothing(fake: FakeRegistry) -> None:
+    filler = archives.layer({"big": os.urandom(6_000_000)})
+    fake.images["big:latest"] = archives.image([filler], squeeze=False)
+    async with world(disk_bytes=8_000_000) as here:
+        with pytest.raises(errors.DiskFull, match="no room"):
+            await here.images.ensure(f"{fake.host}/big")
+        assert await here.leases() == []
+        await here.collect_garbage()
+        assert await here.contents() == set()
+        assert (await here.images.ensure(f"{fake.host}/hello")).digest == HELLO.manifest
 
 
 async def test_zstd_layers_and_docker_manifests_unpack_to_the_same_files(here: World, tmp_path: Path) -> None:
