@@ -7,13 +7,13 @@ from nodeagent.actions import Task
 from nodeagent.plan import Observed
 from nodeagent.tasks import CREATED, Found
 from store.lifecycle import ENDED, Phase
-from store.model import Instance
+from store.model import Assignment, Goal, Instance
 
 _RUN = frozenset({Phase.STARTING, Phase.READY, Phase.DRAINING})
 _UNBUILT = frozenset({Phase.PENDING, Phase.PULLING})
 
 
-def recover(instance: str, found: Found | None, last: Instance | None, now: float) -> Observed:
+def recover(instance: str, found: Found | None, last: Instance | None, want: Assignment | None, now: float) -> Observed:
     """`found`: its container, if there is one; `last`: its last status, if one is known. `now`: monotonic.
 
     A task that has stopped counts as running here: the caller tells its exit as an event, like any other.
@@ -23,10 +23,12 @@ def recover(instance: str, found: Found | None, last: Instance | None, now: floa
     if last is not None:
         have = replace(have, phases_ms=dict(last.phases_ms))
     if phase in ENDED:
-        return replace(have, task=_task(found))
+        held = found is not None and found.status is not None
+        return replace(have, task=_task(found), address=found.labels.get("address", "") if found is not None and held else "")
     if found is None or found.status is None:
-        # Nothing ran yet: it is built again. Something did: it is lost, and the agent never starts one twice.
-        return have if phase in _UNBUILT else replace(have, failure=failures.task_lost("the agent was away"))
+        # Nothing ran yet: it is built again. It was to stop: it did. Else it is lost: the agent never starts one twice.
+        stops = want is None or want.goal == Goal.DRAIN
+        return have if phase in _UNBUILT or stops else replace(have, failure=failures.task_lost("the agent was away"))
     address = found.labels.get("address", "")
     if found.status == CREATED:
         return replace(have, task=Task.CREATED, address=address, image=True)

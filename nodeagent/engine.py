@@ -69,7 +69,7 @@ class Engine:
 
     def _adopt_one(self, name: str, found: Found | None, last: Instance | None) -> Observed:
         now = self._hands.clock.now()
-        have = adopt.recover(name, found, last, now)
+        have = adopt.recover(name, found, last, self._loop.want(name), now)
         if found is None or found.status is None:
             return have
         revision = f"{found.labels.get('project', '')}/{found.labels.get('revision', '')}"

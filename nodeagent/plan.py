@@ -265,8 +265,7 @@ def _exited(have: Observed, event: a.Exited) -> Observed:
         return have
     gone = replace(have, task=Task.EXITED, ready=False, watched=False)
     told = have.term_at is not None or have.killed_at is not None or Do.TERM in have.doing or Do.KILL in have.doing
-    left = have.phase == Phase.DRAINING and event.code == 0
-    return gone if told or left or Do.DELETE_TASK in have.doing else _given_up(gone, event.failure)
+    return gone if told or have.phase == Phase.DRAINING or Do.DELETE_TASK in have.doing else _given_up(gone, event.failure)
 
 
 def _given_up(have: Observed, failure: Failure) -> Observed:
