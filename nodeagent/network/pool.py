@@ -100,7 +100,11 @@ class NetworkPool:
 
     async def start(self) -> None:
         """Bring the host's side up and begin to fill the pool. Raises BadSubnet, NetworkError or OSError."""
-        await self._in_thread(self._set_up)
+        try:
+            await self._in_thread(self._set_up)
+        except BaseException:
+            self._thread.shutdown()
+            raise
         self._tasks = [
             self._jobs.start(self._keep_filled(), "network pool"),
             self._jobs.start(self._reap(), "network reaper"),
@@ -230,6 +234,16 @@ class NetworkPool:
 
     def _set_up(self) -> None:
         self._host, self._home = Netlink(), links.open_own_namespace()
+        try:
+            self._bring_up()
+        except BaseException:
+            if not self._unclaimed:
+                links.delete_link(self._host, f"{self._prefix}-gw0")
+            self._host.close()
+            _close(self._home)
+            raise
+
+    def _bring_up(self) -> None:
         own = f"{self._prefix}-"
         check_free(self._addresses.network, [route for route in links.routes(self._host) if not route[1].startswith(own)])
         for name in links.link_names(self._host).values():
