@@ -1,0 +1,198 @@
+"""A probe program runs as an instance, under each runtime by itself: what it cannot do, and what the runtime contract promises it."""
+
+import dataclasses
+import json
+import os
+import resource
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nodeagent import cgroups, ocispec, resolv, rootfs
+from nodeagent.images.manifest import ImageConfig
+from nodeagent.network import links
+from nodeagent.ocispec import Files, HostFacts
+from nodeagent.userdb import RootfsView, resolve
+from store.model import Revision
+from tests.integration.netns_world import in_namespace
+
+pytestmark = pytest.mark.real
+
+PROBE = Path(__file__).with_name("sandbox_probe.py")
+PARENT = f"/ebb-sandbox-{os.getpid()}"
+PRIVILEGED = """
+    unshare user, unshare mount, unshare net, unshare pid, mount, umount2, setns, keyctl, add_key, bpf,
+    perf_event_open, io_uring_setup, userfaultfd, pivot_root, kexec_load, init_module, open_by_handle_at,
+    fsopen, mount_setattr, swapon, settimeofday, sethostname, iopl, quotactl, acct, syslog, kcmp, pidfd_getfd,
+    clone with a user namespace, personality without address randomisation, raw socket, packet socket, vsock,
+    crypto socket, device node, raise the limit of open files
+"""
+PRIVILEGED_NAMES = [name.strip() for name in PRIVILEGED.split(",")]
+READ_ONLY = ["write /proc/sys", "write /sys", "make a cgroup"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Inside:
+    """A namespace by path."""
+
+    ns_path: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Sandbox:
+    """Runs one container of a given runtime in a bundle, on the machine's own programs, mounted read-only."""
+
+    bundle: Path
+    runtime: str
+    namespace: int
+
+    def run(self, user: str = "", image: ImageConfig = ImageConfig(), **fields: Any) -> subprocess.CompletedProcess[str]:  # noqa: B008
+        own = {"project": "default", "name": "probe-00001", "service": "probe", "image": "x", "pids_limit": 32}
+        revision = Revision(**{**own, "memory_limit_bytes": 64 << 20, "cpu_limit_m": 500, **fields})
+        view = RootfsView([str(self.bundle / "rootfs")])
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        spec = ocispec.build(
+            revision,
+            image,
+            Inside(f"/proc/{os.getpid()}/fd/{self.namespace}"),
+            "probe-00001-abcde",
+            files=Files(str(self.bundle / "resolv.conf"), str(self.bundle / "hosts")),
+            user=resolve(user, view.read("etc/passwd"), view.read("etc/group")),
+            cgroup_parent=PARENT,
+            host=HostFacts(nofile_hard=min(hard, 4096), swap_limit=cgroups.swap_limit(cgroups.detect()), cpu_m=16_000),
+        )
+        spec["mounts"].append({"destination": "/usr", "type": "bind", "source": "/usr", "options": ["rbind", "ro"]})
+        (self.bundle / "config.json").write_text(json.dumps(spec))
+        command = f'"{self.runtime}" --root "{self.bundle}/state" run -b "{self.bundle}" probe-{os.getpid()}'
+        if self.runtime == "crun" and cgroups.detect() is cgroups.Mode.HYBRID:
+            command = f"umount /sys/fs/cgroup/unified && {command}"  # crun refuses the mixture
+        argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", command]
+        return subprocess.run(argv, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture(params=["runc", "crun"])
+def sandbox(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sandbox]:
+    inner = tmp_path / "rootfs"
+    for name in ("etc", "usr", "app"):
+        (inner / name).mkdir(parents=True)
+    for name in ("bin", "lib", "lib64"):
+        (inner / name).symlink_to(f"usr/{name}")
+    (inner / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n")
+    (inner / "etc/group").write_text("root:x:0:\nvideo:x:44:app\n")
+    shutil.copy(PROBE, inner / "app/probe.py")
+    rootfs.furnish(str(inner))
+    (tmp_path / "resolv.conf").write_text(resolv.render("", ["192.0.2.53"]))
+    (tmp_path / "hosts").write_text(resolv.hosts("probe-00001-abcde", "10.231.0.9"))
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory != Path("/tmp"):
+            directory.chmod(directory.stat().st_mode | 0o011)
+    namespace = in_namespace(None, links.open_own_namespace)
+    try:
+        yield Sandbox(tmp_path, request.param, namespace)
+    finally:
+        os.close(namespace)
+        cgroups.remove(cgroups.detect(), PARENT)
+
+
+def probe(sandbox: Sandbox, **fields: Any) -> dict[str, Any]:
+    done = sandbox.run(command=["/usr/bin/python3", "/app/probe.py"], **fields)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_root_in_an_instance_can_do_nothing_to_the_machine(sandbox: Sandbox) -> None:
+    attempts = probe(sandbox)["attempts"]
+    wanted = dict.fromkeys(PRIVILEGED_NAMES, "EPERM") | dict.fromkeys(READ_ONLY, "EROFS") | {"clone3": "ENOSYS"}
+    assert attempts.pop("write /proc/sysrq-trigger") in ("EROFS", "ENOENT")  # not every kernel has it
+    assert attempts == wanted
+
+
+def test_a_user_by_name_can_do_even_less(sandbox: Sandbox) -> None:
+    found = probe(sandbox, user="app")
+    uid, gid, groups = found["sees"]["ids"]
+    assert (uid, gid, set(groups) - {1001}) == (1000, 1001, {44})
+    assert found["sees"]["env"]["HOME"] == "/home/app"
+    assert "ALLOWED" not in found["attempts"].values()
+    assert found["sees"]["status"]["CapEff"] == "0" * 16
+
+
+def test_the_runtime_contract_holds(sandbox: Sandbox) -> None:
+    sees = probe(sandbox, env=[("GREETING", "hi $(K_SERVICE)")], working_dir="/app", port=9000)["sees"]
+    devices = sees["devices"]
+    for name in ("full", "null", "random", "tty", "urandom", "zero"):
+        assert devices[name] == "crw-rw-rw-"
+    assert "ptmx" in devices
+    assert "console" not in devices
+    assert {name: sees["links"][name] for name in ("fd", "stdin", "stdout", "stderr")} == {
+        "fd": "/proc/self/fd",
+        "stdin": "/proc/self/fd/0",
+        "stdout": "/proc/self/fd/1",
+        "stderr": "/proc/self/fd/2",
+    }
+    assert sees["tmp"] == "drwxrwxrwt"
+    assert (sees["tmp writable"], sees["null writable"], sees["random"]) == ("ALLOWED", "ALLOWED", 4)
+    assert sees["resolv.conf"] == ["-rw-r--r--", "nameserver 192.0.2.53"]
+    assert "10.231.0.9\tprobe-00001-abcde" in sees["hosts"]
+    assert (sees["stdin"], sees["pid"], sees["cwd"]) == ("", 1, "/app")
+    assert sees["hostname"] == "probe-00001-abcde"
+    wanted = {
+        "PORT": "9000",
+        "K_SERVICE": "probe",
+        "K_REVISION": "probe-00001",
+        "K_CONFIGURATION": "probe",
+        "GREETING": "hi probe",
+    }
+    assert {name: sees["env"].get(name) for name in wanted} == wanted
+
+
+def test_an_instance_sees_its_own_limits_and_nothing_of_the_machine(sandbox: Sandbox) -> None:
+    sees = probe(sandbox)["sees"]
+    assert sees["memory.max"] == str(64 << 20)
+    assert sees["cpu.max"] == "50000 100000"
+    assert sees["pids.max"] == "32"
+    assert sees["oom_score_adj"] == str(ocispec.OOM_SCORE)
+    assert (sees["status"]["NoNewPrivs"], sees["status"]["Seccomp"]) == ("1", "2")
+    assert int(sees["status"]["CapBnd"], 16).bit_count() == len(ocispec.CAPABILITIES)
+    assert sees["interfaces"] == ["lo"]
+    assert (sees["keys"], sees["run"]) == ("", [])
+
+
+def test_a_fork_bomb_stays_within_its_limit(sandbox: Sandbox) -> None:
+    program = """
+import os, errno
+made = 0
+try:
+    while made < 500:
+        if os.fork() == 0:
+            os.read(0, 1)
+            import signal; signal.pause()
+        made += 1
+except OSError as error:
+    print(made, errno.errorcode[error.errno])
+"""
+    done = sandbox.run(command=["/usr/bin/python3", "-c", program])
+    assert done.stdout == "31 EAGAIN\n", done.stderr
+
+
+def test_who_takes_too_much_memory_is_killed_alone(sandbox: Sandbox) -> None:
+    done = sandbox.run(command=["/usr/bin/python3", "-c", "x = bytearray(200 << 20); print(len(x))"])
+    assert (done.returncode, done.stdout) == (137, "")
+
+
+def test_a_command_that_does_not_exist_is_said_so(sandbox: Sandbox) -> None:
+    done = sandbox.run(command=["/no/such/program"])
+    assert done.returncode != 0
+    assert "/no/such/program" in done.stderr
+
+
+def test_links_in_the_places_of_mounts_do_not_lead_out(sandbox: Sandbox, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / "rootfs/etc/resolv.conf").symlink_to(f"../../../../../../../..{victim}")
+    done = sandbox.run(command=["/usr/bin/python3", "-c", "print(open('/etc/hosts').read())"])
+    assert victim.read_text() == "mine"
+    assert done.returncode != 0 or "probe-00001-abcde" in done.stdout
