@@ -29,6 +29,7 @@ from nodeagent.network import links
 from nodeagent.network.addresses import Addresses, BadSubnet, check_free
 from nodeagent.network.errors import NetworkError
 from nodeagent.network.rtnetlink import Netlink
+from nodeagent.resolv import host_resolv_conf, nameservers
 from process import logs
 from process.run import Jobs
 
@@ -69,7 +70,8 @@ class NetworkPool:
     def __init__(
         self, *, prefix: str, subnet: str, run_dir: Path, pool_size: int = 8, dns: Sequence[str] = (), jobs: Jobs | None = None
     ) -> None:
-        """`prefix` (≤ 6 characters) begins the names of all that is made. Raises BadSubnet or ValueError for what cannot be."""
+        """`prefix` (≤ 6 characters) begins the names of all that is made; `dns` are the name servers that instances are told of, by
+        default the host's. Raises BadSubnet or ValueError for what cannot be."""
         if not _PREFIX.fullmatch(prefix):
             raise ValueError(f"--id {prefix!r}: want 1 to 6 lower-case letters and digits, a letter first")
         self._prefix, self._pool_size, self._dns = prefix, pool_size, tuple(dns)
@@ -258,7 +260,9 @@ class NetworkPool:
                 self._unclaimed[name] = address
         self._mtu = links.default_mtu(self._host)
         links.make_gateway(self._host, f"{own}gw0", self.gateway)
-        firewall.install(self._prefix, str(self._addresses.network), own, self._dns)
+        # Those that instances are told of; a cloud's own may have a link-local address, which is denied otherwise.
+        resolvers = self._dns or nameservers(host_resolv_conf())
+        firewall.install(self._prefix, str(self._addresses.network), own, resolvers)
         if _FORWARD.read_text().strip() == "0":
             self._forward_was.parent.mkdir(parents=True, exist_ok=True)
             self._forward_was.write_text("0\n")
