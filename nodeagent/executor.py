@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nodeagent import actions as a
 from nodeagent import failures
-from nodeagent.actions import Action, Do, Event
+from nodeagent.actions import Action, Do, Event, Task
 from nodeagent.blueprint import Blueprints
 from nodeagent.containerd import errors
 from nodeagent.gate import Gate, Rank
@@ -244,7 +244,7 @@ class Executor:
         if have.revision is not None:
             self._hands.groups.leave(have.revision.key, instance)
         async with self._hands.gate.place(Rank.TEARDOWN):
-            await self._hands.tasks.delete_task(instance)
+            await self._hands.tasks.delete_task(instance, alive=have.task != Task.EXITED)
         await self._hands.logs.close(instance)
         return a.Done(self._hands.clock.now(), Do.DELETE_TASK)
 

@@ -83,7 +83,7 @@ class Logs:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, 5)
         for instance in list(self._books):
-            await self.close(instance)
+            await asyncio.to_thread(self._close, instance, keep=True)
         self._inotify.close()
         os.close(self._wake_r)
         os.close(self._wake_w)
@@ -133,8 +133,9 @@ class Logs:
         if instance in self._books:
             await asyncio.to_thread(self._close, instance)
 
-    def _close(self, instance: str) -> None:
-        self._take(instance, last=True)
+    def _close(self, instance: str, *, keep: bool = False) -> None:
+        """`keep`: its task runs on and writes, for the next agent to read."""
+        self._take(instance, last=not keep)
         with self._lock:
             book = self._books.pop(instance, None)
             if book is None:
@@ -143,7 +144,8 @@ class Logs:
                 self._by_number.pop(number, None)
                 self._inotify.remove(number)
                 raw.close()
-                raw.path.unlink(missing_ok=True)
+                if not keep:
+                    raw.path.unlink(missing_ok=True)
             book.out.close()
 
     async def tail(self, instance: str, count: int) -> list[str]:

@@ -161,6 +161,8 @@ class Reporter:
         self._story.tell(
             what, cause_id=status.cause_id, instance=status.instance, revision=status.revision_key, at=status.at, **detail
         )
+        if "message" in detail:
+            detail["why"] = detail.pop("message")
         _log.info(
             f"instance {what}", instance=status.instance, revision=status.revision_key, cause_id=status.cause_id, **detail
         )

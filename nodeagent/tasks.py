@@ -177,8 +177,13 @@ class Tasks:
             with contextlib.suppress(errors.ContainerdError):
                 await tasks.DeleteProcess(tasks_pb2.DeleteProcessRequest(container_id=instance, exec_id=name))
 
-    async def delete_task(self, instance: str) -> None:
-        """End what still runs of it and delete the task. Nothing happens when there is none."""
+    async def delete_task(self, instance: str, *, alive: bool = False) -> None:
+        """Delete the task, and first end what still runs of it. Nothing happens when there is none.
+
+        `alive`: it is not known to have exited. A shim that deletes a living one waits two seconds for its output to end.
+        """
+        if alive and await self.kill(instance, signal.SIGKILL):
+            await self.wait(instance)
         request = tasks_pb2.DeleteTaskRequest(container_id=instance)
         try:
             await self._containerd.tasks.Delete(request, timeout_s=DELETE_S)

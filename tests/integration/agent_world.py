@@ -18,15 +18,18 @@ import aiohttp
 
 from nodeagent.containerd.client import Containerd
 from nodeagent.images.facade import ImageStore
+from nodeagent.tasks import Tasks
 from store import keys
 from store.backend import Store
 from store.lifecycle import Phase
+from store.messages import LogLine
 from store.model import Assignment, Goal, Instance, Probe, Revision, decode, encode
 from tests import archives, real
 from tests.real_containerd import RealContainerd, private_containerd
 
 NODE = "node-1"
-SERVE = "exec busybox httpd -f -p $PORT -h /www"
+SERVE = "busybox httpd -f -p $PORT -h /www & trap 'kill $!; exit 0' TERM; echo serving; echo beside >&2; wait"
+"""Ends at once on SIGTERM, which a shell as process 1 does only when told so."""
 _numbers = itertools.count(os.getpid() % 150)
 
 
@@ -57,9 +60,12 @@ class World:
         argv = [sys.executable, "-P", "-m", "nodeagent", "--etcd", self.etcd.address, "--nats", self.nats.url]
         argv += ["--node", NODE, "--containerd", self.containerd.socket, "--root", str(self.home / "node"), "--id", self.id]
         argv += ["--subnet", self.subnet, "--admin", f"127.0.0.1:{self.port}", "--pool-size", "3", *flags]
+        self._spawn(argv)
+        await self.until(self.ready, "the agent is ready")
+
+    def _spawn(self, argv: list[str]) -> None:
         with (self.home / "agent.log").open("ab") as log:
             self._process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *argv], stdout=log, stderr=log)
-        await self.until(self.ready, "the agent is ready")
 
     async def ready(self) -> bool:
         assert self._process is not None
@@ -111,7 +117,9 @@ class World:
         return revision
 
     async def assign(self, instance: str, goal: str = Goal.RUN, revision: str = "app-00001") -> None:
-        assignment = Assignment(instance=instance, project="default", revision=revision, node=NODE, goal=goal, cause_id="c-test")
+        assignment = Assignment(
+            instance=instance, project="default", revision=revision, node=NODE, goal=goal, cause_id="c-test"
+        )
         await self.store.put(keys.assignment(NODE, instance), encode(assignment))
 
     async def withdraw(self, instance: str) -> None:
@@ -143,6 +151,33 @@ class World:
 
     async def instances(self) -> dict[str, Any]:
         return {row["instance"]: row for row in json.loads(await self.get("/instances"))}
+
+    async def task_pid(self, instance: str) -> int:
+        """The pid of its first process."""
+        engine = Containerd(self.containerd.socket)
+        try:
+            return (await Tasks(engine, "").get(instance)).pid
+        finally:
+            await engine.close()
+
+    async def nothing_in_containerd(self) -> bool:
+        """Whether no container is left."""
+        engine = Containerd(self.containerd.socket)
+        try:
+            return not await Tasks(engine, "").list()
+        finally:
+            await engine.close()
+
+    async def follow_logs(self, query: str, count: int) -> list[LogLine]:
+        """The first `count` lines that GET /logs streams."""
+        found: list[LogLine] = []
+        async with asyncio.timeout(10), aiohttp.ClientSession() as session:
+            async with session.get(f"http://127.0.0.1:{self.port}/logs?{query}") as answer:
+                async for raw in answer.content:
+                    found.append(decode(LogLine, raw))
+                    if len(found) == count:
+                        break
+        return found
 
     async def until(
         self, true: Callable[[], Any], what: str, timeout_s: float = 20, seen: Callable[[], str] = lambda: ""
