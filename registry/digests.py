@@ -70,7 +70,7 @@ class Digests:
         attempts = state.resolution.attempts + 1
         nobody = answer.reason == "NoNode"
         reason = "" if nobody and attempts <= _NO_NODE_PATIENCE else answer.reason
-        message = answer.message if reason else ""
+        message = _named(wanted.image, answer.message) if reason else ""
         state.resolution = Resolution(answer.image if not answer.reason else "", reason, message, attempts)
         wait_s = (
             NO_NODE_RETRY_S / 4 if nobody and not reason else NO_NODE_RETRY_S if nobody else min(2.0**attempts, BACKOFF_MAX_S)
@@ -103,3 +103,8 @@ class Digests:
             old = [uid for uid, state in self._states.items() if not state.running and now - state.touched > FORGET_S]
             for uid in old:
                 del self._states[uid]
+
+
+def _named(image: str, message: str) -> str:
+    """`message`, which says what the user wrote: the node may know it by a longer name."""
+    return message if image in message else f"image {image}: {message}"

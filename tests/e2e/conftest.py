@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from process.ids import short_id
 from tests.e2e.engine import Engine
 from tests.e2e.images import archives
 
@@ -30,6 +31,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory, images: dict[str, Path]) ->
 @pytest.fixture
 def app(engine: Engine, request: pytest.FixtureRequest) -> Iterator[str]:
     """A service name of the test's own, deleted when the test ends."""
-    name = request.node.name.removeprefix("test_").replace("_", "-").replace("[", "-").replace("]", "")[:40].strip("-").lower()
+    words = request.node.name.removeprefix("test_").partition("[")[0].replace("_", "-")[:34].strip("-").lower()
+    name = f"{words}-{short_id(4)}"
     yield name
     engine.delete(name)

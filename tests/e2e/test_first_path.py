@@ -60,7 +60,7 @@ def test_a_cold_request_has_a_story_across_processes(engine: Engine, app: str) -
         answer = engine.api.get(f"/apis/ebb.dev/v1/story/{cause}")
         answer.raise_for_status()
         found = answer.json()
-        events = found["events"] if isinstance(found, dict) else found
+        events = found["items"]
         return events if {"ingress", "autoscaler", "nodeagent"} <= {e["process"] for e in events} else []
 
     events = until(told, "events of three processes", 10)

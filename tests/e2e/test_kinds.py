@@ -30,8 +30,9 @@ def test_an_unmodified_image_serves_and_wakes_again(engine: Engine, app: str, im
 async def test_a_websocket_carries_text_and_megabytes_from_zero(engine: Engine, app: str) -> None:
     await asyncio.to_thread(engine.deploy, app, "test/node:v1", annotations=SHORT)
     await asyncio.to_thread(engine.at_zero, app, 40)
-    uri = f"ws://127.0.0.1:{engine.http_port}/"
-    async with websockets.connect(uri, additional_headers={"Host": engine.host(app)}, max_size=2**22) as socket:
+    async with websockets.connect(
+        f"ws://{engine.host(app)}/", host="127.0.0.1", port=engine.http_port, max_size=2**22
+    ) as socket:
         await socket.send("from zero")
         assert await socket.recv() == "from zero"
         big = gzip.compress(b"x" * 100) * 5000
@@ -41,8 +42,7 @@ async def test_a_websocket_carries_text_and_megabytes_from_zero(engine: Engine, 
 
 async def test_an_open_websocket_keeps_its_instance(engine: Engine, app: str) -> None:
     await asyncio.to_thread(engine.deploy, app, "test/node:v1", annotations=SHORT)
-    uri = f"ws://127.0.0.1:{engine.http_port}/"
-    async with websockets.connect(uri, additional_headers={"Host": engine.host(app)}) as socket:
+    async with websockets.connect(f"ws://{engine.host(app)}/", host="127.0.0.1", port=engine.http_port) as socket:
         await asyncio.sleep(12)  # Twice the window: only what is in flight can keep the instance.
         await socket.send("still here")
         assert await socket.recv() == "still here"

@@ -54,13 +54,9 @@ def test_an_instance_reaches_neither_the_host_nor_the_engine_nor_a_neighbour(eng
     targets = [f"{gateway}:{port}" for port in (engine.http_port, *range(engine.port_base, engine.port_base + 8))]
     seen = {to: engine.get(app, f"/connect?to={to}&s=0.3").json()["connected"] for to in targets}
     assert not any(seen.values()), seen
-    neighbours = set()
-    for _ in range(12):
-        for address in own:
-            answer = engine.get(app, f"/connect?to={address}:8080&s=0.3").json()
-            neighbours.add((address, answer["connected"]))
-    # Each of the two reaches itself at most: over both instances every address is refused at least once.
-    assert all((address, False) in neighbours for address in own), neighbours
+    reached = {to: engine.get(app, f"/connect?to={to}:8080&s=0.3").json()["connected"] for to in own}
+    # Which of the two answers is the balance's choice; it reaches itself and not the other.
+    assert sorted(reached.values()) == [False, True], reached
 
 
 def test_the_sandbox_denies_what_a_container_needs_not(engine: Engine, app: str) -> None:
