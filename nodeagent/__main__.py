@@ -88,9 +88,15 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     await admin.start(settings.admin)
     host = settings.admin.rpartition(":")[0]
     try:
-        await agent.start(settings.advertise or f"{host}:{admin.port}")
+        starting = asyncio.ensure_future(agent.start(settings.advertise or f"{host}:{admin.port}"))
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            return  # nothing was touched that the next agent does not find again
+        await starting
         await bus.respond(messages.IMAGE_RESOLVE, image_routes.responder(agent.images))
-        await stop.wait()
+        await stopping
         await agent.stop(everything=settings.on_stop == "stop")
     finally:
         await admin.stop()

@@ -98,7 +98,7 @@ class Agent:
             blueprints=Blueprints(instances, self.cgroup_parent, dns),
             clock=self.clock,
             root=instances,
-            groups=Groups(shim_bound),
+            groups=Groups(shim_bound, width=creates),
             gate=Gate(creates),
         )
         self.loop = Loop(node, self._hands, self.reporter, story, jobs)

@@ -241,16 +241,16 @@ class Executor:
 
     async def _delete_task(self, instance: str, want: Assignment | None, have: Observed) -> Event:
         self._hands.prober.stop(instance)
-        if have.revision is not None:
-            self._hands.groups.leave(have.revision.key, instance)
+        self._hands.groups.leave(instance)
+        if have.task != Task.EXITED:
+            await self._hands.tasks.end(instance)
         async with self._hands.gate.place(Rank.TEARDOWN):
-            await self._hands.tasks.delete_task(instance, alive=have.task != Task.EXITED)
+            await self._hands.tasks.delete_task(instance)
         await self._hands.logs.close(instance)
         return a.Done(self._hands.clock.now(), Do.DELETE_TASK)
 
     async def _delete_container(self, instance: str, want: Assignment | None, have: Observed) -> Event:
-        if have.revision is not None:
-            self._hands.groups.leave(have.revision.key, instance)
+        self._hands.groups.leave(instance)
         async with self._hands.gate.place(Rank.TEARDOWN):
             await self._hands.tasks.delete_container(instance)
         (self._hands.root / instance / "hosts").unlink(missing_ok=True)

@@ -1,58 +1,73 @@
 """Which instances share a shim. Pure.
 
 A shim (13 MB, and some 20 ms to start) may serve several tasks; when it dies they all die. So a shim serves instances of one
-revision only, and at most `bound` of them. A group that ran empty is never joined again: its shim is about to end.
+revision only, and at most `bound` of them. A shim creates one task at a time: in a burst, up to `width` groups are filled side by
+side. A group that ran empty is never joined again: its shim is about to end.
 """
 
 import hashlib
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class _Group:
+    name: str
+    members: set[str] = field(default_factory=set)
+    creating: set[str] = field(default_factory=set)
+    """Members whose task is not created yet."""
+    broken: bool = False
 
 
 class Groups:
-    """Hands out group names: the value of the annotation ANNOTATION."""
+    """Hands out group names: the value of the annotation that containerd's shim groups by."""
 
-    ANNOTATION = "io.containerd.runc.v2.group"
-
-    def __init__(self, bound: int = 10) -> None:
+    def __init__(self, bound: int = 10, width: int = 3) -> None:
         assert bound >= 1, f"a shim serves at least one task, not {bound}"
+        assert width >= 1, f"at least one group is filled at a time, not {width}"
         self._bound = bound
-        self._members: dict[str, set[str]] = {}
-        self._of: dict[str, str] = {}
-        self._settled: set[str] = set()
-        self._by_revision: dict[str, list[str]] = {}
+        self._width = width
+        self._of: dict[str, tuple[str, _Group]] = {}
+        self._by_revision: dict[str, list[_Group]] = {}
 
     def join(self, revision: str, instance: str) -> str:
         """The group that `instance` belongs to from now on; the same one when asked again."""
         known = self._of.get(instance)
         if known is not None:
-            return known
-        for group in self._by_revision.get(revision, ()):
-            # One whose first task is still being created has no shim to join yet: two would race to start it.
-            if group in self._settled and len(self._members[group]) < self._bound:
-                return self._add(group, revision, instance)
-        digest = hashlib.sha256(revision.encode()).hexdigest()[:10]
-        return self._add(f"{digest}-{instance}", revision, instance)
+            return known[1].name
+        room = [group for group in self._by_revision.get(revision, ()) if not group.broken and len(group.members) < self._bound]
+        best = min(room, key=lambda group: len(group.creating), default=None)
+        if best is None or (best.creating and len(room) < self._width):
+            digest = hashlib.sha256(revision.encode()).hexdigest()[:10]
+            best = _Group(f"{digest}-{instance}")
+            self._by_revision.setdefault(revision, []).append(best)
+        self._add(best, revision, instance)
+        best.creating.add(instance)
+        return best.name
 
     def settled(self, instance: str) -> None:
-        """The task of `instance` is created: its group has a shim."""
+        """The task of `instance` is created."""
         if instance in self._of:
-            self._settled.add(self._of[instance])
+            self._of[instance][1].creating.discard(instance)
 
-    def adopt(self, revision: str, instance: str, group: str) -> None:
-        """`instance` was found in `group` after a restart of the agent."""
-        if instance not in self._of:
-            self._add(group, revision, instance)
-            self._settled.add(group)
+    def adopt(self, revision: str, instance: str, name: str) -> None:
+        """`instance` was found in the group called `name` after a restart of the agent."""
+        if instance in self._of:
+            return
+        groups = self._by_revision.setdefault(revision, [])
+        group = next((group for group in groups if group.name == name), None)
+        if group is None:
+            group = _Group(name)
+            groups.append(group)
+        self._add(group, revision, instance)
 
-    def leave(self, revision: str, instance: str) -> None:
+    def leave(self, instance: str) -> None:
         """`instance` is about to be deleted. Nothing happens when it is in no group."""
-        group = self._of.pop(instance, None)
+        revision, group = self._of.pop(instance, ("", None))
         if group is None:
             return
-        members = self._members[group]
-        members.discard(instance)
-        if not members:
-            del self._members[group]
-            self._settled.discard(group)
+        group.members.discard(instance)
+        group.creating.discard(instance)
+        if not group.members:
             groups = self._by_revision[revision]
             groups.remove(group)
             if not groups:
@@ -60,12 +75,9 @@ class Groups:
 
     def broken(self, instance: str) -> None:
         """The shim of `instance`'s group misbehaves: nobody joins it any more."""
-        self._settled.discard(self._of.get(instance, ""))
+        if instance in self._of:
+            self._of[instance][1].broken = True
 
-    def _add(self, group: str, revision: str, instance: str) -> str:
-        if group not in self._members:
-            self._members[group] = set()
-            self._by_revision.setdefault(revision, []).append(group)
-        self._members[group].add(instance)
-        self._of[instance] = group
-        return group
+    def _add(self, group: _Group, revision: str, instance: str) -> None:
+        group.members.add(instance)
+        self._of[instance] = (revision, group)

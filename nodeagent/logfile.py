@@ -165,7 +165,7 @@ class Raw:
         """Drop the next `count` bytes unread, and what remains of the line they end in."""
         self.offset += count
         self.dropped_bytes += count
-        self._partial, self._mid_line = b"", True
+        self._partial, self._mid_line = b"", os.pread(self._fd, 1, self.offset - 1) != b"\n"
 
     def free(self) -> None:
         """Give the room of what was read back to the file system."""

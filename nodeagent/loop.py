@@ -83,12 +83,13 @@ class Loop:
 
     def _assigned(self, key: str, new: Assignment | None, old: Assignment | None) -> None:
         instance = key[len(self._prefix) :]
-        if self._open:
-            if new is not None and (old is None or old.goal != new.goal):
-                self._story.tell(
-                    "assignment seen", cause_id=new.cause_id, instance=instance, revision=new.revision_key, goal=new.goal
-                )
-            self.touch(instance)
+        if not self._open:
+            return
+        at = self._hands.clock.wall()
+        self.touch(instance)  # first of all: a request may be waiting
+        if new is not None and (old is None or old.goal != new.goal):
+            revision, cause_id = new.revision_key, new.cause_id
+            self._story.tell("assignment seen", cause_id=cause_id, instance=instance, revision=revision, at=at, goal=new.goal)
 
     def _member(self, key: str, new: Member | None, old: Member | None) -> None:
         if new is None:

@@ -177,21 +177,20 @@ class Tasks:
             with contextlib.suppress(errors.ContainerdError):
                 await tasks.DeleteProcess(tasks_pb2.DeleteProcessRequest(container_id=instance, exec_id=name))
 
-    async def delete_task(self, instance: str, *, alive: bool = False) -> None:
-        """Delete the task, and first end what still runs of it. Nothing happens when there is none.
-
-        `alive`: it is not known to have exited. A shim that deletes a living one waits two seconds for its output to end.
-        """
-        if alive and await self.kill(instance, signal.SIGKILL):
+    async def end(self, instance: str) -> None:
+        """Kill whatever runs of the task and wait until it is gone. A shim that deletes a living one waits two seconds."""
+        if await self.kill(instance, signal.SIGKILL):
             await self.wait(instance)
+
+    async def delete_task(self, instance: str) -> None:
+        """Delete the task, which `end` ended or which exited by itself. Nothing happens when there is none."""
         request = tasks_pb2.DeleteTaskRequest(container_id=instance)
         try:
             await self._containerd.tasks.Delete(request, timeout_s=DELETE_S)
         except errors.NotFound:
             return
         except errors.FailedPrecondition:
-            await self.kill(instance, signal.SIGKILL)
-            await self.wait(instance)
+            await self.end(instance)
             try:
                 await self._containerd.tasks.Delete(request, timeout_s=DELETE_S)
             except errors.NotFound:

@@ -47,7 +47,9 @@ class Machine:
         self.now += 0.001
         if action.do == Do.REPORT:
             assert action.phase is not None
-            self.last = Instance(instance="i", project="p", revision="r", node="n", phase=action.phase, failure=self.have.failure)
+            self.last = Instance(
+                instance="i", project="p", revision="r", node="n", phase=action.phase, failure=self.have.failure
+            )
             self.tell(a.Reported(self.now, action.phase))
         elif action.do == Do.CANCEL:
             assert action.target is not None
@@ -234,7 +236,9 @@ def test_a_start_that_fails_anywhere_cleans_up(do: Do) -> None:
 
 
 def test_a_containerd_that_comes_back_in_time_costs_no_start() -> None:
-    have = replace(Observed("i"), revision=REVISION, image=True, address="10.0.0.2", container=True, doing=frozenset({Do.CREATE_TASK}))
+    have = replace(
+        Observed("i"), revision=REVISION, image=True, address="10.0.0.2", container=True, doing=frozenset({Do.CREATE_TASK})
+    )
     have = on_event(have, a.Interrupted(5.0, Do.CREATE_TASK, "connection refused"))
     assert actions_for(want(Goal.RUN), have, 5.0) == []
     at = wake_at(want(Goal.RUN), have, 5.0)
