@@ -1,21 +1,16 @@
 """Logs are read by a thread from files that somebody else writes; no container ever waits for it."""
 
 import asyncio
+import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from nodeagent.logfile import Line
 from nodeagent.logs import Logs, Owner
-
-
-async def until(true: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < deadline, f"not within 10 s: {what}"
-        await asyncio.sleep(0.005)
+from tests.eventually import eventually, eventually_async
 
 
 @pytest.fixture
@@ -24,6 +19,23 @@ async def logs(tmp_path: Path) -> AsyncIterator[Logs]:
     made.start()
     yield made
     await made.stop()
+
+
+async def until_logged(logs: Logs, text: str) -> list[str]:
+    """The lines of `i-1` as soon as one has `text` in it."""
+    found: list[str] = []
+
+    async def there() -> bool:
+        found[:] = [line.text for line in await logs.history("i-1", tail=None, since=0)]
+        return any(text in line for line in found)
+
+    await eventually_async(there, f"{text!r} in the log")
+    return found
+
+
+def blocks(path: str) -> int:
+    """Bytes it takes on the disk."""
+    return Path(path).stat().st_blocks * 512
 
 
 def write(path: str, text: str) -> None:
@@ -37,7 +49,7 @@ async def test_lines_are_heard_live_and_kept(logs: Logs) -> None:
     stdout, stderr = logs.open("i-1", Owner("p", "s", "r"))
     write(stdout, "out\n")
     write(stderr, "err\n")
-    await until(lambda: len(heard) == 2, "both lines heard")
+    await eventually(lambda: len(heard) == 2, "both lines heard")
     assert {(line.stream, line.text) for line in heard} == {("o", "out"), ("e", "err")}
     end()
     write(stdout, "unended")
@@ -45,23 +57,18 @@ async def test_lines_are_heard_live_and_kept(logs: Logs) -> None:
     await logs.close("i-1")
     assert [line.text for line in await logs.history("i-1", tail=None, since=0)][-1] == "unended"
     assert logs.owner("i-1") == Owner("p", "s", "r")
-    assert not Path(stdout).exists()
+    assert not os.path.exists(stdout)
 
 
 async def test_a_flood_is_dropped_and_counted_and_the_log_goes_on(logs: Logs) -> None:
     stdout, _ = logs.open("i-1", Owner())
     write(stdout, ("x" * 99 + "\n") * 10_000)
-    async with asyncio.timeout(10):
-        while not any("bytes dropped" in line.text for line in await logs.history("i-1", tail=None, since=0)):
-            await asyncio.sleep(0.01)
-    lines = [line.text for line in await logs.history("i-1", tail=None, since=0)]
+    lines = await until_logged(logs, "bytes dropped")
     assert 90 <= sum(line == "x" * 99 for line in lines) <= 110
-    assert Path(stdout).stat().st_blocks * 512 <= 8192, "what was skipped takes no room"
-    await asyncio.sleep(0.1)
+    assert blocks(stdout) <= 8192, "what was skipped takes room"
+    await asyncio.sleep(0.1)  # the rate grants a hundred bytes meanwhile
     write(stdout, "after\n")
-    async with asyncio.timeout(10):
-        while (await logs.tail("i-1", 1)) != ["after"]:
-            await asyncio.sleep(0.01)
+    await until_logged(logs, "after")
 
 
 async def test_logs_of_what_is_gone_are_deleted_in_time(logs: Logs) -> None:
