@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ from typing import Any
 
 import aiohttp
 
+from nodeagent import cgroups
 from nodeagent.containerd.client import Containerd
 from nodeagent.images.facade import ImageStore
 from nodeagent.tasks import Tasks
@@ -30,7 +30,6 @@ from tests.real_containerd import RealContainerd, private_containerd
 NODE = "node-1"
 SERVE = "busybox httpd -f -p $PORT -h /www & trap 'kill $!; exit 0' TERM; echo serving; echo beside >&2; wait"
 """Ends at once on SIGTERM, which a shell as process 1 does only when told so."""
-_numbers = itertools.count(os.getpid() % 150)
 
 
 class World:
@@ -38,9 +37,9 @@ class World:
 
     def __init__(self, store: Store, etcd: real.Server, nats: real.Server, containerd: RealContainerd, home: Path) -> None:
         self.store, self.etcd, self.nats, self.containerd, self.home = store, etcd, nats, containerd, home
-        number = next(_numbers) % 200
+        number = int.from_bytes(os.urandom(2)) % 5000
         self.id = f"t{number}"
-        self.subnet = f"10.{232 + number % 20}.{number}.0/24"
+        self.subnet = f"10.{232 + number // 256}.{number % 256}.0/24"
         self.image = ""
         self.port = real.free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -94,6 +93,15 @@ class World:
             code = self._process.wait(5)
         self._process = None
         return code
+
+    def sweep(self) -> None:
+        """Remove what an agent that was killed in the end could not."""
+        for line in _run("ip", "-o", "link", "show").splitlines():
+            name = line.split(": ")[1].partition("@")[0]
+            if name.startswith(f"{self.id}-"):
+                _run("ip", "link", "delete", name)
+        _run("nft", "delete", "table", "inet", f"ebb_{self.id}")
+        cgroups.remove(cgroups.detect(), f"/ebb-{self.id}")
 
     async def get(self, path: str) -> str:
         async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{self.port}{path}") as answer:
@@ -189,6 +197,10 @@ class World:
             await asyncio.sleep(0.01)
 
 
+def _run(*argv: str) -> str:
+    return subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False).stdout
+
+
 async def fetch(address: str, path: str = "/") -> str:
     """What an instance answers, asked from the host."""
     timeout = aiohttp.ClientTimeout(total=5)
@@ -218,3 +230,4 @@ async def world(store: Store, etcd: real.Server, nats: real.Server, *flags: str)
                 yield made
             finally:
                 made.stop()
+                made.sweep()
