@@ -15,7 +15,7 @@ from ingress.forward import Exchange
 from ingress.gate import Gate
 from ingress.headers import serialise
 from ingress.http1 import CHUNKED, END, Request, Response
-from ingress.refusals import TABLE, Refused, body_of, retry_after
+from ingress.refusals import TABLE, Refused, answer_of
 from ingress.websocket import GOING_AWAY, GOING_AWAY_MASKED, Frames
 
 if TYPE_CHECKING:
@@ -385,23 +385,9 @@ class Client(asyncio.Protocol):
         self._end(lingering=False)
 
     def _write_refusal(self, method: bytes, reason: str, message: str, retry_after_s: float, cause: str) -> None:
-        row = TABLE[reason]
-        body = body_of(reason, message).encode("ascii")
-        wait_s = retry_after(reason, retry_after_s)
-        self.transport.write(
-            b"HTTP/1.1 %d %b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nx-ebb-reason: %b\r\n%b%b%b%b\r\n%b"
-            % (
-                row.status,
-                row.phrase.encode("ascii"),
-                len(body),
-                reason.encode("ascii"),
-                b"Retry-After: %d\r\n" % wait_s if wait_s else b"",
-                b"x-ebb-cause: %b\r\n" % cause.encode("ascii") if cause else b"",
-                b"Connection: close\r\n" if self._close else b"",
-                self._listener.date(),
-                b"" if method == b"HEAD" else body,
-            )
-        )
+        tail = b"Connection: close\r\n" if self._close else b""
+        tail += self._listener.date()
+        self.transport.write(answer_of(reason, message, retry_after_s, cause, tail, bodiless=method == b"HEAD"))
 
     def _end(self, *, lingering: bool) -> None:
         """Close once everything is written; `lingering`: read on a little, or the client's kernel drops our answer."""

@@ -9,7 +9,7 @@ Each arrow is a call on the event loop; there is no task per request. A slot res
 """
 
 import asyncio
-from typing import Any, Protocol
+from typing import Any
 
 from activator.balance import SCAN, Target
 from activator.breaker import Waiter
@@ -17,6 +17,7 @@ from activator.throttler import Throttler
 from ingress import limits
 from ingress.access_log import Line
 from ingress.chunked import Trailers
+from ingress.front import Front
 from ingress.gate import Gate
 from ingress.http1 import CHUNKED, Request, Response
 from ingress.pool import Pool
@@ -24,28 +25,6 @@ from ingress.refusals import TABLE
 from ingress.traffic import Choice
 from ingress.upstream import Upstream, connect
 from process.ids import cause_id
-
-
-class Front(Protocol):
-    """The client's side of an exchange: an HTTP/1 connection, or one stream of another protocol."""
-
-    due: float
-
-    @property
-    def client(self) -> str: ...
-
-    def forwarded(self, request: Request) -> bytes: ...
-    def inform(self, response: Response) -> None: ...
-    def answer(self, exchange: "Exchange", response: Response, body: bytes, whole: bool) -> None: ...
-    def piece(self, data: bytes) -> None: ...
-    def end(self, trailers: Trailers) -> None: ...
-    def refuse(self, exchange: "Exchange", reason: str, message: str, retry_after_s: float) -> None: ...
-    def tunnel(self, exchange: "Exchange", response: Response, data: bytes) -> None: ...
-    def go_away(self) -> bool: ...
-    def cut(self) -> None: ...
-    def over(self, exchange: "Exchange", now: float) -> None: ...
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
 
 
 class Exchange:

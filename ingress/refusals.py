@@ -58,3 +58,23 @@ def retry_after(reason: str, retry_after_s: float = 0) -> int:
     """Whole seconds for `Retry-After`; 0: none."""
     wanted = retry_after_s or TABLE[reason].retry_after_s
     return -int(-wanted // 1)
+
+
+def answer_of(reason: str, message: str, retry_after_s: float, cause: str, tail: bytes, *, bodiless: bool) -> bytes:
+    """The whole answer in HTTP/1.1; `tail` are fields that the connection adds."""
+    row = TABLE[reason]
+    body = body_of(reason, message).encode("ascii")
+    wait_s = retry_after(reason, retry_after_s)
+    return (
+        b"HTTP/1.1 %d %b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nx-ebb-reason: %b\r\n%b%b%b\r\n%b"
+        % (
+            row.status,
+            row.phrase.encode("ascii"),
+            len(body),
+            reason.encode("ascii"),
+            b"Retry-After: %d\r\n" % wait_s if wait_s else b"",
+            b"x-ebb-cause: %b\r\n" % cause.encode("ascii") if cause else b"",
+            tail,
+            b"" if bodiless else body,
+        )
+    )

@@ -199,7 +199,7 @@ async def test_inside_an_instance_there_are_never_more_than_its_limit() -> None:
         assert [recorder.most for recorder in recorders] == [2, 2, 2]
 
 
-async def test_five_thousand_in_a_moment_on_a_cold_service_are_all_served() -> None:
+async def test_five_hundred_clients_at_once_on_a_cold_service_are_all_served_five_times() -> None:
     recorder = Recorder()
     async with open_door() as door, instance(recorder) as port:
         await door.route()
