@@ -9,23 +9,27 @@ from typing import Any
 
 import httpx
 
-from cli.errors import Refused
+from cli.errors import BadUsage, Refused
 
 SERVING = "/apis/serving.knative.dev/v1"
 EBB = "/apis/ebb.dev/v1"
 DEFAULT = "http://127.0.0.1:8090"
 CONFLICT_TRIES = 5
+CURE = "name another address with --api URL or EBB_API"
 Object = dict[str, Any]
 
 
 def find_api(given: str = "", run: Path = Path("/run/ebb")) -> str:
-    """The API's address: --api, else EBB_API, else that of the engine on this machine, else the default."""
+    """The API's address: --api, else EBB_API, else that of the engine on this machine, else the default. Raises BadUsage."""
     address = given or os.environ.get("EBB_API", "")
     if not address:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             state = json.loads((Path(os.environ.get("EBB_RUN", run)) / "state.json").read_text())
             address = f"http://127.0.0.1:{int(state['engine']['port_base'])}"
-    return (address or DEFAULT).rstrip("/")
+    address = (address or DEFAULT).rstrip("/")
+    if not address.startswith(("http://", "https://")):
+        raise BadUsage(f"the API's address is {address!r}; want a URL such as {DEFAULT} (--api, EBB_API)")
+    return address
 
 
 class Api:
@@ -60,6 +64,16 @@ class Api:
             if error.status == 404:
                 return None
             raise
+
+    def named(self, kind: str, name: str, params: Mapping[str, str] | None = None) -> Object:
+        """The object. Raises Refused, naming those that there are, when there is none. `params` choose which are named."""
+        found = self.find(kind, name)
+        if found is None:
+            known = sorted(o["metadata"]["name"] for o in self.items(self.path(kind), params))
+            there = ", ".join(known[:10]) + (f" and {len(known) - 10} more" if len(known) > 10 else "")
+            said = f"there {'is' if len(known) == 1 else 'are'} {there}" if known else f"there are no {kind}"
+            raise Refused(f"no {kind[:-1]} {name!r} in project {self.project}; {said}", 404, "NotFound")
+        return found
 
     def items(self, path: str, params: Mapping[str, str] | None = None) -> list[Object]:
         """A list, whether it comes bare or as `items`."""
@@ -125,12 +139,11 @@ class Api:
         try:
             return answer.json() if answer.content else {}
         except ValueError:
-            raise Refused(f"{self.address} is not Ebb's API: {method} {path} answered {answer.text[:80]!r}") from None
+            raise Refused(f"{self.address} is not Ebb's API: {method} {path} answered {answer.text[:80]!r}; {CURE}") from None
 
     def _away(self, error: httpx.TransportError) -> Refused:
         return Refused(
-            f"no API at {self.address} ({error or type(error).__name__}); start the engine with `sudo ebb up -d`, "
-            f"or name another with --api URL or EBB_API"
+            f"no API at {self.address} ({error or type(error).__name__}); start the engine with `sudo ebb up -d`, or {CURE}"
         )
 
     def _object(self, got: Any) -> Object:
@@ -141,6 +154,8 @@ class Api:
 
 def _refusal(answer: httpx.Response) -> Refused:
     """A Kubernetes Status, or whatever text came."""
+    if "x-ebb-reason" in answer.headers:  # the front door's own answers carry it
+        return Refused(f"{answer.url.scheme}://{answer.url.netloc.decode()} is where apps are served, not the API; {CURE}")
     try:
         body = answer.json()
     except ValueError:

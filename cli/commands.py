@@ -47,7 +47,11 @@ def deploy(api: Api, name: str, wanted: manifest.Wanted, archive: Path | None, *
                 written = rollout.Rollout(api, name, steps).wait(written, image, wait_s)
             except Refused as error:
                 steps.failed(str(error))
-                raise Refused(f"service {name} was not deployed") from None
+                raise Refused(
+                    f"service {name} is not deployed; deploy it again to mend it, or take it away: ebb delete {name}"
+                    if not existed
+                    else f"service {name} is not changed: what was ready before it serves on"
+                ) from None
         if tag:
             written = _tag(api, name, tag, wait_s, steps)
     if form is Form.NAME:
@@ -99,7 +103,7 @@ def _settled(api: Api, name: str, generation: int, wait_s: float) -> Object:
 def services(api: Api, names: list[str], everywhere: bool, form: Form) -> None:
     """List services; with one name and a table also its address by tag and what is wrong."""
     if names:
-        found = [api.get(api.path("services", name)) for name in names]
+        found = [api.named("services", name) for name in names]
     else:
         found = api.items(f"{SERVING}/services" if everywhere else api.path("services"))
     value: Any = found[0] if len(names) == 1 else found
@@ -129,7 +133,7 @@ def services(api: Api, names: list[str], everywhere: bool, form: Form) -> None:
 def revisions(api: Api, names: list[str], service: str, form: Form) -> None:
     """List revisions."""
     params = {"labelSelector": f"serving.knative.dev/service={service}"} if service else None
-    found = [api.get(api.path("revisions", n)) for n in names] if names else api.items(api.path("revisions"), params)
+    found = [api.named("revisions", n) for n in names] if names else api.items(api.path("revisions"), params)
 
     def made() -> list[list[str]]:
         owners, running = api.items(api.path("services")), api.items(api.own("instances"))
@@ -143,7 +147,7 @@ def traffic(
     api: Api, name: str, to: list[str], tags: list[str], untag: list[str], to_latest: bool, wait: bool, form: Form
 ) -> None:
     """Change the split when anything is asked for, then show it."""
-    service = api.get(api.path("services", name))
+    service = api.named("services", name)
     if to or tags or untag or to_latest:
         selector = {"labelSelector": f"serving.knative.dev/service={name}"}
         known = sorted(o["metadata"]["name"] for o in api.items(api.path("revisions"), selector))
@@ -173,6 +177,7 @@ def delete(api: Api, names: list[str], kind: str, wait: bool) -> None:
     failed = []
     for name in names:
         try:
+            api.named(kind, name)
             api.delete(api.path(kind, name))
             deadline = time.monotonic() + DELETE_WAIT_S
             while wait and api.find(kind, name) is not None:
@@ -181,7 +186,7 @@ def delete(api: Api, names: list[str], kind: str, wait: bool) -> None:
                 time.sleep(0.05)
             sys.stdout.write(f"deleted {kind[:-1]} {name}\n")
         except Refused as error:
-            failed.append(f"{name}: {error}")
+            failed.append(str(error) if repr(name) in str(error) else f"{name}: {error}")
     if failed:
         raise Refused("\n".join(failed))
 

@@ -35,7 +35,10 @@ def upload(api: Api, file: Path, name: str, steps: Steps) -> list[Object]:
             f"importing {file.name}: {rows.size(sent)} of {rows.size(total)}" if sent < total else "unpacking on the nodes"
         )
 
-    answer = api.upload(f"{EBB}/images", file, {"name": name} if name else {}, progress)
+    try:
+        answer = api.upload(f"{EBB}/images", file, {"name": name} if name else {}, progress)
+    except Refused as error:
+        raise Refused(f"{file}: {error}", error.status, error.reason) from None
     images = list(answer.get("images", []))
     if not images:
         raise Refused(f"{file}: no image was found in it")

@@ -14,6 +14,7 @@ HANDED_OVER = ("up", "down", "status")
 
 app = typer.Typer(
     name="ebb", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None,
+    context_settings={"max_content_width": 110, "help_option_names": ["-h", "--help"]},
     help="Runs container images as serverless apps on your own Linux machines.\n\n"
     "The engine itself: ebb up | down | status (each with --help).",
 )  # fmt: skip
@@ -23,8 +24,8 @@ app.add_typer(image_app, name="image")
 Project = Annotated[str, typer.Option("--project", "--namespace", "-n", envvar="EBB_PROJECT", help="Project (namespace).")]
 Address = Annotated[str, typer.Option("--api", help="The API's URL (EBB_API; default: the engine on this machine).")]
 Output = Annotated[Form, typer.Option("--output", "-o", help="How to print.")]
-Name = Annotated[str, typer.Argument(help="Name of the service.")]
-Names = Annotated[list[str] | None, typer.Argument(help="Only these.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the service.")]
+Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these.")]
 
 
 def main() -> None:
@@ -58,7 +59,7 @@ def _end(message: str, code: int) -> NoReturn:
 
 @app.command(add_help_option=False)
 def up() -> None:
-    """Start the engine on this machine: etcd, NATS, containerd and Ebb's own processes. -d detaches."""
+    """Start the engine on this machine; -d: in the background."""
 
 
 @app.command(add_help_option=False)
@@ -100,7 +101,7 @@ def deploy(
     project: Project = "default",
     api: Address = "",
 ) -> None:
-    """Deploy an image as a service, or change one; ends with its URL."""
+    """Deploy an image as a service, or change a service."""
     from cli import commands
     from cli.manifest import Wanted
 
@@ -165,14 +166,14 @@ def traffic(
 
 @app.command()
 def delete(
-    names: Annotated[list[str], typer.Argument(help="Services to delete.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Services to delete.")],
     revision: Annotated[bool, typer.Option("--revision", help="The names are those of revisions.")] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Return at once.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", "--quiet", help="Accepted for scripts' sake: nothing is asked.")] = False,
     project: Project = "default",
     api: Address = "",
 ) -> None:
-    """Delete services with all they own, or revisions that get no traffic."""
+    """Delete services, or revisions that get no traffic."""
     from cli import commands
 
     commands.delete(commands.connect(api, project), names, "revisions" if revision else "services", not no_wait)
@@ -207,7 +208,7 @@ def logs(
     project: Project = "default",
     api: Address = "",
 ) -> None:
-    """What a service's instances wrote to stdout and stderr."""
+    """What a service's instances wrote."""
     from cli import commands, streams
 
     connected = commands.connect(api, project)
@@ -216,12 +217,12 @@ def logs(
 
 @app.command()
 def story(
-    about: Annotated[str, typer.Argument(help="x-request-id, cause id, instance or revision.")],
+    about: Annotated[str, typer.Argument(metavar="ID", help="x-request-id, cause id, instance or revision.")],
     output: Output = Form.TABLE,
     project: Project = "default",
     api: Address = "",
 ) -> None:
-    """The life of one request, wake or instance across processes, with the time between steps in ms."""
+    """The life of a request, wake or instance, step by step in ms."""
     from cli import commands
 
     commands.story(commands.connect(api, project), about, output)
@@ -235,7 +236,7 @@ def top(
     project: Project = "default",
     api: Address = "",
 ) -> None:
-    """What goes on now: requests a second, queue, concurrency, instances; live."""
+    """What goes on now, live: requests/s, queue, instances."""
     from cli import commands, streams
 
     streams.top(commands.connect(api, project), once=once, everywhere=everywhere, form=output)
@@ -249,7 +250,7 @@ def instances(
     project: Project = "default",
     api: Address = "",
 ) -> None:
-    """Instances: phase, node, address, how long each step of the start took (ms)."""
+    """Instances: phase, node, address, start times (ms)."""
     from cli import commands
 
     commands.instances(commands.connect(api, project), service, revision, output)
@@ -268,7 +269,7 @@ def nodes(output: Output = Form.TABLE, project: Project = "default", api: Addres
 
 @image_app.command("import")
 def image_import(
-    file: Annotated[Path, typer.Argument(help="OCI or `docker save` archive (.tar).")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="OCI or `docker save` archive (.tar).")],
     name: Annotated[str, typer.Option(help="Name to give it, such as hello:v1 (default: the name in the archive).")] = "",
     output: Output = Form.TABLE,
     project: Project = "default",
@@ -290,7 +291,9 @@ def image_list(output: Output = Form.TABLE, project: Project = "default", api: A
 
 @image_app.command("delete")
 def image_delete(
-    names: Annotated[list[str], typer.Argument(help="Images to delete.")], project: Project = "default", api: Address = ""
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Images to delete.")],
+    project: Project = "default",
+    api: Address = "",
 ) -> None:
     """Delete images from all nodes."""
     from cli import commands, images
@@ -300,7 +303,7 @@ def image_delete(
 
 @app.command()
 def kubeconfig(project: Project = "default", api: Address = "") -> None:
-    """Print a kubeconfig of this API, for kn, kubectl and client libraries."""
+    """Print a kubeconfig of this API for kn and kubectl."""
     from cli import commands
 
     commands.kubeconfig(commands.connect(api, project))
@@ -315,8 +318,8 @@ def version(output: Output = Form.TABLE) -> None:
 
 
 @app.command()
-def completion(shell: Annotated[str, typer.Argument(help="bash, zsh or fish.")] = "bash") -> None:
-    """Print a completion script: `source <(ebb completion bash)`."""
+def completion(shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")] = "bash") -> None:
+    """Print a script: source <(ebb completion bash)."""
     from typer._completion_shared import get_completion_script
 
     if shell not in ("bash", "zsh", "fish"):

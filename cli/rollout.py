@@ -33,6 +33,12 @@ class Pulls(threading.Thread):
                     self.message = item.get("message", "")
 
 
+def names_a_registry(image: str) -> bool:
+    """Whether the reference's first part is a host, as `docker` would take it."""
+    first, slash, _ = image.partition("/")
+    return bool(slash) and ("." in first or ":" in first or first == "localhost")
+
+
 def pull_text(item: Object) -> str:
     """A PullProgress in words: its state and every layer's share."""
     layers = [
@@ -65,7 +71,7 @@ class Rollout:
             if current and rows.condition(service).get("status") == "True":
                 self._once("traffic", f"traffic: {rows.shares(service) or 'unchanged'}")
                 return dict(service)
-            self._check(service if current else {}, revision)
+            self._check(service if current else {}, revision, image)
             waiting = rows.condition(service).get("message") or rows.condition(service).get("reason") or "the controller"
             self._steps.now(pulls.text or f"waiting for {self._name}: {waiting}")
             if self._clock() > deadline:
@@ -93,7 +99,7 @@ class Rollout:
             self._once("ready", f"revision {name} is ready")
         return revision
 
-    def _check(self, service: Object, revision: Object | None) -> None:
+    def _check(self, service: Object, revision: Object | None, image: str) -> None:
         """Raises Refused when the deploy has failed for good."""
         bad = [obj for obj in (revision, service) if obj and rows.condition(obj).get("status") == "False"]
         if not bad:
@@ -106,6 +112,10 @@ class Rollout:
         said = rows.condition(bad[0])
         name = bad[0]["metadata"]["name"]
         lines = "\n".join(f"    {line}" for line in self._last_lines(name)) if revision and bad[0] is revision else ""
+        if said.get("reason") in ("ImageNotFound", "RegistryUnavailable") and not names_a_registry(image):
+            lines = (
+                f"    {image!r} names no registry: it is looked for among imported images (`ebb image list`), then on docker.io"
+            )
         raise Refused(f"{name}: {said.get('reason', 'Failed')}: {said.get('message', '')}" + (f"\n{lines}" if lines else ""))
 
     def _last_lines(self, revision: str) -> list[str]:

@@ -15,6 +15,9 @@ def logs(
     api: Api, service: str, *, follow: bool, tail: int, revision: str, instance: str, since_s: float, form: show.Form
 ) -> None:
     """Print a service's log lines; with `follow` until Ctrl-C."""
+    api.named("services", service)
+    if revision:
+        api.named("revisions", revision, {"labelSelector": f"serving.knative.dev/service={service}"})
     params = {"tail": str(tail)}
     params |= {key: value for key, value in (("revision", revision), ("instance", instance)) if value}
     if since_s:

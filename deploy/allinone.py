@@ -33,7 +33,10 @@ STOP_TIMEOUT_S = 200.0
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse and do; ends with SystemExit."""
     words = list(sys.argv[1:] if argv is None else argv)
-    arguments = _parser().parse_args(words)
+    parser = _parser()
+    arguments, unknown = parser.parse_known_args(words)
+    if unknown:
+        arguments.usage.error(f"no such flag: {' '.join(unknown)}; see: {arguments.usage.prog} --help")
     arguments.given = words[1:]
     try:
         raise SystemExit(arguments.does(arguments))
@@ -255,6 +258,8 @@ def _parser() -> argparse.ArgumentParser:
     three = commands.add_parser("status", help="what runs and how it is", description=status.__doc__)
     three.add_argument("-o", "--output", choices=("table", "json", "yaml"), default="table")
     three.set_defaults(does=status)
+    for command in (one, two, three):
+        command.set_defaults(usage=command)
     for command in (two, three):
         command.add_argument("--run", help=f"sockets, pids of the engine meant (default {default.run}; EBB_RUN)")
         command.add_argument("--root", help="the engine meant, by where it keeps its state")

@@ -78,8 +78,9 @@ def lock(path: Path, flag: str) -> int:
         holder = os.pread(fd, 20, 0).decode("ascii", "replace").strip() or "?"
         os.close(fd)
         raise Refused(
-            f"{flag} {path.parent} is in use by another `ebb up` (pid {holder}); "
-            f"stop that one with `ebb down --run DIR` or choose other --root, --run, --http, --port-base, --id and --subnet"
+            f"an engine runs already with {flag} {path.parent} (pid {holder}): see it with `ebb status {flag} {path.parent}`, "
+            f"stop it with `ebb down {flag} {path.parent}`; one beside it needs its own --root, --run, --http, --port-base, "
+            f"--id and --subnet"
         ) from None
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)

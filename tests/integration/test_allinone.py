@@ -138,7 +138,7 @@ def test_a_second_up_on_the_same_root_is_refused_and_the_first_runs_on(engine: E
     engine.up()
     second = engine.ebb("up", *engine.flags)
     assert second.returncode == 1
-    assert f"--root {engine.root} is in use by another `ebb up` (pid {engine.component('ebb up')['pid']})" in second.stderr
+    assert f"an engine runs already with --root {engine.root} (pid {engine.component('ebb up')['pid']})" in second.stderr
     assert engine.status()["healthy"]
 
 

@@ -113,9 +113,37 @@ def test_a_deploy_that_takes_too_long_says_what_it_waits_for() -> None:
 def test_deleting_goes_on_after_one_that_is_not_there(capsys: Captured) -> None:
     fake = FakeApi()
     fake.set(f"DELETE {BASE}/services/hello", {"kind": "Status", "status": "Success"})
-    with pytest.raises(Refused, match="gone: "):
+    with pytest.raises(Refused, match="no service 'gone' in project default; there is hello"):
         commands.delete(fake.api(), ["gone", "hello"], "services", wait=False)
     assert capsys.readouterr().out == "deleted service hello\n"
+
+
+def test_what_is_not_there_is_refused_with_what_there_is() -> None:
+    fake = FakeApi()
+    fake.set(f"GET {BASE}/services", {"items": []})
+    with pytest.raises(Refused, match="no service 'nix' in project default; there are no services"):
+        commands.services(fake.api(), ["nix"], False, Form.TABLE)
+    with pytest.raises(Refused, match="no revision 'nix' in project default; there are hello-00001, hello-00002"):
+        commands.revisions(fake.api(), ["nix"], "", Form.TABLE)
+
+
+def test_logs_of_a_service_that_is_not_there_are_refused() -> None:
+    with pytest.raises(Refused, match="no service 'nix'"):
+        streams.logs(FakeApi().api(), "nix", follow=True, tail=1, revision="", instance="", since_s=0, form=Form.TABLE)
+
+
+def test_the_front_door_is_not_taken_for_the_api() -> None:
+    fake = FakeApi()
+    fake.set(f"GET {BASE}/services", lambda _: httpx.Response(404, text="no-route", headers={"x-ebb-reason": "no-route"}))
+    with pytest.raises(Refused, match="http://fake is where apps are served, not the API; name another address with --api"):
+        commands.services(fake.api(), [], False, Form.TABLE)
+
+
+@pytest.mark.parametrize(
+    ("image", "does"), [("hello:v1", False), ("me/hello", False), ("host.example/hello", True), ("host:5000/x", True)]
+)
+def test_an_image_names_a_registry_when_its_first_part_is_a_host(image: str, does: bool) -> None:
+    assert rollout.names_a_registry(image) is does
 
 
 def test_apply_checks_all_documents_before_it_writes_any(tmp_path: Any) -> None:
