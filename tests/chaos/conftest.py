@@ -13,7 +13,7 @@ __all__ = ["app", "images"]
 
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory, images: dict[str, Path]) -> Iterator[Engine]:
-    made = Engine(tmp_path_factory.mktemp("chaos"), name="ebbc", subnet="10.234.0.0/16")
+    made = Engine(tmp_path_factory.mktemp("chaos"))
     made.up()
     try:
         for name in ("static", "testapp"):

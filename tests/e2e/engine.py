@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from typing import Any
 
 import aiohttp
 import httpx
+
+from process.ids import short_id
 
 SERVING = "/apis/serving.knative.dev/v1"
 
@@ -41,7 +44,7 @@ def until(check: Callable[[], Any], what: str, timeout_s: float = 30, every_s: f
 
 def free_port_base(count: int = 8) -> int:
     """A port from which `count` in a row are free now."""
-    for base in range(20000 + os.getpid() % 5000, 32000, 16):
+    for base in random.sample(range(20000, 32000, 16), 50):
         with contextlib.ExitStack() as stack:
             try:
                 for port in range(base, base + count):
@@ -52,17 +55,25 @@ def free_port_base(count: int = 8) -> int:
     raise RuntimeError("no free ports")
 
 
+def free_subnet() -> str:
+    """A /16 that this machine does not route."""
+    routed = subprocess.run(["ip", "-4", "route", "show", "table", "all"], capture_output=True, text=True, check=True).stdout
+    free = [f"10.{n}.0.0/16" for n in range(100, 250) if f"10.{n}." not in routed]
+    return random.choice(free)
+
+
 class Engine:
     """One running engine. `ebb(...)` runs a command against it; `api` is an HTTP client of its API."""
 
-    def __init__(self, home: Path, name: str = "ebbt", subnet: str = "10.233.0.0/16") -> None:
+    def __init__(self, home: Path) -> None:
         self.home = home
-        self.name = name
+        # Names of its own, so that two runs on one machine leave each other alone.
+        self.name = f"t{short_id(4)}"
         self.root, self.run = home / "root", home / "run"
         base = free_port_base(10)
         self.port_base, self.http_port = base, base + 9
         self.up_flags = ["--root", str(self.root), "--run", str(self.run), "--http", f"127.0.0.1:{self.http_port}",
-                         "--port-base", str(base), "--id", name, "--subnet", subnet]  # fmt: skip
+                         "--port-base", str(base), "--id", self.name, "--subnet", free_subnet()]  # fmt: skip
         self.api = httpx.Client(base_url=f"http://127.0.0.1:{base}", timeout=30)
         self.front = httpx.Client(base_url=f"http://127.0.0.1:{self.http_port}", timeout=60)
 
