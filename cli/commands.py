@@ -50,7 +50,7 @@ def deploy(api: Api, name: str, wanted: manifest.Wanted, archive: Path | None, *
                 raise Refused(
                     f"service {name} is not deployed; deploy it again to mend it, or take it away: ebb delete {name}"
                     if not existed
-                    else f"service {name} is not changed: what was ready before it serves on"
+                    else f"service {name} serves on with what was ready before; deploy it again to mend it"
                 ) from None
         if tag:
             written = _tag(api, name, tag, wait_s, steps)
@@ -123,11 +123,12 @@ def services(api: Api, names: list[str], everywhere: bool, form: Form) -> None:
             for share in (obj.get("status") or {}).get("traffic") or []:
                 if share.get("tag"):
                     sys.stdout.write(f"\ntag {share['tag']}: {share.get('revisionName', '')} {share.get('url', '')}\n")
-            for said in (obj.get("status") or {}).get("conditions") or []:
-                if said.get("status") != "True":
-                    sys.stdout.write(
-                        f"\n{said['type']} is {said['status']}: {said.get('reason', '')}: {said.get('message', '')}\n"
-                    )
+            told: set[str] = set()  # Ready repeats what the part below it says
+            for said in sorted((obj.get("status") or {}).get("conditions") or [], key=lambda c: c["type"] != "Ready"):
+                message = str(said.get("message", ""))
+                if said.get("status") != "True" and message not in told:
+                    sys.stdout.write(f"\n{said['type']} is {said['status']}: {said.get('reason', '')}: {message}\n")
+                told.add(message)
 
 
 def revisions(api: Api, names: list[str], service: str, form: Form) -> None:
