@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from autoscaler.backoff import WELL_S, Row
 from autoscaler.policy import Decision, Memory
+from autoscaler.steady import Steady
 from store.model import Failure
 
 KEEP_DECISIONS = 32
@@ -34,6 +35,9 @@ class Active:
     committing: bool = False
     refused: int = 0
     """Transactions refused in a row."""
+    steady: Steady | None = None
+    """Within which load the last decision holds, when nothing was heard of since but load."""
+    steady_until: float = -math.inf
     again: bool = False
     """Something changed while its transaction was on the way."""
 

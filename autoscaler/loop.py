@@ -26,6 +26,9 @@ from store.txn import Guard
 
 log = logs.get("autoscaler")
 
+BATCH = 100
+"""Revisions at zero that a new leader looks at before the event loop may turn to something else: some milliseconds."""
+
 
 class Scaler:
     """One autoscaler: `start` makes it hear, `lead` makes it decide."""
@@ -38,6 +41,8 @@ class Scaler:
         self.hands.mark = self.mark
         self.mind.connect(store, self.ears)
         self._dirty: set[RevisionKey] = set()
+        self._backlog: list[RevisionKey] = []
+        """What a new leader has not looked at yet: nothing of it stands."""
         self._flushing = False
         self._ticking = False
 
@@ -62,14 +67,19 @@ class Scaler:
                 self.tick()
         finally:
             mind.leading, mind.leader = False, None
+            self._backlog.clear()
             log.info("no longer leading")
 
     def mark(self, key: RevisionKey) -> None:
         """`key` has to be looked at before the event loop sleeps again."""
         self._dirty.add(key)
-        if self.mind.leading and not self._flushing:
-            self._flushing = True
-            asyncio.get_running_loop().call_soon(self._flush)
+        if self.mind.leading:
+            self._flush_soon()
+
+    @property
+    def busy(self) -> bool:
+        """Something is marked and has not been looked at yet."""
+        return bool(self._flushing or self._dirty or self._backlog)
 
     def problem(self) -> str | None:
         """Why this autoscaler cannot decide, for /readyz."""
@@ -88,7 +98,8 @@ class Scaler:
         self._ticking = True
         try:
             for key in dirty | mind.active.keys():
-                self._evaluate(key)
+                if key in dirty or not mind.is_steady(key, now):
+                    self._evaluate(key)
         finally:
             self._ticking = False
         mind.forget_idle(now)
@@ -96,8 +107,10 @@ class Scaler:
         measures.TICK.observe(self._clock.now() - now)
 
     def _look_at_everything(self, now: float) -> None:
+        """What stands is looked at before the event loop sleeps again; what is at zero in batches, since there may be very many."""
         mind = self.mind
-        for key in mind.world.all_keys():
+        standing = list(mind.fleet.revisions())
+        for key in standing:
             mind.active_of(key, now)
             self.mark(key)
             for slot in list(mind.fleet.of(key)):
@@ -105,14 +118,29 @@ class Scaler:
                     self.ears.on_failed(slot, slot.status)
                 elif slot.ready:
                     mind.active_of(key, now).ready_since[slot.name] = now
+        self._dirty.intersection_update(standing)  # The tables marked everything when they were filled.
+        self._backlog = list(mind.world.all_keys().difference(standing))
+        self._flush_soon()
         for _, wake in list(mind.world.wakes.items()):
             self.ears.wake(wake)
+
+    def _flush_soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flushing = False
         dirty, self._dirty = self._dirty, set()
         for key in dirty:
             self._evaluate(key)
+        if self._backlog:
+            batch = self._backlog[-BATCH:]
+            del self._backlog[-BATCH:]
+            for key in batch:
+                self._evaluate(key)
+            self.mind.forget_found_idle(batch, self._clock.now())
+            self._flush_soon()
 
     def _evaluate(self, key: RevisionKey) -> None:
         """Decide on one revision. What goes wrong with one is logged and counted, and stops no other."""
@@ -129,6 +157,7 @@ class Scaler:
             return
         now, wall = self._clock.now(), self._clock.wall()
         active = mind.active_of(key, now)
+        active.steady = None
         if active.committing:
             active.again = True
             return
@@ -154,7 +183,8 @@ class Scaler:
         )
         made = plan.make(revision, wish, mind.fleet, signal.busy, new_name)
         active.unplaced = made.unplaced
-        self._act(revision, active, decision, standing, made, wall)
+        if not self._act(revision, active, decision, standing, made, wall) and not active.committing:
+            mind.remember(revision, active, decision, standing, mode, now)
 
     def _park(self, revision: Revision, active: Active, reach: Reach, decision: Decision) -> bool:
         wanted, _ = parking.wanted(
@@ -169,7 +199,8 @@ class Scaler:
 
     def _act(
         self, revision: Revision, active: Active, decision: Decision, standing: Standing, made: plan.Plan, wall: float
-    ) -> None:
+    ) -> bool:
+        """Write what changes; whether anything does."""
         old = self.mind.world.scale(revision.key)
         scale = Scale(
             project=revision.project,
@@ -189,6 +220,7 @@ class Scaler:
         changed = old is None or differs(old, scale)
         if made or changed:
             self.hands.write(revision, active, made, scale if changed else None)
+        return bool(made or changed)
 
 
 def differs(old: Scale, new: Scale) -> bool:

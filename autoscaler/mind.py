@@ -1,8 +1,11 @@
 """What the autoscaler knows: the view of the world and what it remembers of active revisions. No input or output of its own."""
 
+import zlib
+from collections.abc import Iterable
+
 import msgspec
 
-from autoscaler import policy
+from autoscaler import policy, steady
 from autoscaler.active import Active, History
 from autoscaler.backoff import restored
 from autoscaler.fleet import Fleet
@@ -15,6 +18,12 @@ from autoscaler.world import Hearer, World
 from store.backend import Store
 from store.model import Goal, Revision, RevisionKey
 from store.txn import Guard
+
+AGAIN_S = 15
+"""A decision that holds is made anew after so long, or up to twice as long so that not all are at once, for its steps to be true."""
+
+SHORTEST_WINDOW_S = 6.0
+"""No stable window is shorter: who had load within it need not be asked for its own."""
 
 PENDING_S = 60.0
 """So long after it was verified a revision may be without a route and yet not be out of use."""
@@ -111,6 +120,22 @@ class Mind:
             gave_up=active.row.count > 0 and wall - revision.created_at > revision.progress_deadline_s,
         )
 
+    def remember(
+        self, revision: Revision, active: Active, decision: policy.Decision, standing: policy.Standing, mode: Mode, now: float
+    ) -> None:
+        """A decision changed nothing: within which load, and how long, it holds without being made again."""
+        if self.lost or active.row.count or active.failure is not None or active.unplaced:
+            return
+        active.steady = steady.found(revision, decision, standing, mode)
+        active.steady_until = now + AGAIN_S + zlib.crc32(revision.key.encode()) % AGAIN_S
+
+    def is_steady(self, key: RevisionKey, now: float) -> bool:
+        """Whether the last decision on `key` holds, so that it need not be made again."""
+        active = self.active.get(key)
+        if active is None or active.steady is None or now >= active.steady_until or active.committing or self.lost:
+            return False
+        return active.steady.holds(*self.signals.averages(key, now))
+
     def waits_for_nodes(self, now: float) -> bool:
         """No node is there, and one may come any moment: neither a lack of room nor a reason to change anything."""
         return not self.fleet.nodes and now - max(self.node_left_at, self.took_over_at) < self.limits.node_gone_s
@@ -131,22 +156,40 @@ class Mind:
 
     def forget_idle(self, now: float) -> None:
         """A revision at zero, with nothing heard for a window and nothing to do, costs nothing any more."""
-        idle = [key for key, active in self.active.items() if self._at_rest(key, active, now)]
+        self._forget(
+            key for key, active in self.active.items() if self._long_quiet(key, active, now) and self._at_rest(key, active)
+        )
+
+    def forget_found_idle(self, keys: Iterable[RevisionKey], now: float) -> None:
+        """The same for revisions that a new leader found at zero: no window has to pass for what was never heard of."""
+        found = self.active.keys() & keys
+        self._forget(
+            k for k in found if k not in self.signals and self._at_rest(k, self.active[k]) and not self.active[k].woken(now)
+        )
+
+    def _forget(self, keys: Iterable[RevisionKey]) -> None:
+        idle = list(keys)
         for key in idle:
             del self.active[key]
         self.signals.forget(idle)
 
-    def _at_rest(self, key: RevisionKey, active: Active, now: float) -> bool:
-        revision, scale = self.world.revision(key), self.world.scale(key)
-        if active.committing or active.again or active.woken(now) or revision is None:
+    def _long_quiet(self, key: RevisionKey, active: Active, now: float) -> bool:
+        quiet_s = now - max(self.signals.loaded_at(key), active.since)
+        if quiet_s <= SHORTEST_WINDOW_S or active.woken(now):
+            return False
+        revision = self.world.revision(key)
+        return revision is not None and quiet_s > revision.scale.stable_window_s
+
+    def _at_rest(self, key: RevisionKey, active: Active) -> bool:
+        """At zero, as the store says too, and nothing to do."""
+        if active.committing or active.again or self.world.revision(key) is None:
             return False
         if active.row.count and active.failure is None:
             return False  # A row of failures that is not in the store would be forgotten.
+        scale = self.world.scale(key)
         if scale is None or scale.desired or scale.unplaced:
             return False
-        if any(slot.goal != Goal.PARK or slot.ended for slot in self.fleet.of(key)):
-            return False
-        return now - max(self.signals.loaded_at(key), active.since) > revision.scale.stable_window_s
+        return all(slot.goal == Goal.PARK and not slot.ended for slot in self.fleet.of(key))
 
     def _need(self, key: RevisionKey) -> Need:
         revision = self.world.revision(key)

@@ -7,13 +7,21 @@ Memory requests are never oversubscribed; CPU is a weight and may be; a node tak
 A parked instance holds `PARKED_BYTES` and a slot: no app code runs in it, and its request is asked for when it is woken.
 """
 
+import math
 from bisect import bisect_left, insort
+from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 
 from store.model import Node, Revision, RevisionKey
 
 PARKED_BYTES = 4 << 20
 LOOK_AT = 16
+COMMON = 8
+"""An image that is on one of so many nodes or more is looked for in the order of all nodes."""
+UNLISTED = (math.inf, "")
+
+_rank = attrgetter("rank")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +57,8 @@ class _Room:
     memory_bytes: int = 0
     slots: int = 0
     revisions: dict[RevisionKey, int] | None = None
-    load: float = -1.0
-    """Its place in the order; -1 when it is not in it."""
+    rank: tuple[float, str] = UNLISTED
+    """Load and name: its place in the order; UNLISTED when it is not in it."""
 
     def counts(self) -> dict[RevisionKey, int]:
         if self.revisions is None:
@@ -64,18 +72,18 @@ class Placement:
     def __init__(self) -> None:
         self._rooms: dict[str, _Room] = {}
         self._order: list[tuple[float, str]] = []
-        self._images: dict[str, set[str]] = {}
+        self._images: dict[str, dict[str, _Room]] = {}
 
     def set_node(self, node: Node) -> None:
         """`node` is there, or has changed."""
         room = self._room(node.node)
         self._unlist(room)
         for image in room.images:
-            self._images[image].discard(node.node)
+            self._images[image].pop(node.node, None)
         room.node = node
         room.images = frozenset(map(digest_of, node.images))
         for image in room.images:
-            self._images.setdefault(image, set()).add(node.node)
+            self._images.setdefault(image, {})[node.node] = room
         self._list(room)
 
     def drop_node(self, name: str) -> None:
@@ -85,7 +93,7 @@ class Placement:
             return
         self._unlist(room)
         for image in room.images:
-            self._images[image].discard(name)
+            self._images[image].pop(name, None)
             if not self._images[image]:
                 del self._images[image]
         room.node, room.images = None, frozenset()
@@ -120,15 +128,24 @@ class Placement:
         """The best node that has room for one more, or None."""
         having = self._images.get(need.image)
         if having:
-            found = self._best(need, sorted((self._rooms[name].load, name) for name in having if self._rooms[name].load >= 0))
+            found = self._among(need, having)
             if found:
                 return found
         return self._best(need, self._order)
 
+    def _among(self, need: Need, having: dict[str, _Room]) -> str | None:
+        """The best of the nodes that have the image; mostly the least loaded of them is."""
+        if len(having) * COMMON >= len(self._order):
+            return self._best(need, (rank for rank in self._order if rank[1] in having))
+        least = min(having.values(), key=_rank)
+        if need.revision not in least.counts() and self.fits(least.name, need):
+            return least.name
+        return self._best(need, sorted(room.rank for room in having.values() if room.rank is not UNLISTED))
+
     def fits(self, node: str, need: Need, instead: Need | None = None) -> bool:
         """Whether `node` has room for one more, `instead` of one that stands there already."""
         room = self._rooms.get(node)
-        if room is None or room.node is None or room.load < 0:
+        if room is None or room.node is None or room.rank is UNLISTED:
             return False
         free = room.node.memory_bytes - room.memory_bytes + (instead.memory_bytes if instead else 0)
         return free >= need.memory_bytes and (instead is not None or room.slots < room.node.slots)
@@ -169,7 +186,7 @@ class Placement:
         """(cpu_m, memory_bytes, instances) taken on every node, for tests and for people."""
         return {name: (room.cpu_m, room.memory_bytes, room.slots) for name, room in self._rooms.items()}
 
-    def _best(self, need: Need, order: list[tuple[float, str]]) -> str | None:
+    def _best(self, need: Need, order: Iterable[tuple[float, str]]) -> str | None:
         found: str | None = None
         best = (1 << 60, 0.0, "")
         fitting = 0
@@ -195,14 +212,14 @@ class Placement:
             return
         node = room.node
         cpu, memory, slots = room.cpu_m / max(1, node.cpu_m), room.memory_bytes / max(1, node.memory_bytes), max(1, node.slots)
-        room.load = cpu + memory + room.slots / slots
-        insort(self._order, (room.load, room.name))
+        room.rank = (cpu + memory + room.slots / slots, room.name)
+        insort(self._order, room.rank)
 
     def _unlist(self, room: _Room) -> None:
-        if room.load < 0:
+        if room.rank is UNLISTED:
             return
-        del self._order[bisect_left(self._order, (room.load, room.name))]
-        room.load = -1.0
+        del self._order[bisect_left(self._order, room.rank)]
+        room.rank = UNLISTED
 
     def _tidy(self, room: _Room) -> None:
         if room.node is None and room.slots == 0:

@@ -13,7 +13,7 @@ class Reachability:
     """Kept in step with `routes/`: which revisions are routed, which were."""
 
     def __init__(self) -> None:
-        self._routes: dict[str, frozenset[RevisionKey]] = {}
+        self._routes: dict[str, tuple[RevisionKey, ...]] = {}
         self._count: dict[RevisionKey, int] = {}
         self._were: set[RevisionKey] = set()
 
@@ -24,11 +24,11 @@ class Reachability:
 
     def change(self, route: str, entry: RouteEntry | None) -> set[RevisionKey]:
         """`route` is now `entry` (None: deleted); the revisions whose reach changed."""
-        before, after = self._routes.get(route, frozenset()), named_by(entry) if entry is not None else frozenset()
+        before, after = frozenset(self._routes.get(route, ())), named_by(entry) if entry is not None else frozenset()
         if entry is None:
             self._routes.pop(route, None)
         else:
-            self._routes[route] = after
+            self._routes[route] = tuple(after)
         changed: set[RevisionKey] = set()
         for revision in after - before:
             self._count[revision] = self._count.get(revision, 0) + 1

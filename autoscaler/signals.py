@@ -108,6 +108,10 @@ class Track:
         self._stable.add(second, value)
         self._panic.add(second, value)
 
+    def averages(self, now: float) -> tuple[float | None, float | None]:
+        """Of the stable and of the panic window, as in `signal`."""
+        return self._stable.average(now), self._panic.average(now)
+
     def signal(self, now: float, stale_after_s: float = STALE_AFTER_S) -> Signal:
         """The merged view at `now`; senders silent for too long are dropped."""
         in_flight = queued = 0
@@ -156,6 +160,11 @@ class Signals:
     def view(self, revision: RevisionKey, now: float) -> Signal:
         track = self._tracks.get(revision)
         return track.signal(now) if track is not None else Signal()
+
+    def averages(self, revision: RevisionKey, now: float) -> tuple[float | None, float | None]:
+        """Of the stable and of the panic window; None when nothing was heard."""
+        track = self._tracks.get(revision)
+        return track.averages(now) if track is not None else (None, None)
 
     def loaded_at(self, revision: RevisionKey) -> float:
         """When the revision last had load, on the clock of `now`; minus infinity when never."""

@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from autoscaler import lean
 from autoscaler.fleet import Fleet
 from autoscaler.reach import Reachability
 from process.run import Jobs
@@ -39,8 +40,8 @@ class World:
         self._window_s = default_window_s
         self._effective: dict[RevisionKey, Revision] = {}
         self._wrote: dict[RevisionKey, Entry] = {}
-        self.revisions = Table(store, keys.REVISIONS, Revision, self._on_revision)
-        self.routes = Table(store, keys.ROUTES, RouteEntry, self._on_route)
+        self.revisions = Table(store, keys.REVISIONS, Revision, self._on_revision, slim=lean.revision)
+        self.routes = Table(store, keys.ROUTES, RouteEntry, self._on_route, slim=lean.route)
         self.scales = Table(store, keys.SCALE, Scale, self._on_scale)
         self.nodes = Table(store, keys.NODES, Node, self._on_node)
         self.assignments = Table(store, keys.ASSIGNMENTS, Assignment, self._on_assignment)

@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections.abc import Callable, ItemsView
 from contextlib import aclosing
+from hashlib import blake2b
 from typing import Generic, TypeVar
 
 import msgspec
@@ -36,6 +37,8 @@ class Table(Generic[T]):
     `on_change(key, new, old)` is called for every difference, also after a list; `new` None: deleted. `on_batch`, when set, is
     called once after all changes of one transaction or one list. Both must not block; what they raise ends `run`.
     A value that cannot be decoded is logged and skipped: what was known of its key stays.
+    `slim`, when set, says what is kept of a value, for tables of very many; `on_change` gets `new` as a whole and `old` as it was
+    kept, and `entry(key).value` is a digest.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Table(Generic[T]):
         on_change: Callable[[str, T | None, T | None], None] | None = None,
         *,
         compare_s: float = COMPARE_S,
+        slim: Callable[[T], T] | None = None,
     ) -> None:
         self.on_batch: Callable[[], None] | None = None
         self._store = store
@@ -53,6 +57,7 @@ class Table(Generic[T]):
         self._kind = kind
         self._on_change = on_change
         self._compare_s = compare_s
+        self._slim = slim
         self._values: dict[str, T] = {}
         self._entries: dict[str, Entry] = {}
         self._gone: dict[str, int] = {}
@@ -198,17 +203,19 @@ class Table(Generic[T]):
             self.on_batch()
 
     def _put(self, entry: Entry) -> bool:
-        known = self._entries.get(entry.key)
+        known, value = self._entries.get(entry.key), entry.value
+        if self._slim is not None:
+            entry = Entry(entry.key, blake2b(value, digest_size=8).digest(), entry.store_rev, entry.created_rev)
         self._entries[entry.key] = entry
         if known is not None and known.value == entry.value and known.created_rev == entry.created_rev:
             return False
         try:
-            new = decode(self._kind, entry.value)
+            new = decode(self._kind, value)
         except msgspec.DecodeError as error:
             _log.error("cannot be decoded; skipped", key=entry.key, kind=self._kind.__name__, error=str(error))
             return False
         old = self._values.get(entry.key)
-        self._values[entry.key] = new
+        self._values[entry.key] = new if self._slim is None else self._slim(new)
         if self._on_change is not None:
             self._on_change(entry.key, new, old)
         return True

@@ -412,3 +412,43 @@ def test_the_number_follows_a_load_that_steps_up_and_down() -> None:
         assert world.goals("r") == [Goal.PARK]
 
     play(body)
+
+
+def test_a_new_leader_remembers_nothing_of_the_many_it_found_at_zero() -> None:
+    async def body(world: World) -> None:
+        for number in range(350):
+            await world.deploy(f"r{number}", routed=False)
+            at_zero = Scale(project="p", revision=f"r{number}", desired=0, verified=True, reason="NoTraffic")
+            await world.store.put(keys.scale("p", f"r{number}"), encode(at_zero))
+            await world.route(f"r{number}", f"route-{number}")
+        world.resign()
+        await asyncio.sleep(0.1)
+        await world.take_over()
+        await asyncio.sleep(0.1)
+        assert not world.scaler.mind.active
+        world.wake("r7")
+        await asyncio.sleep(0.1)
+        assert world.goals("r7") == [Goal.RUN]
+        assert len(world.scaler.mind.active) == 1
+
+    play(body, park=False)
+
+
+def test_a_steady_revision_is_not_decided_anew_until_something_changes() -> None:
+    async def body(world: World) -> None:
+        await world.deploy("hello", cc=10)
+        await asyncio.sleep(1)
+        loaded = asyncio.create_task(world.traffic("hello", 4, 20))
+        await asyncio.sleep(12)
+        active = world.scaler.mind.active["p/hello"]
+        assert active.steady is not None
+        instance = next(a for _, a in world.table.items())
+        world.say(instance, Phase.FAILED, Failure(reason="ExitCode1", message="exited"))
+        await asyncio.sleep(0.1)
+        assert active.steady is None
+        await asyncio.sleep(3)
+        assert world.goals("hello") == [Goal.RUN]
+        assert next(a for _, a in world.table.items()).instance != instance.instance
+        await loaded
+
+    play(body)

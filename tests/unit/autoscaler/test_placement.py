@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -147,3 +148,19 @@ def test_placement_never_oversubscribes_and_incremental_is_the_same_as_from_scra
         for size in (0, 64, 200):
             wish = need(size, revision=f"p/{which}", image=f"sha256:{which % 2}")
             assert fresh.choose(wish) == nodes.choose(wish)
+
+
+@pytest.mark.parametrize("share", [1, 30, 200])
+def test_a_node_with_the_image_is_found_on_few_nodes_and_on_many(share: int) -> None:
+    placement = Placement()
+    for number in range(200):
+        images = ["i@sha256:1"] if number < share else []
+        placement.set_node(Node(node=f"n{number:03}", cpu_m=1000, memory_bytes=1 << 30, images=images))
+    need = Need("p/r", "sha256:1", 100, 1 << 20)
+    for count in range(2 * share):
+        on = placement.choose(need)
+        assert on is not None
+        assert int(on[1:]) < share, "no image there"
+        placement.take(on, need)
+        most = max(room[2] for room in placement.account().values())
+        assert most <= count // share + 1, "not spread"

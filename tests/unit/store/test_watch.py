@@ -194,3 +194,30 @@ async def test_what_a_callback_raises_ends_the_table() -> None:
     await store.put(P + "a", member("a"))
     with pytest.raises(ExceptionGroup):
         await running
+
+
+async def test_a_slim_table_tells_of_the_whole_and_keeps_less() -> None:
+    store = MemoryStore()
+    await store.put("/ebb/members/a", member("a", "1.1.1.1:1"))
+    told: list[str] = []
+    slim = Table(
+        store,
+        "/ebb/members/",
+        Member,
+        lambda key, new, old: told.append(new.address if new else "gone"),
+        slim=lambda m: Member(role=m.role, member=m.member),
+    )
+    task = asyncio.create_task(slim.run())
+    await slim.synced()
+    rev = await store.put("/ebb/members/a", member("a", "2.2.2.2:2"))
+    await settle()
+    again = await store.put("/ebb/members/a", member("a", "2.2.2.2:2"))
+    await settle()
+    kept, entry = slim.get("/ebb/members/a"), slim.entry("/ebb/members/a")
+    assert kept is not None
+    assert kept.address == ""
+    assert entry is not None
+    assert entry.store_rev == again > rev
+    assert len(entry.value) == 8
+    assert told == ["1.1.1.1:1", "2.2.2.2:2"]
+    task.cancel()

@@ -1,0 +1,27 @@
+"""What is kept of a registered revision decides the same as the whole of it."""
+
+from autoscaler import lean
+from autoscaler.placement import Need
+from store.model import Probe, Revision, RouteEntry, ScaleSpec, TrafficTarget
+
+
+def test_what_scales_places_and_names_a_revision_is_kept_and_the_rest_is_not() -> None:
+    full = Revision(
+        project="p", name="r", image="h/i@sha256:1", env=[("A", "b")], labels={"a": "b"}, args=["x"], memory_limit_bytes=7,
+        cpu_limit_m=5, container_concurrency=3, created_at=9, progress_deadline_s=4, parkable=False,
+        scale=ScaleSpec(min_scale=2), readiness_probe=Probe(kind="http"),
+    )  # fmt: skip
+    kept = lean.revision(full)
+    assert (kept.key, kept.image, Need.of(kept), kept.scale) == (full.key, full.image, Need.of(full), full.scale)
+    assert (kept.container_concurrency, kept.created_at, kept.progress_deadline_s, kept.parkable) == (3, 9, 4, False)
+    assert (kept.env, kept.labels, kept.args, kept.readiness_probe) == ([], {}, [], Probe())
+
+
+def test_usual_specs_are_one() -> None:
+    first, second = (lean.revision(Revision(project="p", name=n, image="i", scale=ScaleSpec())) for n in "ab")
+    assert first.scale is second.scale
+
+
+def test_of_a_route_only_its_name_is_kept() -> None:
+    kept = lean.route(RouteEntry(project="p", route="r", hosts={"h": [TrafficTarget(revision="a", percent=100)]}))
+    assert (kept.project, kept.route, kept.hosts) == ("p", "r", {})

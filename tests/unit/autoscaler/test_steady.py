@@ -1,0 +1,69 @@
+"""A revision that is steady is one whose decision would be the same: the short way never differs from the long one."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoscaler import steady
+from autoscaler.idle import Reach
+from autoscaler.policy import Memory, Mode, Standing, decide
+from autoscaler.signals import Signal
+from store.model import Revision, ScaleSpec
+
+specs = st.builds(
+    ScaleSpec,
+    metric=st.sampled_from(["concurrency", "rps"]),
+    target=st.sampled_from([0, 0.01, 0.3, 1, 7, 100]),
+    target_utilization=st.sampled_from([0.01, 0.7, 1]),
+    min_scale=st.integers(0, 3),
+    max_scale=st.sampled_from([0, 3, 5]),
+    activation_scale=st.sampled_from([0, 2, 5]),
+    panic_threshold_percentage=st.sampled_from([110, 150, 200, 333, 1000]),
+    max_scale_up_rate=st.sampled_from([1.1, 2, 1000]),
+    max_scale_down_rate=st.sampled_from([1.1, 2, 10]),
+    scale_down_delay_s=st.sampled_from([0, 0, 10]),
+)
+loads = st.one_of(st.floats(0, 50), st.integers(0, 500).map(lambda n: n * 0.7), st.integers(0, 30).map(float))
+
+
+@given(specs, st.sampled_from([0, 1, 10]), loads, loads, loads, loads, st.integers(0, 60), st.integers(0, 20), st.booleans())
+def test_what_is_steady_would_be_decided_the_same(
+    spec: ScaleSpec,
+    cc: int,
+    stable: float,
+    panic: float,
+    later: float,
+    later_panic: float,
+    in_flight: int,
+    ready: int,
+    quiet: bool,
+) -> None:
+    revision = Revision(project="p", name="r", image="i@sha256:1", container_concurrency=cc, scale=spec)
+    standing, mode = Standing(ready), Mode(idle_s=99 if quiet else 0)
+    first = decide(revision, Signal(stable, panic, in_flight), standing, mode, Memory(), 1000)
+    bounds = steady.found(revision, first, standing, mode)
+    if bounds is not None and bounds.holds(later, later_panic):
+        again = decide(revision, Signal(later, later_panic, in_flight), standing, mode, first.memory, 1002)
+        assert (again.desired, again.reason, again.memory) == (first.desired, first.reason, first.memory)
+
+
+def test_one_instance_under_even_load_is_steady_until_load_leaves_its_bounds() -> None:
+    revision = Revision(project="p", name="r", image="i@sha256:1")
+    bounds = steady.found(revision, decide(revision, Signal(40, 40), Standing(1), Mode(), Memory(), 0), Standing(1), Mode())
+    assert bounds is not None
+    assert bounds.holds(1, 1)
+    assert bounds.holds(69.9, 69.9)
+    assert not bounds.holds(70.1, 69)
+    assert not bounds.holds(40, 71)
+    assert not bounds.holds(0, 0)
+    assert not bounds.holds(None, None)
+
+
+def test_what_starts_panics_waits_or_has_no_route_is_not_steady() -> None:
+    revision = Revision(project="p", name="r", image="i@sha256:1")
+    decision = decide(revision, Signal(40, 40), Standing(1), Mode(), Memory(), 0)
+    panicking = decide(revision, Signal(40, 40), Standing(1), Mode(), Memory(panic_at=0, panic_peak=1), 0)
+    assert steady.found(revision, decision, Standing(1, 1), Mode()) is None
+    assert steady.found(revision, panicking, Standing(1), Mode()) is None
+    assert steady.found(revision, decision, Standing(1), Mode(waking=1)) is None
+    assert steady.found(revision, decision, Standing(1), Mode(reach=Reach.UNROUTED)) is None
+    assert steady.found(revision, decision, Standing(1), Mode(verified=False)) is None
