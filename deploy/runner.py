@@ -13,6 +13,7 @@ from deploy.settings import Engine
 from deploy.statefile import ChildState, EngineState
 from process import pids
 from process.supervise import Child, StartFailed, Supervisor
+from store.seal import SealError, add_key
 
 Tell = Callable[[str], None]
 
@@ -59,6 +60,7 @@ class Runner:
         if not adopt and (stuck := leftovers.remove(engine)):
             raise preflight.Refused("left by an earlier run and not removable: " + "; ".join(stuck))
         config = containerd_config.write(Path(engine.root) / "containerd", engine.containerd_socket.parent)
+        _keys(engine)
         specs = components.specs(engine, config)
         wanted = {spec.name: spec.argv for spec in specs}
         for name in [name for name, who in adopt.items() if not _same(wanted.get(name, ()), who)]:
@@ -118,6 +120,15 @@ class Runner:
             self.state.children = [_state_of(self.engine, child) for child in self._supervisor.children.values()]
         with contextlib.suppress(OSError):  # a full disk must not stop the supervising
             statefile.write(self.engine.state_file, self.state)
+
+
+def _keys(engine: Engine) -> None:
+    """Make the keys of Secrets at the first start. Raises Refused."""
+    if not engine.secret_keys.exists():
+        try:
+            add_key(engine.secret_keys)
+        except SealError as error:
+            raise preflight.Refused(str(error)) from None
 
 
 async def problems(state: EngineState) -> dict[str, str]:

@@ -52,6 +52,11 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
         return Path(self.root) / "kubeconfig"
 
     @property
+    def secret_keys(self) -> Path:
+        """The keys that Secrets are sealed with: 0600, and in no backup of etcd."""
+        return Path(self.root) / "keys" / "secrets.key"
+
+    @property
     def logs(self) -> Path:
         return Path(self.root) / "logs"
 

@@ -8,9 +8,10 @@ from process.admin import Admin
 from process.clock import SystemClock
 from process.run import Jobs, main
 from registry import server
-from registry.api import app, ebb, routes
+from registry.api import app, ebb, routes, value_routes
 from registry.api.resources import Resources
 from registry.api.streams import Streams
+from registry.api.values import ValueStore
 from registry.api.watching import Watches
 from registry.bounds import Bounds, Naming
 from registry.digests import Digests
@@ -28,6 +29,7 @@ from store.election import lead
 from store.lease import Presence
 from store.messages import IMAGE_PROGRESS, SAMPLES, STORY, PullProgress, SampleReport, StoryEvent
 from store.model import Member, decode, encode
+from store.seal import Keyring
 from store.story import Story
 
 MEMBER_TTL_S = 10.0
@@ -68,8 +70,12 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     await _listen(bus, book, samples, controller, clock)
     agents = NodeAgents(lambda: [node for _, node in observed.nodes.items()])
     knative = routes.KnativeRoutes(Resources(store, bounds, clock), Watches(store, streams), clock)
+    ring = Keyring(Path(settings.secret_key_file)) if settings.secret_key_file else None
+    held = value_routes.ValueRoutes(ValueStore(store, clock, ring), Watches(store, streams), clock)
     own = ebb.EbbRoutes(observed, agents, spool, book, samples, bus, streams, clock)
-    application = app.build([*routes.handlers(knative), *ebb.handlers(own)], observed.projects, bounds)
+    application = app.build(
+        [*routes.handlers(knative), *value_routes.handlers(held), *ebb.handlers(own)], observed.projects, bounds
+    )
     for name, table in observed.tables().items():
         jobs.start(table.run(), f"watch {name}", fatal=True)
     presence = Presence(store, MEMBER_TTL_S)

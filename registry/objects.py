@@ -24,6 +24,17 @@ class Kind:
     singular: str
     short_names: tuple[str, ...]
     client_writes: bool = True
+    group: str = GROUP
+    """Empty: Kubernetes' core group."""
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{VERSION}" if self.group else VERSION
+
+    @property
+    def qualified(self) -> str:
+        """As messages name it: `services.serving.knative.dev`, `secrets`."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
 
 
 SERVICE = Kind("services", "Service", "service", ("kservice", "ksvc"))
@@ -31,6 +42,9 @@ CONFIGURATION = Kind("configurations", "Configuration", "configuration", ("confi
 ROUTE = Kind("routes", "Route", "route", ("rt",))
 REVISION = Kind("revisions", "Revision", "revision", ("rev",), client_writes=False)
 KINDS: dict[str, Kind] = {kind.plural: kind for kind in (SERVICE, CONFIGURATION, ROUTE, REVISION)}
+SECRET = Kind("secrets", "Secret", "secret", (), group="")
+CONFIG_MAP = Kind("configmaps", "ConfigMap", "configmap", ("cm",), group="")
+VALUES: dict[str, Kind] = {kind.plural: kind for kind in (SECRET, CONFIG_MAP)}
 BY_KIND: dict[str, Kind] = {kind.kind: kind for kind in KINDS.values()}
 
 LABEL_SERVICE = f"{GROUP}/service"
@@ -45,6 +59,7 @@ ANNOTATION_MODIFIER = f"{GROUP}/lastModifier"
 ANNOTATION_PROGRESS_DEADLINE = f"{GROUP}/progress-deadline"
 ANNOTATION_NO_GC = f"{GROUP}/no-gc"
 ANNOTATION_PARK = "ebb.dev/park"
+ANNOTATION_KEYS = "ebb.dev/keys"
 ANNOTATION_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 LABEL_VISIBILITY = "networking.knative.dev/visibility"
 

@@ -22,3 +22,5 @@ class Settings(Common, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long after the death of the leading controller another one takes over, at most."""
     timeout_max_s: int = 3600
     """The longest timeoutSeconds a service may ask for."""
+    secret_key_file: str = ""
+    """File of the keys that Secrets are sealed with, mode 0600 (store/seal.py); empty: Secrets are refused."""

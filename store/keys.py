@@ -3,6 +3,8 @@
 | key                              | value           | written by            | lease of        |
 |----------------------------------|-----------------|-----------------------|-----------------|
 | objects/<kind>/<project>/<name>  | API object      | registry              |                 |
+| secrets/<project>/<name>         | Values, sealed  | registry              |                 |
+| configs/<project>/<name>         | Values          | registry              |                 |
 | revisions/<project>/<revision>   | Revision        | registry              |                 |
 | routes/<project>/<route>         | RouteEntry      | registry              |                 |
 | scale/<project>/<revision>       | Scale           | autoscaler            |                 |
@@ -17,6 +19,8 @@
 ROOT = "/ebb/"
 
 OBJECTS = ROOT + "objects/"
+SECRETS = ROOT + "secrets/"
+CONFIGS = ROOT + "configs/"
 REVISIONS = ROOT + "revisions/"
 ROUTES = ROOT + "routes/"
 SCALE = ROOT + "scale/"
@@ -35,6 +39,14 @@ def objects(kind: str, project: str = "") -> str:
 
 def object_(kind: str, project: str, name: str) -> str:
     return f"{OBJECTS}{kind}/{project}/{name}"
+
+
+def secret(project: str, name: str) -> str:
+    return f"{SECRETS}{project}/{name}"
+
+
+def config(project: str, name: str) -> str:
+    return f"{CONFIGS}{project}/{name}"
 
 
 def revision(project: str, name: str) -> str:

@@ -74,6 +74,53 @@ class ScaleSpec(Model, frozen=True, kw_only=True):
     """linear or weighted-exponential."""
 
 
+class EnvRef(Model, frozen=True, kw_only=True):
+    """A variable whose value is in a Secret or ConfigMap. It comes after the first `after` of `Revision.env`."""
+
+    name: str
+    secret: str = ""
+    """The Secret's name, or empty."""
+    config: str = ""
+    """The ConfigMap's name, or empty."""
+    key: str
+    optional: bool = False
+    after: int = 0
+
+
+class EnvFrom(Model, frozen=True, kw_only=True):
+    """All keys of a Secret or ConfigMap as variables, before all others."""
+
+    secret: str = ""
+    config: str = ""
+    prefix: str = ""
+    optional: bool = False
+
+
+class Values(Model, frozen=True, kw_only=True):
+    """A Secret or ConfigMap as it is stored. Of a Secret everything but names, type and labels is in `sealed`."""
+
+    v: int = V1
+    metadata: dict[str, Any]
+    """Kubernetes' metadata, without what is private."""
+    type: str = ""
+    immutable: bool = False
+    names: list[str] = []
+    """A Secret's keys."""
+    sealed: str = ""
+    """A Secret's `Private`, under a key that is not in etcd (store/seal.py)."""
+    data: dict[str, str] = {}
+    """A ConfigMap's text."""
+    binary: dict[str, bytes] = {}
+    """A ConfigMap's other values."""
+
+
+class Private(Model, frozen=True, kw_only=True):
+    """What is sealed of a Secret: its values, and annotations that repeat them (kubectl's last-applied-configuration)."""
+
+    data: dict[str, bytes] = {}
+    annotations: dict[str, str] = {}
+
+
 class Revision(Model, frozen=True, kw_only=True):
     """An immutable snapshot of a service's template, with everything defaulted and resolved. Written once, when minted."""
 
@@ -91,6 +138,8 @@ class Revision(Model, frozen=True, kw_only=True):
     command: list[str] = []
     args: list[str] = []
     env: list[tuple[str, str]] = []
+    env_refs: list[EnvRef] = []
+    env_from: list[EnvFrom] = []
     working_dir: str = ""
     user: str = ""
     """`runAsUser`, or empty for the image's own."""

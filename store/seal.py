@@ -64,6 +64,10 @@ class Keyring:
         except (InvalidTag, ValueError):
             raise SealError(f"sealed with key {name!r}, but not for {bound_to} or not whole: it was changed or moved") from None
 
+    def add(self) -> str:
+        """Make a key that seals from now on; its id. Raises SealError."""
+        return add_key(self._path)
+
     def _loaded(self) -> dict[str, AESGCM]:
         try:
             stat = self._path.stat()

@@ -55,6 +55,7 @@ def _discovery(projects: Callable[[], list[str]]) -> list[BaseRouteHandler]:
         f"/apis/{API_VERSION}": discovery.resources(),
         "/openapi/v3": openapi.index(),
         f"/openapi/v3/{openapi.GROUP_PATH}": openapi.document(),
+        f"/openapi/v3/{openapi.CORE_PATH}": openapi.core_document(),
     }
 
     @get(list(said), summary="Discovery", tags=["Discovery"])

@@ -5,7 +5,21 @@ from time import strptime
 from typing import Any
 
 from registry.conditions import find
-from registry.objects import CONFIGURATION, GROUP, REVISION, ROUTE, SERVICE, Kind, Object, labels_of, meta
+from registry.objects import (
+    ANNOTATION_KEYS,
+    CONFIG_MAP,
+    CONFIGURATION,
+    GROUP,
+    REVISION,
+    ROUTE,
+    SECRET,
+    SERVICE,
+    Kind,
+    Object,
+    annotations_of,
+    labels_of,
+    meta,
+)
 
 _READY = ("Ready", "Reason")
 _COLUMNS: dict[str, tuple[str, ...]] = {
@@ -13,6 +27,8 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
     CONFIGURATION.plural: ("Name", "LatestCreated", "LatestReady", *_READY, "Age"),
     ROUTE.plural: ("Name", "URL", *_READY, "Age"),
     REVISION.plural: ("Name", "Config Name", "Generation", *_READY, "Actual Replicas", "Desired Replicas", "Age"),
+    SECRET.plural: ("Name", "Type", "Data", "Age"),
+    CONFIG_MAP.plural: ("Name", "Data", "Age"),
 }
 
 
@@ -40,6 +56,10 @@ def _cell(column: str, obj: Object, now: float) -> Any:
         return meta(obj).get("name", "")
     if column == "Age":
         return age(now - _seconds(meta(obj).get("creationTimestamp", "")))
+    if column == "Type":
+        return obj.get("type", "")
+    if column == "Data":
+        return str(len(annotations_of(obj).get(ANNOTATION_KEYS, "").split()))
     if column in _READY:
         return str(find(obj, "Ready").get("status" if column == "Ready" else "reason", ""))
     if column == "Config Name":

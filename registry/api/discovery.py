@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from registry.objects import API_VERSION, GROUP, KINDS, VERSION
+from registry.objects import API_VERSION, GROUP, KINDS, VALUES, VERSION
 
 _WRITES = ["create", "delete", "get", "list", "patch", "update", "watch"]
 _READS = ["delete", "get", "list", "watch"]
@@ -28,7 +28,10 @@ def core_versions() -> dict[str, Any]:
 
 def core_resources() -> dict[str, Any]:
     names = {"name": "namespaces", "singularName": "namespace", "namespaced": False, "kind": "Namespace"}
-    resources = [{**names, "verbs": ["get", "list"], "shortNames": ["ns"]}]
+    resources: list[dict[str, Any]] = [{**names, "verbs": ["get", "list"], "shortNames": ["ns"]}]
+    for kind in VALUES.values():
+        own = {"name": kind.plural, "singularName": kind.singular, "namespaced": True, "kind": kind.kind, "verbs": _WRITES}
+        resources.append({**own, "shortNames": list(kind.short_names)} if kind.short_names else own)
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "v1", "resources": resources}
 
 

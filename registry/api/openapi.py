@@ -1,35 +1,43 @@
 """OpenAPI v3 as Kubernetes' clients look for it: enough to know that the server itself validates fields and can rehearse."""
 
+from collections.abc import Collection
 from typing import Any
 
-from registry.objects import API_VERSION, GROUP, KINDS, VERSION, Kind
+from registry.objects import API_VERSION, KINDS, SECRET, VALUES, VERSION, Kind
 
 GROUP_PATH = f"apis/{API_VERSION}"
+CORE_PATH = "api/v1"
 _ANY = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 
 
 def index() -> dict[str, Any]:
     """The answer to /openapi/v3."""
-    return {"paths": {GROUP_PATH: {"serverRelativeURL": f"/openapi/v3/{GROUP_PATH}?hash=1"}}}
+    return {"paths": {path: {"serverRelativeURL": f"/openapi/v3/{path}?hash=1"} for path in (GROUP_PATH, CORE_PATH)}}
 
 
 def document() -> dict[str, Any]:
-    """The description of the group, under /openapi/v3/apis/…"""
-    kinds = KINDS.values()
+    """The description of Knative's group, under /openapi/v3/apis/…"""
+    return _document(GROUP_PATH, "dev.knative.serving", KINDS.values())
+
+
+def core_document() -> dict[str, Any]:
+    """The description of Kubernetes' core group, under /openapi/v3/api/v1."""
+    return _document(CORE_PATH, "io.k8s.api.core", VALUES.values())
+
+
+def _document(path: str, package: str, kinds: Collection[Kind]) -> dict[str, Any]:
     return {
         "openapi": "3.0.0",
         "info": {"title": "Ebb", "version": VERSION},
         "paths": {
-            f"/{GROUP_PATH}/namespaces/{{namespace}}/{kind.plural}/{{name}}": _path(kind)
-            for kind in kinds
-            if kind.client_writes
+            f"/{path}/namespaces/{{namespace}}/{kind.plural}/{{name}}": _path(kind) for kind in kinds if kind.client_writes
         },
-        "components": {"schemas": {f"dev.knative.serving.{VERSION}.{kind.kind}": _schema(kind) for kind in kinds}},
+        "components": {"schemas": {f"{package}.{VERSION}.{kind.kind}": _schema(kind) for kind in kinds}},
     }
 
 
 def _gvk(kind: Kind) -> dict[str, str]:
-    return {"group": GROUP, "version": VERSION, "kind": kind.kind}
+    return {"group": kind.group, "version": VERSION, "kind": kind.kind}
 
 
 def _path(kind: Kind) -> dict[str, Any]:
@@ -49,5 +57,8 @@ def _path(kind: Kind) -> dict[str, Any]:
 
 def _schema(kind: Kind) -> dict[str, Any]:
     text = {"type": "string"}
-    properties = {"apiVersion": text, "kind": text, "metadata": _ANY, "spec": _ANY, "status": _ANY}
+    own = {"spec": _ANY, "status": _ANY} if kind.group else {"data": _ANY, "type": text, "immutable": {"type": "boolean"}}
+    if not kind.group:
+        own["stringData" if kind is SECRET else "binaryData"] = _ANY
+    properties = {"apiVersion": text, "kind": text, "metadata": _ANY, **own}
     return {"type": "object", "properties": properties, "x-kubernetes-group-version-kind": [_gvk(kind)]}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from registry.objects import GROUP, Kind
+from registry.objects import Kind
 from registry.problem import Problem
 
 
@@ -29,7 +29,7 @@ class ApiError(Exception):
 
 
 def _details(kind: Kind, name: str) -> dict[str, Any]:
-    return {"name": name, "group": GROUP, "kind": kind.plural}
+    return {"name": name, "group": kind.group, "kind": kind.plural}
 
 
 def success(kind: Kind, name: str, uid: str) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def success(kind: Kind, name: str, uid: str) -> dict[str, Any]:
 
 
 def not_found(kind: Kind, name: str) -> ApiError:
-    return ApiError(404, "NotFound", f'{kind.plural}.{GROUP} "{name}" not found', _details(kind, name))
+    return ApiError(404, "NotFound", f'{kind.qualified} "{name}" not found', _details(kind, name))
 
 
 def no_such_resource() -> ApiError:
@@ -47,11 +47,11 @@ def no_such_resource() -> ApiError:
 
 
 def already_exists(kind: Kind, name: str) -> ApiError:
-    return ApiError(409, "AlreadyExists", f'{kind.plural}.{GROUP} "{name}" already exists', _details(kind, name))
+    return ApiError(409, "AlreadyExists", f'{kind.qualified} "{name}" already exists', _details(kind, name))
 
 
 def conflict(kind: Kind, name: str, why: str) -> ApiError:
-    message = f'Operation cannot be fulfilled on {kind.plural}.{GROUP} "{name}": {why}'
+    message = f'Operation cannot be fulfilled on {kind.qualified} "{name}": {why}'
     return ApiError(409, "Conflict", message, _details(kind, name))
 
 
@@ -64,12 +64,12 @@ def invalid(kind: Kind, name: str, problems: Sequence[Problem]) -> ApiError:
     """422 that lists everything that is wrong, in the message for people and in `details.causes` for programs."""
     causes = [{"field": p.path, "message": p.message, "reason": p.reason} for p in problems]
     said = str(problems[0]) if len(problems) == 1 else "[" + ", ".join(map(str, problems)) + "]"
-    message = f'{kind.kind}.{GROUP} "{name}" is invalid: {said}'
+    message = f'{kind.kind}{"." if kind.group else ""}{kind.group} "{name}" is invalid: {said}'
     return ApiError(422, "Invalid", message, {**_details(kind, name), "causes": causes})
 
 
 def forbidden(kind: Kind, name: str, why: str) -> ApiError:
-    return ApiError(403, "Forbidden", f'{kind.plural}.{GROUP} "{name}" is forbidden: {why}', _details(kind, name))
+    return ApiError(403, "Forbidden", f'{kind.qualified} "{name}" is forbidden: {why}', _details(kind, name))
 
 
 def bad_request(message: str) -> ApiError:

@@ -10,7 +10,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.response import Stream
 
 from process.clock import Clock
-from registry.api import body, columns, patches, problems
+from registry.api import body, columns, patches, problems, protobuf
 from registry.api.resources import Change, Page, Resources
 from registry.api.watching import Request, Watches
 from registry.objects import API_VERSION, KINDS, Kind, Object
@@ -35,7 +35,7 @@ def answer(value: Any, status: int = 200) -> Response[bytes]:
     return Response(msgspec.json.encode(value), status_code=status, media_type=_JSON)
 
 
-def _flag(request: Http, name: str) -> bool:
+def flag(request: Http, name: str) -> bool:
     return request.query_params.get(name, "").lower() in ("true", "1", "all")
 
 
@@ -51,6 +51,22 @@ def number(request: Http, name: str, default: float = 0) -> float:
     return value
 
 
+def watch_request(kind: Kind, project: str, request: Http, *, root: str = "") -> Request:
+    """What a watch was asked for in the query. `root`: where the kind's objects are, when not with API objects."""
+    query = request.query_params
+    return Request(
+        kind=kind,
+        project=project,
+        label_selector=query.get("labelSelector", ""),
+        field_selector=query.get("fieldSelector", ""),
+        after=int(number(request, "resourceVersion")),
+        timeout_s=min(number(request, "timeoutSeconds", WATCH_DEFAULT_S) or WATCH_DEFAULT_S, WATCH_MAX_S),
+        bookmarks=flag(request, "allowWatchBookmarks"),
+        initial_events=flag(request, "sendInitialEvents"),
+        root=root,
+    )
+
+
 class KnativeRoutes:
     """Handlers of Services, Configurations, Routes and Revisions."""
 
@@ -60,7 +76,7 @@ class KnativeRoutes:
     async def list_or_watch(self, kind: Kind, project: str, request: Http) -> Response[Any]:
         query = request.query_params
         as_table = columns.wanted(request.headers.get("accept", ""))
-        if _flag(request, "watch"):
+        if flag(request, "watch"):
             return await self._watch(kind, project, request, as_table)
         page = Page(
             label_selector=query.get("labelSelector", ""),
@@ -77,18 +93,7 @@ class KnativeRoutes:
         def table(obj: Object) -> Object:
             return columns.table(kind, [obj], {"resourceVersion": obj["metadata"]["resourceVersion"]}, self._clock.wall())
 
-        query = request.query_params
-        wanted = Request(
-            kind=kind,
-            project=project,
-            label_selector=query.get("labelSelector", ""),
-            field_selector=query.get("fieldSelector", ""),
-            after=int(number(request, "resourceVersion")),
-            timeout_s=min(number(request, "timeoutSeconds", WATCH_DEFAULT_S) or WATCH_DEFAULT_S, WATCH_MAX_S),
-            bookmarks=_flag(request, "allowWatchBookmarks"),
-            initial_events=_flag(request, "sendInitialEvents"),
-        )
-        lines = await self._watches.start(wanted, table if as_table else lambda obj: obj)
+        lines = await self._watches.start(watch_request(kind, project, request), table if as_table else lambda obj: obj)
         return Stream(lines, media_type=_JSON)
 
     async def get(self, kind: Kind, project: str, name: str, request: Http) -> Response[bytes]:
@@ -99,17 +104,17 @@ class KnativeRoutes:
 
     async def create(self, kind: Kind, project: str, request: Http) -> Response[bytes]:
         given = await read(request)
-        return answer(await self._resources.create(kind, project, given, dry_run=_flag(request, "dryRun")), 201)
+        return answer(await self._resources.create(kind, project, given, dry_run=flag(request, "dryRun")), 201)
 
     async def replace(self, kind: Kind, project: str, name: str, request: Http) -> Response[bytes]:
         given = await read(request)
-        return answer(await self._resources.replace(kind, project, name, given, dry_run=_flag(request, "dryRun")))
+        return answer(await self._resources.replace(kind, project, name, given, dry_run=flag(request, "dryRun")))
 
     async def patch(self, kind: Kind, project: str, name: str, request: Http) -> Response[bytes]:
         media = request.headers.get("content-type", _MERGE).partition(";")[0].strip().lower()
         if media not in (_MERGE, _JSON_PATCH, _APPLY, _JSON):
             raise problems.unsupported_media(media, f"{_MERGE}, {_JSON_PATCH}, {_APPLY}")
-        given, dry_run = await read(request), _flag(request, "dryRun")
+        given, dry_run = await read(request), flag(request, "dryRun")
         if media == _APPLY:
             obj, created = await self._resources.apply(kind, project, name, given, dry_run=dry_run)
             return answer(obj, 201 if created else 200)
@@ -120,11 +125,13 @@ class KnativeRoutes:
         options = body.parse(data, request.headers.get("content-type", "")) if data.strip() else {}
         if isinstance(options, dict) and "propagationPolicy" in request.query_params:
             options = {**options, "propagationPolicy": request.query_params["propagationPolicy"]}
-        return answer(await self._resources.delete(kind, project, name, options, dry_run=_flag(request, "dryRun")))
+        return answer(await self._resources.delete(kind, project, name, options, dry_run=flag(request, "dryRun")))
 
 
 async def read(request: Http) -> Any:
     """The request's body as plain values."""
+    if request.headers.get("content-type", "").startswith(protobuf.MEDIA):
+        return protobuf.parse(await request.body())
     return body.parse(await request.body(), request.headers.get("content-type", ""))
 
 

@@ -33,6 +33,8 @@ class Request:
     timeout_s: float = 1800
     bookmarks: bool = False
     initial_events: bool = False
+    root: str = ""
+    """Prefix of all objects of the kind, where it is not that of API objects."""
 
 
 class Watches:
@@ -71,7 +73,8 @@ class _Watcher:
 
     async def run(self, queue: Queue) -> None:
         """Fill `queue` for ever; None ends the stream."""
-        prefix = keys.objects(self.request.kind.plural, self._project)
+        root = self.request.root or keys.objects(self.request.kind.plural)
+        prefix = f"{root}{self._project}/" if self._project else root
         if self._project and self._name:
             prefix += self._name
         try:
@@ -114,9 +117,9 @@ class _Watcher:
 
     def _only_name(self, key: str) -> Object:
         """What is known of a deleted object whose last state the store did not keep."""
-        _, project, name = keys.tail(key, keys.OBJECTS)
-        kind = self.request.kind.kind
-        return {"apiVersion": objects.API_VERSION, "kind": kind, "metadata": {"name": name, "namespace": project}}
+        project, name = key.split("/")[-2:]
+        kind = self.request.kind
+        return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": name, "namespace": project}}
 
     def _matches(self, obj: Object) -> bool:
         return (not self._name or objects.name_of(obj) == self._name) and self._labels(obj)
@@ -129,7 +132,7 @@ class _Watcher:
         meta: Object = {"resourceVersion": str(self._at), "creationTimestamp": None}
         if annotations:
             meta["annotations"] = annotations
-        obj = {"apiVersion": objects.API_VERSION, "kind": self.request.kind.kind, "metadata": meta}
+        obj = {"apiVersion": self.request.kind.api_version, "kind": self.request.kind.kind, "metadata": meta}
         return msgspec.json.encode({"type": "BOOKMARK", "object": obj}) + b"\n"
 
     def _error(self, error: ApiError) -> bytes:
