@@ -104,7 +104,7 @@ class Executor:
         if network is not None:
             self._networks[instance] = network
         if group:
-            self._hands.groups.adopt(revision_key, instance, group)
+            self._hands.groups.adopt(revision_key.partition("/")[0], instance, group)
 
     def networks_in_use(self) -> set[str]:
         """Addresses of instances."""
@@ -168,7 +168,7 @@ class Executor:
             )
             _log.warning("image was gone; fetched again", image=revision.image, error=str(error))
             mounts = await hands.tasks.prepare(instance, image.chain_id)
-        group = hands.groups.join(revision.key, instance)
+        group = hands.groups.join(revision.project, instance)
         spec = hands.blueprints.build(revision, image, network, instance, group, mounts)
         labels = {
             "project": revision.project,

@@ -1,8 +1,8 @@
 """Which instances share a shim. Pure.
 
 A shim (13 MB, and some 20 ms to start) may serve several tasks; when it dies they all die. So a shim serves instances of one
-revision only, and at most `bound` of them. A shim creates one task at a time: in a burst, up to `width` groups are filled side by
-side. A group that ran empty is never joined again: its shim is about to end.
+project only, and at most `bound` of them: fifty idle services cost five shims, not fifty. A shim creates one task at a time: in a
+burst, up to `width` groups are filled side by side. A group that ran empty is never joined again: its shim is about to end.
 """
 
 import hashlib
@@ -27,20 +27,20 @@ class Groups:
         self._bound = bound
         self._width = width
         self._of: dict[str, tuple[str, _Group]] = {}
-        self._by_revision: dict[str, list[_Group]] = {}
+        self._by_project: dict[str, list[_Group]] = {}
 
-    def join(self, revision: str, instance: str) -> str:
+    def join(self, project: str, instance: str) -> str:
         """The group that `instance` belongs to from now on; the same one when asked again."""
         known = self._of.get(instance)
         if known is not None:
             return known[1].name
-        room = [group for group in self._by_revision.get(revision, ()) if not group.broken and len(group.members) < self._bound]
+        room = [group for group in self._by_project.get(project, ()) if not group.broken and len(group.members) < self._bound]
         best = min(room, key=lambda group: len(group.creating), default=None)
         if best is None or (best.creating and len(room) < self._width):
-            digest = hashlib.sha256(revision.encode()).hexdigest()[:10]
+            digest = hashlib.sha256(project.encode()).hexdigest()[:10]
             best = _Group(f"{digest}-{instance}")
-            self._by_revision.setdefault(revision, []).append(best)
-        self._add(best, revision, instance)
+            self._by_project.setdefault(project, []).append(best)
+        self._add(best, project, instance)
         best.creating.add(instance)
         return best.name
 
@@ -49,35 +49,35 @@ class Groups:
         if instance in self._of:
             self._of[instance][1].creating.discard(instance)
 
-    def adopt(self, revision: str, instance: str, name: str) -> None:
+    def adopt(self, project: str, instance: str, name: str) -> None:
         """`instance` was found in the group called `name` after a restart of the agent."""
         if instance in self._of:
             return
-        groups = self._by_revision.setdefault(revision, [])
+        groups = self._by_project.setdefault(project, [])
         group = next((group for group in groups if group.name == name), None)
         if group is None:
             group = _Group(name)
             groups.append(group)
-        self._add(group, revision, instance)
+        self._add(group, project, instance)
 
     def leave(self, instance: str) -> None:
         """`instance` is about to be deleted. Nothing happens when it is in no group."""
-        revision, group = self._of.pop(instance, ("", None))
+        project, group = self._of.pop(instance, ("", None))
         if group is None:
             return
         group.members.discard(instance)
         group.creating.discard(instance)
         if not group.members:
-            groups = self._by_revision[revision]
+            groups = self._by_project[project]
             groups.remove(group)
             if not groups:
-                del self._by_revision[revision]
+                del self._by_project[project]
 
     def broken(self, instance: str) -> None:
         """The shim of `instance`'s group misbehaves: nobody joins it any more."""
         if instance in self._of:
             self._of[instance][1].broken = True
 
-    def _add(self, group: _Group, revision: str, instance: str) -> None:
+    def _add(self, group: _Group, project: str, instance: str) -> None:
         group.members.add(instance)
-        self._of[instance] = (revision, group)
+        self._of[instance] = (project, group)

@@ -6,20 +6,20 @@ from hypothesis import strategies as st
 from nodeagent.groups import Groups
 
 
-def test_instances_of_one_revision_share_a_shim_up_to_the_bound() -> None:
+def test_instances_of_one_project_share_a_shim_up_to_the_bound() -> None:
     groups = Groups(bound=3, width=1)
-    names = [groups.join("p/r", f"i{number}") for number in range(7)]
+    names = [groups.join("p", f"i{number}") for number in range(7)]
     assert [names.count(name) for name in dict.fromkeys(names)] == [3, 3, 1]
 
 
-def test_revisions_never_share_a_shim() -> None:
+def test_projects_never_share_a_shim() -> None:
     groups = Groups()
-    assert groups.join("p/r1", "a") != groups.join("p/r2", "b")
+    assert groups.join("p1", "a") != groups.join("p2", "b")
 
 
 def test_a_burst_fills_several_shims_side_by_side() -> None:
     groups = Groups(bound=10, width=3)
-    names = [groups.join("p/r", f"i{number}") for number in range(9)]
+    names = [groups.join("p", f"i{number}") for number in range(9)]
     assert [names.count(name) for name in dict.fromkeys(names)] == [3, 3, 3]
 
 
@@ -27,30 +27,30 @@ def test_one_after_the_other_goes_to_one_shim() -> None:
     groups = Groups(bound=10, width=3)
     names = set()
     for number in range(9):
-        names.add(groups.join("p/r", f"i{number}"))
+        names.add(groups.join("p", f"i{number}"))
         groups.settled(f"i{number}")
     assert len(names) == 1
 
 
 def test_a_shim_that_ran_empty_is_not_joined_again() -> None:
     groups = Groups()
-    first = groups.join("p/r", "a")
+    first = groups.join("p", "a")
     groups.leave("a")
-    assert groups.join("p/r", "b") != first
+    assert groups.join("p", "b") != first
 
 
 def test_a_broken_shim_is_not_joined() -> None:
     groups = Groups()
-    first = groups.join("p/r", "a")
+    first = groups.join("p", "a")
     groups.broken("a")
-    assert groups.join("p/r", "b") != first
+    assert groups.join("p", "b") != first
 
 
 def test_groups_are_known_again_after_a_restart() -> None:
     groups = Groups(bound=2)
-    groups.adopt("p/r", "a", "g-old")
-    assert groups.join("p/r", "b") == "g-old"
-    assert groups.join("p/r", "c") != "g-old"
+    groups.adopt("p", "a", "g-old")
+    assert groups.join("p", "b") == "g-old"
+    assert groups.join("p", "c") != "g-old"
 
 
 @given(st.lists(st.tuples(st.sampled_from(["join", "leave", "settled"]), st.integers(0, 8)), max_size=60))
@@ -60,7 +60,7 @@ def test_no_shim_serves_more_than_the_bound(steps: list[tuple[str, int]]) -> Non
     for step, number in steps:
         instance = f"i{number}"
         if step == "join":
-            members[instance] = groups.join("p/r", instance)
+            members[instance] = groups.join("p", instance)
         elif step == "leave":
             groups.leave(instance)
             members.pop(instance, None)
