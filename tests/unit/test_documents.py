@@ -1,0 +1,18 @@
+"""What the documents draw is what the code says."""
+
+from pathlib import Path
+
+from store.lifecycle import TRANSITIONS, Phase
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_diagram_of_an_instances_life_is_the_table() -> None:
+    drawn = {line.strip() for line in (ROOT / "ARCHITECTURE.md").read_text().splitlines() if " --> " in line and "──" not in line}
+    assert drawn == {f"{a.value} --> {b.value}" for a in Phase for b in TRANSITIONS[a]}
+
+
+def test_every_part_has_its_row_in_the_architecture() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    for part in ("process", "store", "activator", "ingress", "autoscaler", "nodeagent", "registry", "cli", "deploy"):
+        assert f"`{part}/`" in text, part
