@@ -11,6 +11,7 @@ _USUAL = ScaleSpec()
 _NO_LIST: list[Any] = []
 _NO_DICT: dict[str, Any] = {}
 _PROBE = Probe()
+_ROUTE = RouteEntry(project="", route="", hosts={})
 
 
 def revision(full: Revision) -> Revision:
@@ -18,7 +19,7 @@ def revision(full: Revision) -> Revision:
     return msgspec.structs.replace(
         full,
         project=intern(full.project),
-        service=intern(full.service),
+        service="",
         configuration="",
         image_name="",
         pull_secrets=_NO_LIST,
@@ -35,6 +36,6 @@ def revision(full: Revision) -> Revision:
     )
 
 
-def route(full: RouteEntry) -> RouteEntry:
+def route(_: RouteEntry) -> RouteEntry:
     """Only that it is there: what it names is in `reach`."""
-    return msgspec.structs.replace(full, project=intern(full.project), hosts=_NO_DICT, limits=_NO_DICT)
+    return _ROUTE
