@@ -11,7 +11,7 @@ from tests.e2e.engine import Engine
 __all__ = ["app", "images"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def engine(tmp_path_factory: pytest.TempPathFactory, images: dict[str, Path]) -> Iterator[Engine]:
     made = Engine(tmp_path_factory.mktemp("chaos"))
     made.up()

@@ -15,7 +15,7 @@ def images() -> dict[str, Path]:
     return archives()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def engine(tmp_path_factory: pytest.TempPathFactory, images: dict[str, Path]) -> Iterator[Engine]:
     made = Engine(tmp_path_factory.mktemp("engine"))
     made.up()
