@@ -42,7 +42,7 @@ def upload(api: Api, file: Path, name: str, steps: Steps) -> list[Object]:
     images = list(answer.get("images", []))
     if not images:
         raise Refused(f"{file}: no image was found in it")
-    steps.done(f"imported {images[0]['name']} ({rows.size(total)})")
+    steps.done(f"imported {images[0]['name'].removeprefix('docker.io/library/')} ({rows.size(total)})")
     return images
 
 

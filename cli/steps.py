@@ -31,18 +31,20 @@ class Steps:
     def now(self, text: str) -> None:
         """Show what is being waited for; on a pipe only when its first words change, so that long steps are seen to move."""
         if self._status is not None:
-            from rich.markup import escape
+            from rich.text import Text
 
-            self._status.update(escape(text))
+            self._status.update(Text(text, no_wrap=True, overflow="ellipsis"))
         elif not self._quiet and text.partition(":")[0] != self._now.partition(":")[0]:
             sys.stderr.write(f"  … {text}\n")
         self._now = text
 
     def done(self, text: str) -> None:
-        """A step is done: a line with how long it took and when it was, since the beginning."""
+        """A step is done: a line, within 80 columns, with how long it took and when it was, since the beginning."""
         now = time.monotonic()
-        self._line("✓", f"{text:<58} {now - self._last:6.2f} s   at {now - self._began:6.2f} s")
+        self._line("✓", f"{text:<52} {now - self._last:6.2f} s  at {now - self._began:6.2f} s")
         self._last = now
+        if self._status is not None:
+            self._status.update("")
 
     def failed(self, text: str) -> None:
         self._line("✗", text)

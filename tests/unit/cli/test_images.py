@@ -45,7 +45,7 @@ def test_deploying_an_archive_runs_what_was_imported(capsys: Captured, archive: 
     commands.deploy(fake.api(), "hello", Wanted(), archive, tag="", wait_s=5, form=Form.TABLE)
     written = next(body for key, body in fake.asked if key.startswith("PUT"))
     assert written["spec"]["template"]["spec"]["containers"][0]["image"] == "docker.io/library/hello:import-1"
-    assert "imported docker.io/library/hello:import-1 (600.0 kB)" in capsys.readouterr().err
+    assert "imported hello:import-1 (600.0 kB)" in capsys.readouterr().err
 
 
 def test_a_bad_archive_is_refused_with_the_nodes_words(archive: Path) -> None:
