@@ -182,7 +182,7 @@ class Admitter:
         self.wakes_sent += 1
         if self._bus.connected:
             self._bus.publish(messages.WAKE, encode(wake))
-        elif revision not in self._storing:
+        if (effect.unheard or not self._bus.connected) and revision not in self._storing:
             task = asyncio.get_running_loop().create_task(self._store_wake(wake))
             self._storing[revision] = task
             task.add_done_callback(lambda _: self._storing.pop(revision, None))

@@ -22,6 +22,8 @@ from store.model import Instance, RevisionKey
 R = TypeVar("R")
 
 WAKE_AGAIN_S = 0.25
+WAKES_UNHEARD = 4
+"""After so many wakes without any sign of an instance the bus is doubted, though it says it is there (a server that froze)."""
 EJECT_FIRST_S = 0.1
 EJECT_MOST_S = 10.0
 COMING = frozenset({Phase.PENDING, Phase.PULLING, Phase.STARTING})
@@ -53,6 +55,8 @@ class WakeUp:
 
     waiting: int
     cause_id: str
+    unheard: bool = False
+    """Several went out before and nothing came of them: say it another way too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ class Throttler(Generic[R]):
 
     __slots__ = (
         "_held",
+        "_wakes",
         "_woken_at",
         "balance",
         "coming",
@@ -97,6 +102,7 @@ class Throttler(Generic[R]):
         self.quiet = True
         """Its last report said zero: the next request is news."""
         self._woken_at: float | None = None
+        self._wakes = 0
         self._held: Refusal | None = None
         """A refusal that did not count because something was on its way."""
 
@@ -281,8 +287,10 @@ class Throttler(Generic[R]):
         first = self.line.first()
         if first is None or (self._woken_at is not None and now - self._woken_at < WAKE_AGAIN_S) or self.serving:
             return NOTHING
+        self._wakes = 0 if self._woken_at is None else self._wakes + 1
         self._woken_at = now
-        return (WakeUp(self.line.waiting, first.cause_id),)
+        unheard = not self.coming and self._wakes % WAKES_UNHEARD == WAKES_UNHEARD - 1
+        return (WakeUp(self.line.waiting, first.cause_id, unheard),)
 
     def _refuse_if_held(self, now: float) -> Sequence[Effect[R]]:
         """What was on its way did not come: now the refusal counts."""

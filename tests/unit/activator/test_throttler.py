@@ -113,6 +113,20 @@ def test_the_first_who_waits_wakes_and_again_until_there_is_capacity() -> None:
     assert list(made.tick(0.9)) == []
 
 
+def test_a_wake_that_nothing_comes_of_is_said_another_way_once_a_second() -> None:
+    made = throttler()
+    _, effects = made.arrive("a", 0.0, 60.0, "c-1")
+    wakes = [*effects, *(each for tenth in range(1, 40) for each in made.tick(tenth * 0.1)), *made.tick(4.0)]
+    assert [each.unheard for each in wakes if isinstance(each, WakeUp)][:8] == [False, False, False, True] * 2
+
+
+def test_a_wake_that_an_instance_comes_of_is_believed() -> None:
+    made = throttler()
+    made.arrive("a", 0.0, 60.0, "c-1")
+    made.heard(news("i1", Phase.STARTING), 0.1)
+    assert not [each for tenth in range(1, 40) for each in made.tick(tenth * 0.1) if isinstance(each, WakeUp) and each.unheard]
+
+
 def test_a_ready_instance_that_is_full_is_no_reason_to_wake() -> None:
     made = throttler(1, "i1")
     take(made)
