@@ -1,5 +1,7 @@
 """One client connection speaking HTTP/1: heads in, one exchange at a time, answers out.
 
+    fresh ─▶ (HTTP/2: handed over to `http2`)
+      ▼
     idle ─▶ head ─▶ busy (an exchange; its body first) ─▶ idle │ linger │ closed
                       └─▶ tunnel
 
@@ -14,39 +16,25 @@ from ingress.chunked import BadChunk, ChunkDecoder, Trailers, encode_chunk, enco
 from ingress.forward import Exchange
 from ingress.gate import Gate
 from ingress.headers import serialise
-from ingress.http1 import CHUNKED, END, Request, Response
+from ingress.http1 import CHUNKED, END, Request, Response, check_partial
+from ingress.http2 import PREFACE
 from ingress.refusals import TABLE, Refused, answer_of
 from ingress.websocket import GOING_AWAY, GOING_AWAY_MASKED, Frames
 
 if TYPE_CHECKING:
     from ingress.listener import Listener
 
-_IDLE, _BUSY, _TUNNEL, _LINGER, _CLOSED = range(5)
+_IDLE, _BUSY, _TUNNEL, _LINGER, _CLOSED, _FRESH = range(6)
 
 
 class Client(asyncio.Protocol):
     """The `Front` of HTTP/1 exchanges."""
 
+    protocol = "HTTP/1.1"
     __slots__ = (
-        "_about",
-        "_about_host",
-        "_body_left",
-        "_buffer",
-        "_chunked",
-        "_close",
-        "_decoder",
-        "_exchange",
-        "_frames_in",
-        "_frames_out",
-        "_gate",
-        "_idle_time_s",
-        "_listener",
-        "_paused",
-        "_state",
-        "_working",
-        "due",
-        "transport",
-    )
+        "_about", "_about_host", "_body_left", "_buffer", "_chunked", "_close", "_decoder", "_exchange", "_frames_in",
+        "_frames_out", "_gate", "_idle_time_s", "_listener", "_paused", "_state", "_working", "due", "transport",
+    )  # fmt: skip
 
     def __init__(self, listener: "Listener", gate: Gate) -> None:
         self._listener = listener
@@ -55,7 +43,7 @@ class Client(asyncio.Protocol):
         self.transport: Any = None
         self.due = 0.0
         """When the listener's sweep calls `expired`, monotonic seconds."""
-        self._state = _IDLE
+        self._state = _FRESH
         self._buffer = b""
         self._exchange: Exchange | None = None
         self._body_left = 0
@@ -96,6 +84,19 @@ class Client(asyncio.Protocol):
             if self._frames_in is not None:
                 self._frames_in.feed(data)
             self._exchange.back.send_raw(data)
+        elif state == _FRESH:
+            self._first(self._buffer + data)
+
+    def _first(self, data: bytes) -> None:
+        """The connection's first bytes say which protocol it speaks."""
+        if data.startswith(PREFACE):
+            self._state = _CLOSED
+            self._listener.speaks_http2(self, data)
+        elif PREFACE.startswith(data):
+            self._buffer = data
+        else:
+            self._buffer, self._state = b"", _IDLE
+            self._heads(data)
 
     def eof_received(self) -> None:
         """The client has closed its half: it has gone, as far as HTTP/1 can tell."""
@@ -178,15 +179,10 @@ class Client(asyncio.Protocol):
 
     def _partial(self, data: bytes) -> None:
         """The head is not whole yet: keep it, within bounds. A bare LF or NUL will not get better."""
-        if len(data) > limits.HEAD_BYTES:
-            self._refuse_head(Refused("headers-too-large", f"the head is above {limits.HEAD_BYTES} bytes"))
-            return
-        line = data.find(b"\r\n")
-        if (len(data) if line < 0 else line) > limits.REQUEST_LINE_BYTES:
-            self._refuse_head(Refused("uri-too-long", f"the request line is above {limits.REQUEST_LINE_BYTES} bytes"))
-            return
-        if data.count(b"\n") != data.count(b"\r\n") or b"\0" in data:
-            self._refuse_head(Refused("bad-request", "bare LF or NUL in the request head"))
+        try:
+            check_partial(data)
+        except Refused as refused:
+            self._refuse_head(refused)
             return
         if not self._buffer:
             self.due = self._gate.now() + self._gate.bounds.header_time_s
@@ -357,14 +353,14 @@ class Client(asyncio.Protocol):
         """`due` has come."""
         if self._exchange is not None:
             self._exchange.expired(now)
-        elif self._state == _IDLE and self._buffer:
+        elif self._state in (_IDLE, _FRESH) and self._buffer:
             self._refuse_head(Refused("header-timeout"))
         else:
             self.transport.abort() if self._state == _LINGER else self.transport.close()
 
     def wind_up(self, *, close_idle: bool) -> None:
         """Draining: a busy connection ends after its answer, an idle one on `close_idle`, a WebSocket between two frames."""
-        if self._state == _IDLE and not self._buffer:
+        if self._state in (_IDLE, _FRESH) and not self._buffer:
             if close_idle:
                 self.transport.close()
         elif self._state == _TUNNEL:

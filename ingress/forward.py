@@ -17,13 +17,14 @@ from activator.throttler import Throttler
 from ingress import limits
 from ingress.access_log import Line
 from ingress.chunked import Trailers
-from ingress.front import Front
+from ingress.front import Back, Front
 from ingress.gate import Gate
 from ingress.http1 import CHUNKED, Request, Response
 from ingress.pool import Pool
 from ingress.refusals import TABLE
 from ingress.traffic import Choice
-from ingress.upstream import Upstream, connect
+from ingress.upstream import connect
+from ingress.upstream2 import Pool2, connect2
 from process.ids import cause_id
 
 
@@ -31,11 +32,13 @@ class Exchange:
     """One request and its answer."""
 
     # No slots: what most requests leave at its default is kept once, on the class.
-    ended = answering = cut = _tunnelled = False
+    ended = answering = cut = _tunnelled = trailed = False
     status = sent_bytes = received_bytes = 0
+    reset_code = 2
+    """How HTTP/2 says that the answer was cut: internal error, unless the instance said it in its own way."""
     reason = cause_id = ""
     idle_s = active_at = _sent_at = _waited_s = 0.0
-    back: Upstream | None = None
+    back: Back | None = None
     _stats: Any = None
     _choice: Choice | None = None
     _throttler: Throttler[Any] | None = None
@@ -106,7 +109,8 @@ class Exchange:
         self._sent_at = now
         pool: Pool | None = target.connections
         if pool is None:
-            pool = target.connections = Pool()
+            h2c = self._choice is not None and self._choice.h2c
+            pool = target.connections = Pool2() if h2c else Pool()
         idle = pool.idle
         while idle:
             back = idle.pop()
@@ -125,7 +129,7 @@ class Exchange:
             begun = clock.now()
             metrics.upstream_connects += 1
             try:
-                back = await connect(self._gate, target, pool)
+                back = await self._connect(target, pool)
                 break
             except (OSError, TimeoutError) as error:
                 metrics.upstream_failures += 1
@@ -145,7 +149,12 @@ class Exchange:
         else:
             pool.give(back)
 
-    def handed(self, back: Upstream) -> None:
+    async def _connect(self, target: Target, pool: Pool) -> Back:
+        if isinstance(pool, Pool2):
+            return await connect2(self._gate, target, pool)
+        return await connect(self._gate, target, pool)
+
+    def handed(self, back: Back) -> None:
         """A connection to the instance of this request."""
         self._stats.connect.add(self._gate.now() - self._sent_at)
         self._attach(back)
@@ -168,7 +177,7 @@ class Exchange:
         else:
             self._wait(throttler, now, first=True)
 
-    def _attach(self, back: Upstream) -> None:
+    def _attach(self, back: Back) -> None:
         self.back = back
         choice = self._choice
         assert choice is not None
@@ -382,6 +391,7 @@ class Exchange:
                 reason=self.reason,
                 cause_id=self.cause_id,
                 cut=self.cut,
+                protocol=self.front.protocol,
             )
         )
 

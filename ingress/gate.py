@@ -48,7 +48,7 @@ class Gate:
         self.chance = random.random
         self.upstreams: set[Any] = set()
         """All open connections to instances."""
-        self.dials: set[asyncio.Task[None]] = set()
+        self.dials: set[asyncio.Task[Any]] = set()
         """All that are being made."""
         self.closing = False
         """Draining: answers carry `Connection: close`."""

@@ -49,6 +49,8 @@ class Request:
     keep_alive = True
     length = 0
     expects = False
+    trailers_wanted = False
+    """`TE: trailers` came by HTTP/2."""
     request_id = b""
     trace = b""
     websocket_key = b""
@@ -166,6 +168,17 @@ class RequestParser:
     def _renew(self) -> None:
         """llhttp keeps state after anything but a plain head: start over."""
         self._parser = httptools.HttpRequestParser(self._sink)
+
+
+def check_partial(data: bytes) -> None:
+    """Whether a head that is not whole yet may still become one: a bare LF or NUL will not get better. Raises Refused."""
+    if len(data) > limits.HEAD_BYTES:
+        raise Refused("headers-too-large", f"the head is above {limits.HEAD_BYTES} bytes")
+    line = data.find(b"\r\n")
+    if (len(data) if line < 0 else line) > limits.REQUEST_LINE_BYTES:
+        raise Refused("uri-too-long", f"the request line is above {limits.REQUEST_LINE_BYTES} bytes")
+    if data.count(b"\n") != data.count(b"\r\n") or b"\0" in data:
+        raise Refused("bad-request", "bare LF or NUL in the request head")
 
 
 def _special(request: Request, special: list[tuple[Kind, bytes]]) -> None:

@@ -39,6 +39,27 @@ UPSTREAM_IDLE_S = 1.5
 UPSTREAM_IDLE_MOST = 256
 """Idle connections kept for one instance."""
 
+STREAMS_MOST = 100
+"""Streams of one HTTP/2 connection, ours and theirs."""
+STREAM_WINDOW_BYTES = 64 * 1024 - 1
+"""What a client may send on one stream before it is read."""
+CLIENT_WINDOW_BYTES = 1024 * 1024
+"""The same for all its streams together."""
+INSTANCE_STREAM_WINDOW_BYTES = 128 * 1024
+"""What an instance may send on one stream before its client has room."""
+INSTANCE_WINDOW_BYTES = STREAMS_MOST * INSTANCE_STREAM_WINDOW_BYTES
+"""All its streams together: one slow client does not stop the others."""
+LANE_HIGH_BYTES = 64 * 1024
+"""Of one stream: bytes that wait for the peer's window. Above it, their sender is paused."""
+FRAME_BYTES = 16 * 1024
+"""The largest frame."""
+HEADER_TABLE_BYTES = 4096
+"""HPACK's table, both ways, whatever the peer offers."""
+HELLO_TIME_S = 5.0
+"""For an instance's first SETTINGS after it accepted."""
+UPSTREAM2_IDLE_S = 30.0
+"""An HTTP/2 connection to an instance without streams is closed after so long."""
+
 HOST_MEMO_MOST = 16_384
 """Spellings of known hosts that are remembered."""
 NAME_MEMO_MOST = 4_096

@@ -7,6 +7,7 @@ import time
 from ingress import limits
 from ingress.client import Client
 from ingress.gate import Gate
+from ingress.http2 import Http2
 from ingress.upstream import close_idle
 from process import logs
 
@@ -21,7 +22,7 @@ class Listener:
     def __init__(self, gate: Gate, scheme: str = "http") -> None:
         self._gate = gate
         self._scheme = scheme
-        self._clients: set[Client] = set()
+        self._clients: set[Client | Http2] = set()
         self._server: asyncio.Server | None = None
         self._sock: socket.socket | None = None
         self._date = b""
@@ -111,12 +112,19 @@ class Listener:
         metrics.connections += 1
         return len(self._clients) <= self._gate.bounds.max_connections
 
-    def farewell(self, client: Client) -> None:
+    def speaks_http2(self, client: Client, data: bytes) -> None:
+        """`client` is no HTTP/1: from `data`, its first bytes, on it is another's."""
+        other = Http2(self, self._gate)
+        self._clients.discard(client)
+        self._clients.add(other)
+        other.take_over(client.transport, data)
+
+    def farewell(self, client: Client | Http2) -> None:
         if client in self._clients:
             self._clients.discard(client)
             self._gate.metrics.connections -= 1
 
-    def about(self, client: Client, host: bytes) -> bytes:
+    def about(self, client: Client | Http2, host: bytes) -> bytes:
         """`Forwarded` and `X-Forwarded-*` for requests of `client` to `host`."""
         address = client.client
         node = f'"[{address}]"' if ":" in address else address or "unknown"

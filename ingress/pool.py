@@ -4,11 +4,10 @@ A connection that becomes free goes to who has been dialling longest, so that an
 `http.server`) is not a wall for a burst: one SYN may be dropped, the request goes on with the next free connection.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ingress.forward import Exchange
-    from ingress.upstream import Upstream
 
 
 class Pool:
@@ -17,11 +16,11 @@ class Pool:
     __slots__ = ("alive_at", "dialling", "idle")
 
     def __init__(self) -> None:
-        self.idle: list[Upstream] = []
+        self.idle: Any = []
         self.dialling: dict[Exchange, None] = {}
         self.alive_at = -1.0
 
-    def give(self, back: "Upstream") -> None:
+    def give(self, back: Any) -> None:
         """`back` is free: for who waits, else for later."""
         if self.dialling:
             exchange = next(iter(self.dialling))

@@ -20,6 +20,7 @@ TABLE: dict[str, Row] = {
     "body-too-large": Row(413, "Content Too Large", "the request body is too large"),
     "uri-too-long": Row(414, "URI Too Long", "the request line is too long"),
     "expectation-failed": Row(417, "Expectation Failed", "only 100-continue may be expected"),
+    "flood": Row(429, "Too Many Requests", "too many HTTP/2 frames that bring nothing"),
     "headers-too-large": Row(431, "Request Header Fields Too Large", "the request head is too large"),
     "client-gone": Row(499, "Client Closed Request", "the client went away"),
     "instance-failed": Row(502, "Bad Gateway", "the instance failed before it answered"),

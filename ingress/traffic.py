@@ -10,7 +10,7 @@ from store.model import Limits, RevisionKey, RouteEntry, TrafficTarget
 class Choice:
     """One revision as the request path needs it. `timeout_s` and the others are the revision's own clocks, 0: none."""
 
-    __slots__ = ("concurrency", "idle_s", "project", "revision", "start_s", "stats", "timeout_s")
+    __slots__ = ("concurrency", "h2c", "idle_s", "project", "revision", "start_s", "stats", "timeout_s")
 
     def __init__(self, project: str, revision: str, limits: Limits) -> None:
         self.project = project
@@ -19,6 +19,8 @@ class Choice:
         self.timeout_s = limits.timeout_s
         self.start_s = limits.response_start_timeout_s
         self.idle_s = limits.idle_timeout_s
+        self.h2c = limits.protocol == "h2c"
+        """Its instances speak HTTP/2 without TLS."""
         self.stats: Any = None
         """The metrics of this revision, once it has some."""
 

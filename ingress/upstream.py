@@ -320,16 +320,26 @@ def close_idle(gate: "Gate", now: float) -> None:
             upstream.transport.abort()
 
 
-async def connect(gate: "Gate", target: Target, pool: Pool) -> Upstream:
-    """A new connection to `target`. Raises OSError or TimeoutError."""
-    loop = asyncio.get_running_loop()
+async def dial(target: Target) -> socket.socket:
+    """A connected socket to `target`. Raises OSError or TimeoutError."""
     host, _, port = target.address.rpartition(":")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         async with asyncio.timeout(limits.CONNECT_TIME_S):
-            await loop.sock_connect(sock, (host.strip("[]"), int(port)))
+            await asyncio.get_running_loop().sock_connect(sock, (host.strip("[]"), int(port)))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def connect(gate: "Gate", target: Target, pool: Pool) -> Upstream:
+    """A new connection to `target`. Raises OSError or TimeoutError."""
+    sock = await dial(target)
+    try:
+        loop = asyncio.get_running_loop()
         _, protocol = await loop.create_connection(lambda: Upstream(gate, target, pool, sock), sock=sock)
     except BaseException:
         sock.close()

@@ -218,7 +218,6 @@ async def test_an_answer_before_the_whole_body_ends_the_connection_but_arrives()
         (b"POST / HTTP/1.1\r\nHost: %b\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n", b"400"),
         (b"POST / HTTP/1.1\r\nHost: %b\r\nContent-Length: 101\r\n\r\n", b"413"),
         (b"POST / HTTP/1.1\r\nHost: %b\r\nTransfer-Encoding: chunked\r\n\r\n%b", b"413"),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"505"),
     ],
 )
 async def test_bad_input_is_answered_and_the_connection_closed(data: bytes, status: bytes) -> None:

@@ -1,0 +1,341 @@
+"""Clients that speak HTTP/2: a connection with up to a hundred streams, each of them one request with an exchange of its own."""
+
+from typing import TYPE_CHECKING, Any
+
+from h2.errors import ErrorCodes
+from h2.events import DataReceived, Event, RequestReceived, StreamEnded, StreamReset, TrailersReceived
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes
+
+from ingress import limits
+from ingress.chunked import Trailers
+from ingress.forward import Exchange
+from ingress.gate import Gate
+from ingress.heads2 import Malformed, answer_head, request_of, trailers_in
+from ingress.http1 import Fields, Request, Response
+from ingress.link2 import LAST_STREAM, Lane, Link
+from ingress.refusals import TABLE, Refused, body_of, printable, retry_after
+
+if TYPE_CHECKING:
+    from ingress.listener import Listener
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_GRPC_STATUS = {404: 12, 405: 12, 413: 8, 429: 8, 431: 8, 502: 14, 503: 14, 504: 4}
+"""What gRPC calls our refusals; others are 13, internal."""
+
+
+class Stream(Lane):
+    """The `Front` of one stream's exchange."""
+
+    __slots__ = ("_grpc", "_left", "_whole", "due", "exchange")
+
+    protocol = "HTTP/2"
+    link: "Http2"
+
+    def __init__(self, link: "Http2", id: int) -> None:
+        super().__init__(link, id)
+        self.exchange: Exchange | None = None
+        self.due = float("inf")
+        self._grpc = False
+        self._left = 0
+        """Bytes of the request's body still to come, when their number was said."""
+        self._whole = False
+        """The request has ended."""
+
+    @property
+    def client(self) -> str:
+        return self.link.client
+
+    def begin(self, request: Request) -> None:
+        self._left = request.length
+        self._grpc = any(name == b"content-type" and value.startswith(b"application/grpc") for name, value in request.fields)
+        self.exchange = Exchange(self.link.gate, self, request, self.link.gate.now())
+        self.exchange.begin()
+
+    def body(self, data: bytes, size: int, ended: bool) -> None:
+        """Data of the request; `size`: what it counts for in flow control."""
+        exchange = self.exchange
+        if exchange is not None and data:
+            self._left -= len(data)
+            if self._left == 0 or (ended and exchange.request.length > 0):
+                exchange.body_done = True
+            exchange.body(data)
+        self.read(size)
+
+    # -- Front ----------------------------------------------------------------------------------------------------------------
+
+    def forwarded(self, request: Request) -> bytes:
+        gate = self.link.gate
+        about = self.link.about(request.host)
+        request.request_id = request.request_id or gate.identify()
+        made = gate.identify()
+        trace = request.trace or b"00-%b-%b-01" % (made, made[16:])
+        return b"%bX-Request-Id: %b\r\ntraceparent: %b\r\n" % (about, request.request_id, trace)
+
+    def inform(self, response: Response) -> None:
+        self._head(answer_head(response), last=False)
+
+    def answer(self, exchange: Exchange, response: Response, body: bytes, whole: bool) -> None:
+        head = answer_head(response)
+        if exchange.cause_id:
+            head.append((b"x-ebb-cause", exchange.cause_id.encode("ascii")))
+        if not response.dated:
+            head.append(self.link.date())
+        self._head(head, last=whole and not body)
+        if body:
+            self.push(body, last=whole)
+        self.link.flush()
+
+    def piece(self, data: bytes) -> None:
+        self.push(data)
+        self.link.flush()
+
+    def end(self, trailers: Trailers) -> None:
+        self.finish(trailers)
+        self.link.flush()
+
+    def refuse(self, exchange: Exchange, reason: str, message: str, retry_after_s: float) -> None:
+        method = exchange.request.method
+        self.refused(reason, message, retry_after_s, cause=exchange.cause_id, bodiless=method == b"HEAD")
+
+    def refused(self, reason: str, message: str, retry_after_s: float, *, cause: str = "", bodiless: bool = False) -> None:
+        """An answer of our own; a gRPC client gets it as a status."""
+        text = body_of(reason, message).encode("ascii")
+        extra: Fields = [(b"x-ebb-reason", reason.encode("ascii")), self.link.date()]
+        wait_s = retry_after(reason, retry_after_s)
+        if wait_s:
+            extra.append((b"retry-after", b"%d" % wait_s))
+        if cause:
+            extra.append((b"x-ebb-cause", cause.encode("ascii")))
+        status = TABLE[reason].status
+        if self._grpc:
+            said = printable(f"{reason}: {message or TABLE[reason].text}").replace("%", "%25").encode("ascii")
+            head = [(b":status", b"200"), (b"content-type", b"application/grpc")]
+            head += [(b"grpc-status", b"%d" % _GRPC_STATUS.get(status, 13)), (b"grpc-message", said)]
+            self._head(head + extra, last=True)
+        else:
+            head = [(b":status", b"%d" % status), (b"content-type", b"text/plain; charset=utf-8")]
+            self._head([*head, (b"content-length", b"%d" % len(text)), *extra], last=bodiless)
+            if not bodiless:
+                self.push(text, last=True)
+        self.link.flush()
+
+    def tunnel(self, exchange: Exchange, response: Response, data: bytes) -> None:
+        raise AssertionError("no request of HTTP/2 asks for a tunnel")
+
+    def go_away(self) -> bool:
+        return False
+
+    def cut(self) -> None:
+        """The answer cannot be whole: the stream is reset, with the instance's own code when it gave one."""
+        exchange = self.exchange
+        self.link.lanes.pop(self.id, None)
+        self.reset(exchange.reset_code if exchange is not None else ErrorCodes.INTERNAL_ERROR)
+
+    def over(self, exchange: Exchange, now: float) -> None:
+        self.settle(exchange.body_done, now)
+
+    def settle(self, whole: bool, now: float) -> None:
+        """What is left is to send what waits. `whole`: the request has ended."""
+        self.exchange = None
+        self._whole = whole
+        self.due = now + self.link.gate.bounds.idle_time_s
+        self.unhold()
+        if not self.open_out:
+            self._forget()
+
+    def ended(self) -> None:
+        """The request has ended."""
+        self._whole = True
+        if self.exchange is not None and not self.exchange.trailed:
+            self.exchange.body_end(())
+
+    def pause(self) -> None:
+        self.hold()
+
+    def resume(self) -> None:
+        self.unhold()
+
+    # -- Lane -----------------------------------------------------------------------------------------------------------------
+
+    def full(self) -> None:
+        if self.exchange is not None and self.exchange.back is not None:
+            self.exchange.back.pause()
+
+    def roomy(self) -> None:
+        if self.exchange is not None and self.exchange.back is not None:
+            self.exchange.back.resume()
+
+    def sent_all(self) -> None:
+        if self.exchange is None:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Both are done with each other; a request whose body goes on is told that nobody reads it."""
+        if self.link.lanes.pop(self.id, None) is not None and not self._whole:
+            self.reset(ErrorCodes.NO_ERROR)
+        self.link.rested()
+
+    def _head(self, head: Fields, *, last: bool) -> None:
+        if not self.open_out:
+            return
+        try:
+            self.link.h2.send_headers(self.id, head, end_stream=last)
+        except ProtocolError:
+            self.open_out = False
+            return
+        self.open_out = not last
+
+
+class Http2(Link):
+    """One client's connection, as the listener keeps it."""
+
+    due = 0.0
+    """Always due: the streams have their own."""
+
+    def __init__(self, listener: "Listener", gate: Gate) -> None:
+        super().__init__(gate, client_side=False)
+        self._listener = listener
+        self._idle_until = gate.now() + gate.bounds.header_time_s
+        self._about: dict[bytes, bytes] = {}
+        self._leaving = 0
+        """0: stays; 1: GOAWAY was said; 2: and no new streams are taken."""
+        self._highest = LAST_STREAM
+
+    def take_over(self, transport: Any, data: bytes) -> None:
+        """The connection was found to speak HTTP/2; `data` is its beginning."""
+        transport.set_protocol(self)
+        settings = {
+            SettingCodes.MAX_CONCURRENT_STREAMS: limits.STREAMS_MOST,
+            SettingCodes.MAX_HEADER_LIST_SIZE: limits.HEAD_BYTES,
+            SettingCodes.HEADER_TABLE_SIZE: limits.HEADER_TABLE_BYTES,
+        }
+        self.hello(transport, limits.STREAM_WINDOW_BYTES, limits.CLIENT_WINDOW_BYTES, settings)
+        self.data_received(data)
+
+    @property
+    def client(self) -> str:
+        peer = self.transport.get_extra_info("peername")
+        return str(peer[0]) if peer else ""
+
+    def about(self, host: bytes) -> bytes:
+        """The front door's fields for requests to `host`."""
+        found = self._about.get(host)
+        if found is None:
+            if len(self._about) >= 16:
+                self._about.clear()
+            found = self._about[host] = self._listener.about(self, host)
+        return found
+
+    def date(self) -> tuple[bytes, bytes]:
+        return b"date", self._listener.date()[6:-2]
+
+    def eof_received(self) -> None:
+        """The client has gone."""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.open = False
+        self._listener.farewell(self)
+        lanes, self.lanes = self.lanes, {}
+        for stream in lanes.values():
+            if stream.exchange is not None:
+                stream.exchange.client_gone()
+
+    # -- frames ---------------------------------------------------------------------------------------------------------------
+
+    def on_event(self, event: Event) -> None:
+        if isinstance(event, RequestReceived):
+            self._request(event)
+            return
+        stream: Stream | None = self.lanes.get(getattr(event, "stream_id", None) or 0)
+        if isinstance(event, DataReceived):
+            if stream is None:
+                self.h2.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id or 0)
+            else:
+                stream.body(event.data or b"", event.flow_controlled_length or 0, event.stream_ended is not None)
+        elif stream is None:
+            return
+        elif isinstance(event, TrailersReceived):
+            self._end(stream, event.headers or [])
+        elif isinstance(event, StreamEnded):
+            stream.ended()
+        elif isinstance(event, StreamReset):
+            self.lanes.pop(stream.id, None)
+            stream.open_out = False
+            stream.unhold()
+            if stream.exchange is not None:
+                stream.exchange.client_gone()
+            self.rested()
+
+    def _request(self, event: RequestReceived) -> None:
+        stream = Stream(self, event.stream_id or 0)
+        if stream.id > self._highest:
+            stream.reset(ErrorCodes.REFUSED_STREAM)
+            return
+        self.lanes[stream.id] = stream
+        try:
+            stream.begin(request_of(event.headers or [], event.stream_ended is not None))
+        except Malformed:
+            self.gate.metrics.refused("bad-request")
+            self.reset(stream, ErrorCodes.PROTOCOL_ERROR)
+        except Refused as refused:
+            self.gate.metrics.refused(refused.reason)
+            stream.refused(refused.reason, refused.message, refused.retry_after_s)
+            stream.settle(event.stream_ended is not None, self.gate.now())
+
+    def _end(self, stream: Stream, headers: Any) -> None:
+        exchange = stream.exchange
+        if exchange is None:
+            return
+        try:
+            trailers = trailers_in(headers)
+        except Malformed as error:
+            exchange.failed("bad-request", f"the trailers: {error}")
+            return
+        exchange.trailed = True
+        exchange.body_end(trailers)
+
+    def on_goaway(self, last: int, code: int) -> None:
+        self._leaving = 2
+        self.rested()
+
+    def broken(self, what: str) -> None:
+        """Written is what is to be said; the streams end with the connection."""
+        if self.open:
+            self.connection_lost(None)
+            self.transport.close()
+
+    # -- for the listener -----------------------------------------------------------------------------------------------------
+
+    def expired(self, now: float) -> None:
+        """Look at the clocks of all streams, or at our own when there are none."""
+        if not self.lanes and now >= self._idle_until and self.open:
+            self.goodbye(ErrorCodes.NO_ERROR, "idle")
+            return
+        for stream in [stream for stream in self.lanes.values() if stream.due <= now]:
+            if stream.exchange is not None:
+                stream.exchange.expired(now)
+            else:
+                self.lanes.pop(stream.id, None)
+                stream.reset(ErrorCodes.CANCEL)
+
+    def wind_up(self, *, close_idle: bool) -> None:
+        """Draining: first the client is told, later new streams are turned away, and when the last one is over it is the end."""
+        if not self.open:
+            return
+        if not self._leaving:
+            self._leaving = 1
+            self.say_goaway(LAST_STREAM)
+        if close_idle and self._highest == LAST_STREAM:
+            self._leaving = 2
+            self._highest = self.h2.highest_inbound_stream_id
+            self.say_goaway(self._highest)
+        self.rested()
+
+    def rested(self) -> None:
+        """A stream ended."""
+        if not self.lanes and self.open:
+            self._idle_until = self.gate.now() + self.gate.bounds.idle_time_s
+            if self._leaving == 2:
+                self.flush(force=True)
+                self.transport.close()
