@@ -105,9 +105,10 @@ def _programs(engine: Engine) -> list[Spec]:
     base = [f"--etcd=127.0.0.1:{engine.port('etcd')}", f"--nats=nats://127.0.0.1:{engine.port('nats')}"]
     base.append(f"--log-level={engine.log_level}")
     registry = [f"--listen=127.0.0.1:{engine.port('api')}", f"--domain={engine.domain}", f"--url-port={engine.http_port}"]
-    registry.append(f"--secret-key-file={engine.secret_keys}")
     agent = [f"--containerd={engine.containerd_socket}", f"--root={engine.root}/node", f"--id={engine.id}"]
     agent += [f"--subnet={engine.subnet}", f"--node={platform.node() or 'node'}", "--on-stop=stop"]
+    for own in (registry, agent):
+        own.append(f"--secret-key-file={engine.secret_keys}")
     if engine.insecure_registries:
         agent.append(f"--insecure-registries={engine.insecure_registries}")
     flags: dict[str, tuple[list[str], int, int, float]] = {

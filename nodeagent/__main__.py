@@ -47,6 +47,8 @@ class Settings(Common, frozen=True, kw_only=True):
     image_keep_s: float = 7 * 24 * 3600
     """How long images that nobody uses are kept."""
     zone: str = ""
+    secret_key_file: str = ""
+    """File of the keys that Secrets are sealed with, mode 0600 (store/seal.py); empty: instances with Secrets fail."""
     advertise: str = ""
     """host:port at which others reach the admin endpoint; default: the address it listens on."""
 
@@ -82,6 +84,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         log_keep_s=settings.log_keep_s,
         image_keep_s=settings.image_keep_s,
         zone=settings.zone,
+        secret_keys=Path(settings.secret_key_file) if settings.secret_key_file else None,
     )
     own = Routes(agent.loop, agent.reporter, agent.logs, agent.clock, agent.cgroup_parent)
     admin = Admin(agent.checks(), [*own.all(), *image_routes.routes(agent.images, agent.images_in_use)])

@@ -139,6 +139,11 @@ class Exited(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Stale(Event):
+    """A Secret or ConfigMap that it was made with has changed before it was started."""
+
+
+@dataclass(frozen=True, slots=True)
 class Drained(Event):
     """`member`, an ingress, has nothing in flight at the instance."""
 

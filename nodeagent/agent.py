@@ -14,6 +14,7 @@ from nodeagent.executor import Hands
 from nodeagent.gate import Gate
 from nodeagent.groups import Groups
 from nodeagent.images.facade import ImageStore
+from nodeagent.inputs import Inputs
 from nodeagent.logs import Logs
 from nodeagent.loop import Loop
 from nodeagent.network.pool import NetworkPool
@@ -32,6 +33,7 @@ from store.errors import Unavailable
 from store.lease import Presence
 from store.messages import PullProgress
 from store.model import Node, encode
+from store.seal import Keyring
 from store.story import Story
 
 CONTAINERD_S = 60.0
@@ -69,6 +71,7 @@ class Agent:
         log_keep_s: float = 3600,
         image_keep_s: float = 7 * 24 * 3600,
         zone: str = "",
+        secret_keys: Path | None = None,
     ) -> None:
         self.clock = SystemClock()
         self.cgroup_parent = f"/ebb-{prefix}"
@@ -79,9 +82,12 @@ class Agent:
         instances = root / "instances"
         instances.mkdir(parents=True, exist_ok=True)
         self._containerd = Containerd(containerd)
+        ring = Keyring(secret_keys) if secret_keys is not None else None
+        self.inputs = Inputs(store, ring)
         self.images = ImageStore(
-            self._containerd, node=node, spool=root / "spool", insecure=insecure, on_progress=self._progress
-        )
+            self._containerd, node=node, spool=root / "spool", insecure=insecure, on_progress=self._progress,
+            credentials=self.inputs.credentials,
+        )  # fmt: skip
         self.pool = NetworkPool(prefix=prefix, subnet=subnet, run_dir=root, pool_size=pool_size, dns=dns, jobs=jobs)
         self.logs = Logs(instances)
         self.presence = Presence(store, lease_ttl_s)
@@ -98,10 +104,12 @@ class Agent:
             blueprints=Blueprints(instances, self.cgroup_parent, dns),
             clock=self.clock,
             root=instances,
+            inputs=self.inputs,
             groups=Groups(shim_bound, width=creates),
             gate=Gate(creates),
         )
         self.loop = Loop(node, self._hands, self.reporter, story, jobs)
+        self.inputs.stale = self.loop.stale
         self._engine = Engine(self._containerd, self._hands, self.loop, self.reporter, self.cgroup_parent)
         self._admin = ""
         self._started = False
@@ -130,12 +138,16 @@ class Agent:
         await self.presence.start()
         self._jobs.start(self.loop.assignments.run(), "assignments", fatal=True)
         self._jobs.start(self.loop.ingresses.run(), "ingresses", fatal=True)
+        for table in self.inputs.tables:
+            self._jobs.start(table.run(), "secrets and configs", fatal=True)
+            await table.synced()
         await self.loop.assignments.synced()
         await self.loop.ingresses.synced()
         adopted, found = await self._adopt()
         await self._bus.handle(messages.drained(self._node), self.loop.drained)
         self._jobs.start(self._engine.hear(), "containerd's events", fatal=True)
         self.loop.begin(adopted)
+        self.inputs.check()
         self._engine.settle(adopted, found)
         self._say_all()
         for name in adopted:

@@ -80,6 +80,7 @@ class Engine:
             except NetworkError as error:
                 have = adopt.lost(have, str(error))
         self._loop.executor.adopt(name, revision, found.labels.get("group", ""), network)
+        self._hands.inputs.adopt(name, found.labels.get("inputs", ""))
         self._hands.logs.open(name)
         return have
 

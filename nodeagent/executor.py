@@ -15,6 +15,7 @@ from nodeagent.gate import Gate, Rank
 from nodeagent.groups import Groups
 from nodeagent.images.errors import EngineUnavailable, ImageProblem
 from nodeagent.images.facade import ImageStore, ReadyImage
+from nodeagent.inputs import InputMissing, Inputs
 from nodeagent.logs import Logs, Owner
 from nodeagent.network.pool import Network, NetworkPool
 from nodeagent.ocispec import BadSpec
@@ -48,6 +49,7 @@ class Hands:
     blueprints: Blueprints
     clock: Clock
     root: Path
+    inputs: Inputs
     groups: Groups = field(default_factory=Groups)
     gate: Gate = field(default_factory=lambda: Gate(4))
 
@@ -87,6 +89,8 @@ class Executor:
             return a.Interrupted(now(), action.do, str(error))
         except ImageProblem as problem:
             return a.Failed(now(), action.do, Failure(reason=problem.reason, message=problem.message))
+        except InputMissing as missing:
+            return a.Failed(now(), action.do, missing.failure)
         except (BadSpec, BadUser) as error:
             return a.Failed(now(), action.do, Failure(reason="StartFailed", message=str(error)))
         except errors.ContainerdError as error:
@@ -158,6 +162,7 @@ class Executor:
         assert want is not None
         hands = self._hands
         began = hands.clock.now()
+        filled, used = await hands.inputs.resolve(revision)
         try:
             mounts = await hands.tasks.prepare(instance, image.chain_id)
         except errors.NotFound as error:
@@ -169,7 +174,7 @@ class Executor:
             _log.warning("image was gone; fetched again", image=revision.image, error=str(error))
             mounts = await hands.tasks.prepare(instance, image.chain_id)
         group = hands.groups.join(revision.project, instance)
-        spec = hands.blueprints.build(revision, image, network, instance, group, mounts)
+        spec = hands.blueprints.build(filled, image, network, instance, group, mounts)
         labels = {
             "project": revision.project,
             "revision": revision.name,
@@ -177,9 +182,10 @@ class Executor:
             "address": network.address,
             "cause": want.cause_id,
             "group": group,
-            "command": (spec["process"]["args"] or [""])[0][:256],
+            "inputs": hands.inputs.use(instance, used),
         }
         await hands.tasks.create_container(instance, labels, spec)
+        hands.inputs.look(instance)
         return self._done(Do.CREATE_CONTAINER, "snapshot", began)
 
     async def _create_task(self, instance: str, want: Assignment | None, have: Observed) -> Event:
@@ -254,6 +260,7 @@ class Executor:
         async with self._hands.gate.place(Rank.TEARDOWN):
             await self._hands.tasks.delete_container(instance)
         (self._hands.root / instance / "hosts").unlink(missing_ok=True)
+        self._hands.inputs.drop(instance)
         self._images.pop(instance, None)
         self._started.pop(instance, None)
         return a.Done(self._hands.clock.now(), Do.DELETE_CONTAINER)

@@ -17,7 +17,7 @@ from process.run import Jobs
 from store import keys
 from store.lifecycle import Phase
 from store.messages import Drained
-from store.model import Assignment, Failure, Member, decode
+from store.model import Assignment, Failure, Goal, Member, decode
 from store.story import Story
 from store.watch import Table
 
@@ -135,6 +135,13 @@ class Loop:
         revision = have.revision if have is not None else None
         failure = failures.exited(code, oom, revision, tail, self._hands.clock.wall())
         self.tell(instance, a.Exited(self._hands.clock.now(), failure, code))
+
+    def stale(self, instance: str) -> None:
+        """What it was made with has changed. One that is parked ends; one that runs keeps what it was started with."""
+        want = self.want(instance)
+        if want is not None and want.goal == Goal.PARK:
+            _log.info("parked instance is out of date: its Secret or ConfigMap changed", instance=instance)
+            self.tell(instance, a.Stale(self._hands.clock.now()))
 
     def give_up(self, instance: str, failure: Failure) -> None:
         """End it as failed, with its last log lines."""

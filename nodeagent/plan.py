@@ -10,6 +10,8 @@ afterwards is turned into an Observed (`adopt`), and the same plan goes on from 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 
+import msgspec
+
 from nodeagent import actions as a
 from nodeagent import drain
 from nodeagent.actions import BUILDING, CANCELLABLE, Action, Do, Event, Task
@@ -53,6 +55,8 @@ class Observed:
     troubled_at: float | None = None
     """Since when containerd does not answer."""
     forgotten: bool = False
+    stale: bool = False
+    """Made with a Secret or ConfigMap that has changed, and never started: it ends, and another is made."""
     phases_ms: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -73,6 +77,8 @@ def next_actions(
 
 def actions_for(want: Assignment | None, have: Observed, now: float, ingresses: Set[str] = frozenset()) -> list[Action]:
     """The next actions of one instance; those that must not overlap come one after the other."""
+    if have.stale and want is not None:
+        want = msgspec.structs.replace(want, goal=Goal.DRAIN)
     phase = phase_of(want, have)
     if phase != have.phase:
         assert may_follow(have.phase, phase), f"{have.instance}: {have.phase} → {phase}"
@@ -221,6 +227,9 @@ def on_event(have: Observed, event: Event) -> Observed:
         case a.Readiness(ready=ready, took_ms=took_ms):
             ready = ready and have.task == Task.RUNNING
             return replace(have, ready=ready, phases_ms=have.phases_ms | took_ms)
+        case a.Stale():
+            unstarted = have.task in (Task.NONE, Task.CREATED) and Do.START_TASK not in have.doing
+            return replace(have, stale=unstarted and have.phase not in ENDED)
         case a.Drained(member=member):
             return replace(have, drained_by=have.drained_by | {member})
     raise AssertionError(f"no such event: {event!r}")

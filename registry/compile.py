@@ -9,7 +9,7 @@ from registry.annotations import scale_spec
 from registry.bounds import Bounds
 from registry.objects import Object
 from registry.quantity import byte_count, duration_s, milli_cores
-from store.model import Probe, Revision
+from store.model import EnvFrom, EnvRef, Probe, Revision
 
 _HIDDEN_LABELS = (objects.LABEL_ROUTING_STATE,)
 
@@ -33,7 +33,9 @@ def compile_revision(obj: Object, image: str, bounds: Bounds) -> Revision:
         pull_secrets=[secret["name"] for secret in spec.get("imagePullSecrets", [])],
         command=container.get("command", []),
         args=container.get("args", []),
-        env=[(item["name"], item.get("value", "")) for item in container.get("env", [])],
+        env=[(item["name"], item.get("value", "")) for item in container.get("env", []) if "valueFrom" not in item],
+        env_refs=_env_refs(container.get("env", [])),
+        env_from=[_env_from(item) for item in container.get("envFrom", [])],
         working_dir=container.get("workingDir", ""),
         user=_user(container.get("securityContext", {})),
         port=port.get("containerPort", 8080),
@@ -54,6 +56,25 @@ def compile_revision(obj: Object, image: str, bounds: Bounds) -> Revision:
         parkable=objects.annotations_of(obj).get(objects.ANNOTATION_PARK) != "false",
         labels={name: value for name, value in labels.items() if name not in _HIDDEN_LABELS},
     )
+
+
+def _env_refs(env: list[Object]) -> list[EnvRef]:
+    found: list[EnvRef] = []
+    for index, item in enumerate(env):
+        source = item.get("valueFrom")
+        if not source:
+            continue
+        kind, ref = next(iter(source.items()))
+        field = "secret" if kind == "secretKeyRef" else "config"
+        where: Object = {field: ref["name"], "key": ref["key"], "optional": ref.get("optional", False)}
+        found.append(EnvRef(name=item["name"], after=index - len(found), **where))
+    return found
+
+
+def _env_from(item: Object) -> EnvFrom:
+    kind = "secretRef" if "secretRef" in item else "configMapRef"
+    field: Object = {"secret" if kind == "secretRef" else "config": item[kind]["name"]}
+    return EnvFrom(prefix=item.get("prefix", ""), optional=item[kind].get("optional", False), **field)
 
 
 def progress_deadline_s(obj: Object, bounds: Bounds) -> float:

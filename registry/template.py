@@ -7,6 +7,7 @@ from registry import objects
 from registry.annotations import scale_values
 from registry.bounds import Bounds
 from registry.problem import (
+    DATA_KEY,
     DNS_1035,
     DNS_LABEL,
     DNS_SUBDOMAIN,
@@ -35,7 +36,7 @@ RESERVED_ENV = ("PORT", "K_SERVICE", "K_REVISION", "K_CONFIGURATION")
 
 _POD = "an instance is one container and nothing beside it"
 _HOST = "instances never share what is the host's"
-_SECRETS = "there are no Secrets or ConfigMaps; give the value itself"
+_FIELDS = "only secretKeyRef and configMapKeyRef are; HOSTNAME, K_SERVICE and K_REVISION are set for you"
 _CAPS = "instances always run with a minimal set of capabilities and no_new_privs"
 
 _HTTP_HEADER = mapping({"name": text, "value": text}, required=("name",))
@@ -84,10 +85,44 @@ def _probe(problems: Problems, value: Any, path: str) -> None:
             problems.bad(f"{path}.successThreshold", value["successThreshold"], f"1 for a {kind}")
 
 
+_OBJECT = matching(DNS_SUBDOMAIN, "a DNS subdomain", 253)
+_KEY_OF = mapping(
+    {"name": _OBJECT, "key": matching(DATA_KEY, "letters, digits, '-', '_' and '.'", 253), "optional": boolean},
+    required=("name", "key"),
+)
+_ALL_OF = mapping({"name": _OBJECT, "optional": boolean}, required=("name",))
+_VALUE_FROM = mapping(
+    {"secretKeyRef": _KEY_OF, "configMapKeyRef": _KEY_OF},
+    dict.fromkeys(("fieldRef", "resourceFieldRef", "fileKeyRef"), _FIELDS),
+)
+_ENV_FROM = mapping({"prefix": text, "secretRef": _ALL_OF, "configMapRef": _ALL_OF})
+
+
+def _one(problems: Problems, value: Any, path: str, *names: str) -> None:
+    """Exactly one of `names` is given."""
+    given = [name for name in names if isinstance(value, dict) and name in value]
+    if isinstance(value, dict) and len(given) != 1:
+        problems.bad(path, " and ".join(given) or "neither", f"exactly one of {' and '.join(names)}")
+
+
+def _env_from(problems: Problems, value: Any, path: str) -> None:
+    _ENV_FROM(problems, value, path)
+    _one(problems, value, path, "secretRef", "configMapRef")
+    prefix = value.get("prefix") if isinstance(value, dict) else None
+    if isinstance(prefix, str) and ("=" in prefix or len(prefix) > 253):
+        problems.bad(f"{path}.prefix", prefix, "at most 253 characters without '='")
+
+
+def _value_from(problems: Problems, value: Any, path: str) -> None:
+    _VALUE_FROM(problems, value, path)
+    _one(problems, value, path, "secretKeyRef", "configMapKeyRef")
+
+
 def _env(problems: Problems, value: Any, path: str) -> None:
-    refused = {"valueFrom": _SECRETS}
-    mapping({"name": text, "value": text}, refused, required=("name",))(problems, value, path)
+    mapping({"name": text, "value": text, "valueFrom": _value_from}, required=("name",))(problems, value, path)
     name = value.get("name") if isinstance(value, dict) else None
+    if isinstance(value, dict) and "value" in value and "valueFrom" in value:
+        problems.bad(path, "value and valueFrom", "one of them")
     if not isinstance(name, str):
         return
     if not name or "=" in name or len(name) > 1024:
@@ -175,6 +210,7 @@ CONTAINER = mapping(
         "args": list_of(text),
         "workingDir": text,
         "env": list_of(_env),
+        "envFrom": list_of(_env_from, 100),
         "ports": _ports,
         "resources": _resources,
         "readinessProbe": _probe,
@@ -183,7 +219,6 @@ CONTAINER = mapping(
         "securityContext": _security,
     },
     {
-        "envFrom": _SECRETS,
         "volumeMounts": "instances have no volumes",
         "volumeDevices": _HOST,
         "lifecycle": "handle SIGTERM in the program instead",

@@ -56,7 +56,7 @@ class Registry:
         self._insecure = insecure
         self._ssl = ssl_context
         self._session: aiohttp.ClientSession | None = None
-        self._logins: dict[tuple[str, str, str], _Login] = {}
+        self._logins: dict[tuple[str, str, Credential | None], _Login] = {}
 
     async def close(self) -> None:
         if self._session is not None:
@@ -125,7 +125,8 @@ class Registry:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A good answer (200, 206). Logs in when asked to. Raises Transient, ImageNotFound, Unauthorized, BadImage."""
         credential = await lookup(ref.host)
-        login = self._logins.setdefault((ref.host, ref.repository, credential.user if credential else ""), _Login())
+        # By the whole credential: who knows only the name of another's user must not get in by his login.
+        login = self._logins.setdefault((ref.host, ref.repository, credential), _Login())
         for _ in range(2):
             sent = login.header
             answer = await self._follow(url, method, headers, sent, total_s)

@@ -11,6 +11,7 @@ from registry.bounds import Bounds
 from registry.compile import compile_revision
 from registry.problem import Problems
 from registry.validate import renamed_template, validate
+from store.model import EnvFrom, EnvRef
 
 BOUNDS = Bounds()
 KINDS = (objects.SERVICE, objects.CONFIGURATION, objects.ROUTE)
@@ -48,7 +49,13 @@ def test_everything_a_client_may_say_is_fine() -> None:
             "command": ["/bin/app"],
             "args": ["", "-v"],
             "workingDir": "/srv",
-            "env": [{"name": "A", "value": "b"}, {"name": "EMPTY"}],
+            "env": [
+                {"name": "A", "value": "b"},
+                {"name": "P", "valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}},
+                {"name": "M", "valueFrom": {"configMapKeyRef": {"name": "app", "key": "mode", "optional": True}}},
+                {"name": "EMPTY"},
+            ],
+            "envFrom": [{"prefix": "X_", "configMapRef": {"name": "app"}}, {"secretRef": {"name": "all", "optional": True}}],
             "ports": [{"name": "h2c", "containerPort": 9000, "protocol": "TCP"}],
             "resources": {"limits": {"cpu": "1", "memory": "512Mi"}, "requests": {"cpu": "250m", "memory": "128Mi"}},
             "readinessProbe": {"httpGet": {"path": "/ready", "port": 0, "httpHeaders": [{"name": "A", "value": "b"}]}},
@@ -78,6 +85,11 @@ def test_everything_a_client_may_say_is_fine() -> None:
     assert made.liveness_probe is not None
     assert made.liveness_probe.command == ["true"]
     assert made.env == [("A", "b"), ("EMPTY", "")]
+    assert made.env_refs == [
+        EnvRef(name="P", secret="db", key="password", after=1),
+        EnvRef(name="M", config="app", key="mode", optional=True, after=1),
+    ]
+    assert made.env_from == [EnvFrom(config="app", prefix="X_"), EnvFrom(secret="all", optional=True)]
     assert made.scale.min_scale == 1
 
 
@@ -113,10 +125,18 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         (service({"tty": True}), f"{C}.tty", "not supported"),
         (service({"lifecycle": {"preStop": {}}, "volumeMounts": [{"name": "x"}]}), f"{C}.volumeMounts", "no volumes"),
         (
-            service({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {}, "x": 1}}]}),
-            f"{C}.env[0].valueFrom",
+            service({"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}]}),
+            f"{C}.env[0].valueFrom.fieldRef",
             "not supported",
         ),
+        (service({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s"}}}]}), "secretKeyRef.key", "is required"),
+        (
+            service({"env": [{"name": "A", "value": "b", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]}),
+            f"{C}.env[0]",
+            "one of them",
+        ),
+        (service({"envFrom": [{"prefix": "A_"}]}), f"{C}.envFrom[0]", "exactly one of secretRef and configMapRef"),
+        (service({"envFrom": [{"secretRef": {"name": "No_Name"}}]}), f"{C}.envFrom[0].secretRef.name", "a DNS subdomain"),
         (service({"securityContext": {"runAsUser": -10}}), f"{C}.securityContext.runAsUser", "got -10"),
         (service({"securityContext": {"privileged": True}}), f"{C}.securityContext.privileged", "never privileged"),
         (service({"resources": {"limits": {"memory": "1"}}}), f"{C}.resources.limits.memory", "at least 4Mi"),

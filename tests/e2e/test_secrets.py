@@ -1,0 +1,113 @@
+"""Secrets and ConfigMaps reach the app, a change reaches the next instance, and nothing that is kept or shown holds a value."""
+
+import base64
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.engine import Engine, until
+
+pytestmark = pytest.mark.real
+CANARY = "canary-5be1a0c7"
+SECRETS, CONFIGS = "/api/v1/namespaces/default/secrets", "/api/v1/namespaces/default/configmaps"
+SHORT = {"window": "6s"}
+
+
+def put(engine: Engine, path: str, name: str, **data: str) -> None:
+    """Create or replace a Secret (its values plain) or ConfigMap."""
+    body = {"metadata": {"name": name}, "stringData" if path == SECRETS else "data": data}
+    answer = engine.api.put(f"{path}/{name}", json=body)
+    if answer.status_code == 404:
+        answer = engine.api.post(path, json=body)
+    assert answer.status_code in (200, 201), answer.text
+
+
+def refer(name: str, kind: str, source: str, key: str) -> dict[str, object]:
+    return {"name": name, "valueFrom": {kind: {"name": source, "key": key}}}
+
+
+def test_env_and_env_from_carry_the_values_and_a_change_reaches_the_parked_instance(engine: Engine, app: str) -> None:
+    put(engine, SECRETS, f"{app}-s", password="first$(HOME)")
+    put(engine, CONFIGS, f"{app}-c", mode="fast")
+    env = [refer("DB_PASSWORD", "secretKeyRef", f"{app}-s", "password"), {"name": "BOTH", "value": "$(DB_PASSWORD)!$(X_mode)"}]
+    source = [{"prefix": "X_", "configMapRef": {"name": f"{app}-c"}}, {"secretRef": {"name": "none", "optional": True}}]
+    engine.deploy(app, "test/testapp:v1", container={"env": env, "envFrom": source}, annotations=SHORT)
+    seen = engine.get(app, "/env").json()
+    assert (seen["DB_PASSWORD"], seen["X_mode"], seen["BOTH"]) == ("first$(HOME)", "fast", "first$(HOME)!fast")
+    engine.at_zero(app, 30)
+    parked = until(lambda: engine.instances(service=app, phases=("Parked",)), "one parked instance", 15)[0]["instance"]
+    put(engine, SECRETS, f"{app}-s", password="second")
+
+    def replaced() -> bool:
+        now = {i["instance"] for i in engine.instances(service=app, phases=("Parked",))}
+        return bool(now) and parked not in now
+
+    until(replaced, "another parked instance in its place", 15)
+    assert engine.condition(app)["status"] == "True"
+    assert engine.get(app, "/env").json()["DB_PASSWORD"] == "second"
+
+
+def test_a_missing_secret_is_the_reason_that_the_service_is_not_ready(engine: Engine, app: str) -> None:
+    env = [refer("DB_PASSWORD", "secretKeyRef", f"{app}-none", "password")]
+    engine.deploy(app, "test/testapp:v1", container={"env": env}, wait_s=0)
+    said = engine.wait_failed(app)
+    assert f"Secret default/{app}-none does not exist" in said["message"]
+    revision = engine.condition(f"{app}-00001", kind="revisions")
+    assert revision["reason"] == "SecretMissing", revision
+
+
+def test_nothing_kept_or_shown_holds_the_value(engine: Engine, app: str) -> None:
+    encoded = base64.b64encode(CANARY.encode()).decode()
+    put(engine, SECRETS, f"{app}-s", password=CANARY)
+    env = [refer("DB_PASSWORD", "secretKeyRef", f"{app}-s", "password")]
+    engine.deploy(app, "test/testapp:v1", container={"env": env}, annotations=SHORT)
+    answer = engine.get(app, "/env")
+    assert answer.json()["DB_PASSWORD"] == CANARY
+    broken = f"{app[:40]}-b"
+    engine.deploy(broken, "test/testapp:v1", container={"env": [*env, {"name": "EXIT_AT_START", "value": "3"}]}, wait_s=0)
+    try:
+        engine.wait_failed(broken)
+        shown = [engine.get(broken).text, *_said(engine, app, answer.headers.get("x-ebb-cause", ""))]
+    finally:
+        engine.delete(broken)
+    assert [text[:200] for text in shown if CANARY in text or encoded in text] == []
+    files = [path for part in ("logs", "etcd", "node", "registry", "keys") for path in (engine.root / part).rglob("*")]
+    assert len(files) > 10
+    assert [str(path) for path in files if path.is_file() and _holds(path, CANARY, encoded)] == []
+    assert [
+        path for path in Path("/proc").glob("[0-9]*/cmdline") if int(path.parts[2]) != os.getpid() and _holds(path, CANARY)
+    ] == []
+
+
+def _said(engine: Engine, app: str, cause: str) -> list[str]:
+    """What the API, the story and the admin endpoints say."""
+    serving = "/apis/serving.knative.dev/v1/namespaces/default"
+    paths = [SECRETS, "/api/v1/secrets", f"{serving}/services", f"{serving}/revisions", f"{serving}/services/{app}"]
+    paths += ["/apis/ebb.dev/v1/namespaces/default/instances", f"/apis/ebb.dev/v1/story/{cause}", "/openapi.json"]
+    answers = [engine.api.get(path) for path in paths]
+    return [answer.text for answer in answers] + [engine.ebb("logs", app).stdout, engine.ebb("instances", "-o", "json").stdout]
+
+
+def _holds(path: Path, *words: str) -> bool:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return False
+    return any(word.encode() in data for word in words)
+
+
+def test_what_containerd_keeps_is_roots_alone(engine: Engine) -> None:
+    """The variables of an instance are in its OCI spec, which containerd keeps while the instance is there."""
+    keys = engine.root / "keys"
+    assert (keys.stat().st_mode & 0o777, (keys / "secrets.key").stat().st_mode & 0o777) == (0o700, 0o600)
+    records = list((engine.root / "containerd").rglob("meta.db"))
+    assert records
+    for file in [*records, *(engine.run / "containerd").rglob("config.json")]:
+        assert not _others_reach(file, engine.root if file in records else engine.run), file
+
+
+def _others_reach(file: Path, top: Path) -> bool:
+    """Whether somebody who is not root may come down to `file` and read it."""
+    parents = [parent for parent in file.parents if top in parent.parents]
+    return all(parent.stat().st_mode & 0o011 for parent in parents) and bool(file.stat().st_mode & 0o044)
