@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from autoscaler.idle import Idleness, Reach, may_leave
+from autoscaler.keepalive import SHORTEST_S, Keep
 from autoscaler.signals import Signal
 from store.model import Revision, ScaleSpec
 
@@ -81,6 +82,8 @@ class Mode:
     idle_s: float = math.inf
     active_s: float = math.inf
     grace_s: float = 0
+    keep: Keep | None = None
+    """What was learned of when it is needed, for revisions that ask for it; None: Knative's windows alone."""
     gave_up: bool = False
     """Its progress deadline passed without it ever having been ready."""
 
@@ -142,7 +145,10 @@ def decide(revision: Revision, signal: Signal, standing: Standing, mode: Mode, m
         wish = max(1, spec.activation_scale)
         steps.append(Step("wake", wish, f"{mode.waking} requests wait: at least one, or the activation scale"))
     reason = "Waking" if mode.waking else "Traffic"
-    if wish == 0 and standing.asked:
+    if mode.keep is not None and _knows(spec, signal, mode):
+        wish = max(1, wish) if mode.keep.warm(mode.idle_s) or mode.idle_s < spec.retention_s else 0
+        steps.append(Step("learned", wish, "idle for {:.0f} s: {}", (mode.idle_s, mode.keep.why)))
+    elif wish == 0 and standing.asked:
         leave, why = may_leave(spec, mode.reach, Idleness(mode.idle_s, mode.active_s, signal.load, mode.grace_s))
         wish = 0 if leave else 1
         steps.append(Step("to zero" if leave else "last one stays", wish, why))
@@ -268,6 +274,14 @@ def _bound(spec: ScaleSpec, mode: Mode, wish: int, reason: str, steps: list[Step
         wish = spec.max_scale
         steps.append(Step("at most", wish, "max-scale"))
     return wish, reason
+
+
+def _knows(spec: ScaleSpec, signal: Signal, mode: Mode) -> bool:
+    """Whether what was learned decides: nothing is there, waits or may have been missed, and it is a tick."""
+    if signal.load or mode.waking or not mode.tick or not mode.settled or mode.blind or signal.unreported or not mode.verified:
+        return False
+    allowed = spec.scale_to_zero and not spec.scale_down_delay_s and mode.reach is Reach.ROUTED
+    return allowed and SHORTEST_S <= mode.idle_s < math.inf
 
 
 def _headroom(spec: ScaleSpec, signal: Signal, standing: Standing, per: Target) -> float:

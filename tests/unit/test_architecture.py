@@ -29,7 +29,8 @@ PURE_NAMES = {
     "errors", "imageref", "keys", "lifecycle", "messages", "model", "txn",
     "balance", "breaker", "concurrency", "throttler",
     "chunked", "headers", "refusals", "routes", "traffic",
-    "active", "backoff", "idle", "lean", "parking", "placement", "plan", "policy", "reach", "signals", "steady", "victims", "window",
+    "active", "backoff", "idle", "keepalive", "lean", "parking", "placement", "plan", "policy",
+    "profile", "reach", "signals", "steady", "victims", "window",
     "drain", "ocispec", "readiness", "seccomp",
     "annotations", "bounds", "conditions", "defaults", "problem", "quantity", "revise", "rollout", "routing", "validate",
 }  # fmt: skip

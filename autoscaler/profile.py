@@ -1,0 +1,77 @@
+"""What is learned of one revision from what passes by: how long it is idle between requests, how long its starts take. Pure.
+
+Less than a kilobyte each. Idle times are counted in bins that grow by a tenth, from a second to four hours, so that seconds and
+hours are known equally well; the older count half after every `HALVE_AT` new ones, so that a changed habit is learned.
+"""
+
+import math
+from array import array
+from collections.abc import Mapping
+
+FIRST_S = 1.0
+GROWTH = 1.1
+RANGE_S = 4 * 3600.0
+BINS = math.ceil(math.log(RANGE_S / FIRST_S, GROWTH))
+HALVE_AT = 500
+PHASES = 8
+"""Phases of a start that are kept."""
+_NEW = 0.2
+"""Weight of the newest in a running mean."""
+_LOG = math.log(GROWTH)
+
+
+def lower_s(index: int) -> float:
+    """Where bin `index` begins; the first begins at 0."""
+    return FIRST_S * GROWTH**index if index else 0.0
+
+
+def bin_of(idle_s: float) -> int:
+    """The bin of an idle time; `BINS` when it is longer than the range."""
+    if idle_s < FIRST_S * GROWTH:
+        return 0
+    return min(BINS, int(math.log(idle_s / FIRST_S) / _LOG + 1e-9))
+
+
+class Profile:
+    """One revision's habits. Times are seconds."""
+
+    __slots__ = ("idle", "phases_s", "seen", "start_s")
+
+    def __init__(self) -> None:
+        self.idle = array("f", bytes(4 * (BINS + 1)))
+        """Idle times by bin; the last one holds those beyond the range."""
+        self.seen = 0.0
+        """Sum of `idle`."""
+        self.start_s = 0.0
+        """Running mean of a start; 0: none seen."""
+        self.phases_s: dict[str, float] = {}
+
+    def was_idle(self, idle_s: float) -> None:
+        """A request came after `idle_s` without any."""
+        if self.seen >= HALVE_AT:
+            self.idle = array("f", (count / 2 for count in self.idle))
+            self.seen /= 2
+        self.idle[bin_of(idle_s)] += 1
+        self.seen += 1
+
+    def started(self, took_s: float, phases_ms: Mapping[str, float]) -> None:
+        """An instance became ready `took_s` after it was asked for; `phases_ms` as its node says."""
+        self.start_s = _mean(self.start_s, took_s)
+        for name, value in phases_ms.items():
+            if name in self.phases_s or len(self.phases_s) < PHASES:
+                self.phases_s[name] = _mean(self.phases_s.get(name, 0.0), value / 1000)
+
+    def within(self, share: float) -> float:
+        """The idle time that `share` of all were no longer than (0…1); the range when it lies beyond, 0 when none was seen."""
+        if not self.seen:
+            return 0.0
+        so_far = 0.0
+        for index, count in enumerate(self.idle):
+            so_far += count
+            if count and so_far >= share * self.seen - 1e-6:
+                return min(RANGE_S, lower_s(index + 1))
+        return RANGE_S
+
+
+def _mean(old: float, new: float) -> float:
+    return new if not old else old + _NEW * (new - old)

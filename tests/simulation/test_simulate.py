@@ -1,0 +1,124 @@
+"""Small worlds of `deploy/simulate` with faults, from many seeds, under each policy: what must hold holds. A failure names its seed."""
+
+import itertools
+import random
+
+import pytest
+
+from deploy import simulate
+from deploy.simulate_traces import DAY_S, Trace, draw
+from deploy.simulate_world import Faults, World
+from store.model import Goal, Node, Revision, ScaleSpec
+
+SEEDS = range(210)
+CALLS_S = 120.0
+MI = 1 << 20
+
+
+def small(seed: int) -> World:
+    """A few busy apps with specs of any kind on a few machines that may be too small, for two minutes."""
+    chance = random.Random(seed)
+    pick = chance.choice
+    apps = []
+    for number in range(3):
+        trace = Trace(
+            seed=seed * 7 + number, kind=pick(["timer", "poisson", "burst"]), rate_per_s=pick([0.05, 0.3, 2.0, 6.0]),
+            variation=pick([0.01, 1.0, 4.0]), duration_s=pick([0.01, 0.2, 1.5]), memory_bytes=pick([16, 64, 400]) * MI,
+            boot_s=pick([0.05, 0.5, 5.0]), diurnal=False, phase=chance.random(),
+        )  # fmt: skip
+        spec = ScaleSpec(
+            min_scale=pick([0, 0, 1]),
+            max_scale=pick([0, 2, 5]),
+            stable_window_s=pick([6.0, 20.0, 60.0]),
+            target_utilization=pick([0.7, 1.0]),
+            scale_down_delay_s=pick([0.0, 0.0, 10.0]),
+            activation_scale=pick([0, 0, 2]),
+            retention_s=pick([0.0, 30.0]),
+        )
+        revision = Revision(
+            project="p", name=f"r{number}", image=f"i@sha256:{number}", memory_request_bytes=trace.memory_bytes, scale=spec,
+            container_concurrency=pick([0, 1, 1, 4]), timeout_s=60,
+        )  # fmt: skip
+        apps.append((revision, trace))
+    nodes = [
+        Node(node=f"n{n}", cpu_m=2000, memory_bytes=pick([600, 4096]) * MI, slots=pick([8, 100]))
+        for n in range(pick([1, 2, 3]))
+    ]
+    faults = pick([Faults(), Faults(start=0.1), Faults(start=0.3, node=0.01), Faults(node=0.03, away_s=5)])
+    return World(seed, apps, nodes, CALLS_S, policy=simulate.POLICIES[seed % 3], faults=faults)
+
+
+@pytest.mark.parametrize("first", range(0, len(SEEDS), 30))
+def test_limits_hold_no_call_is_lost_and_all_comes_to_rest(first: int) -> None:
+    for seed in SEEDS[first : first + 30]:
+        world = small(seed)
+        world.play(CALLS_S + 400)
+        where = f"seed {seed}: replay with small({seed}).play({CALLS_S + 400:.0f})"
+        assert not world.broken, f"{where}: {world.broken[:3]}"
+        for key, app in world.apps.items():
+            assert app.came == app.served + app.refused, (
+                f"{where}: {key}: {app.came} came, {app.served} served, {app.refused} refused"
+            )
+            assert app.throttler.load.present == 0, f"{where}: {key} has {app.throttler.load.present} calls left"
+            least = app.revision.scale.min_scale
+            kept = world.policy == "learned" and app.keep is not None and app.keep.warm(world.now - app.busy_at)
+            most = max(least, int(kept))
+            assert app.last is None or least <= app.last.desired <= most, f"{where}: {key} does not come to rest: {app.last}"
+            standing = world.fleet.standing(key).asked
+            assert standing <= (most if app.came else 0), f"{where}: {key}: {standing} stand, {most} should"
+            parked = [slot for slot in world.fleet.of(key) if slot.goal == Goal.PARK]
+            assert len(parked) <= 1, f"{where}: {key} has {len(parked)} parked"
+
+
+def test_the_same_seed_is_the_same_world_and_another_is_another() -> None:
+    first, again, other = (simulate.make(seed, 6, 900, "learned", faulty=True) for seed in (3, 3, 4))
+    for world in (first, again, other):
+        world.play(1200)
+    assert simulate.summary(first) == simulate.summary(again)
+    assert simulate.summary(first) != simulate.summary(other)
+
+
+def test_callers_are_the_same_under_every_policy() -> None:
+    worlds = [simulate.make(5, 10, 1800, policy) for policy in simulate.POLICIES]
+    for world in worlds:
+        world.play(world.until + 300)
+    assert len({world_calls(world) for world in worlds}) == 1
+
+
+def world_calls(world: World) -> tuple[int, ...]:
+    return tuple(app.came for app in world.apps.values())
+
+
+def test_traces_have_the_published_shape() -> None:
+    traces = draw(1, 4000)
+    rates = sorted(trace.rate_per_s for trace in traces)
+    assert rates[int(0.45 * 4000)] == pytest.approx(1 / 3600, rel=0.2)
+    assert rates[int(0.81 * 4000)] == pytest.approx(1 / 60, rel=0.2)
+    assert min(rates) >= 0.9 / DAY_S
+    durations = sorted(trace.duration_s for trace in traces)
+    assert 0.5 < durations[2000] < 1
+    memory = sorted(trace.memory_bytes / MI for trace in traces)
+    assert 100 < memory[2000] < 200
+    assert 250 < memory[3600] < 600
+
+
+def test_a_timer_calls_on_its_beat() -> None:
+    timer = Trace(1, "timer", 1 / 600, 0.01, 0.1, MI, 0.5, diurnal=False, phase=0.0)
+    times = [at for at, _ in timer.calls(DAY_S)]
+    gaps = [b - a for a, b in itertools.pairwise(times)]
+    assert all(590 < gap < 610 for gap in gaps)
+
+
+def test_what_comes_on_a_beat_is_started_ahead() -> None:
+    """A call every ten minutes: ten minutes of one instance a call, or a cold start each, unless the beat is learned."""
+    timer = Trace(1, "timer", 1 / 600, 0.01, 0.1, 128 * MI, 0.5, diurnal=False, phase=0.5)
+    app = Revision(project="p", name="r", image="i@sha256:1", memory_request_bytes=128 * MI)
+    node = Node(node="n", cpu_m=2000, memory_bytes=1 << 30)
+    found = {}
+    for policy in ("knative", "learned"):
+        world = World(1, [(app, timer)], [node], DAY_S, policy=policy)
+        world.play(DAY_S + 300)
+        found[policy] = simulate.summary(world)
+    assert found["knative"]["cold_share"] == 1
+    assert found["learned"]["cold_share"] < 0.15
+    assert found["learned"]["wasted_gb_h"] < 1.6 * found["knative"]["wasted_gb_h"]
