@@ -1,6 +1,6 @@
 """What an app may rely on inside its instance: Knative's runtime contract, and what it must not reach."""
 
-from tests.e2e.engine import Engine
+from tests.e2e.engine import Engine, until
 
 PROBE = """
 for f in null full zero random urandom tty ptmx; do test -e /dev/$f || echo missing /dev/$f; done
@@ -48,14 +48,19 @@ def test_forwarding_headers_are_the_ingresss_own(engine: Engine, app: str) -> No
 
 
 def test_an_instance_reaches_neither_the_host_nor_the_engine_nor_a_neighbour(engine: Engine, app: str) -> None:
-    engine.deploy(app, "test/testapp:v1", annotations={"min-scale": "2"})
+    scale = {"min-scale": "2", "max-scale": "2"}
+    engine.deploy(app, "test/testapp:v1", annotations=scale, spec={"containerConcurrency": 1})
+    until(lambda: len(engine.instances(service=app, phases=("Ready",))) == 2, "two Ready", 20)
     own = {i["address"].rpartition(":")[0] for i in engine.instances(service=app, phases=("Ready",))}
     gateway = ".".join(next(iter(own)).split(".")[:2]) + ".0.1"
     targets = [f"{gateway}:{port}" for port in (engine.http_port, *range(engine.port_base, engine.port_base + 8))]
     seen = {to: engine.get(app, f"/connect?to={to}&s=0.3").json()["connected"] for to in targets}
     assert not any(seen.values()), seen
-    reached = {to: engine.get(app, f"/connect?to={to}:8080&s=0.3").json()["connected"] for to in own}
-    # Which of the two answers is the balance's choice; it reaches itself and not the other.
+    # With one of the two taken by a stream, the other answers all of these: it reaches itself and not its neighbour.
+    with engine.front.stream("GET", "/stream?n=100&ms=100", headers={"Host": engine.host(app)}) as busy:
+        chunks = busy.iter_raw()  # Kept: when it is collected, the stream ends.
+        next(chunks)
+        reached = {to: engine.get(app, f"/connect?to={to}:8080&s=0.3").json()["connected"] for to in own}
     assert sorted(reached.values()) == [False, True], reached
 
 
