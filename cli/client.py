@@ -81,6 +81,12 @@ class Api:
         found = got.get("items", []) if isinstance(got, dict) else got
         return list(found)
 
+    def post(self, path: str, params: Mapping[str, str] | None = None, body: Object | None = None) -> Any:
+        return self._call("POST", path, params=params, json=body)
+
+    def put(self, path: str, body: Object) -> Any:
+        return self._call("PUT", path, json=body)
+
     def create(self, kind: str, body: Object) -> Object:
         return self._object(self._call("POST", self.path(kind), json=body))
 

@@ -7,7 +7,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from cli import secret_words
 from cli.errors import BadUsage, Refused
+from cli.flags import Address, Output, Project
 from cli.show import Form
 
 HANDED_OVER = ("up", "down", "status")
@@ -20,10 +22,8 @@ app = typer.Typer(
 )  # fmt: skip
 image_app = typer.Typer(no_args_is_help=True, help="Images on the nodes: import, list, delete.", rich_markup_mode=None)
 app.add_typer(image_app, name="image")
+app.add_typer(secret_words.app, name="secret")
 
-Project = Annotated[str, typer.Option("--project", "--namespace", "-n", envvar="EBB_PROJECT", help="Project (namespace).")]
-Address = Annotated[str, typer.Option("--api", help="The API's URL (EBB_API; default: the engine on this machine).")]
-Output = Annotated[Form, typer.Option("--output", "-o", help="How to print.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the service.")]
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these.")]
 
@@ -81,6 +81,8 @@ def deploy(
     image: Annotated[str, typer.Option(help="Image to run: name:tag, host/name:tag, or by digest.")] = "",
     archive: Annotated[Path | None, typer.Option(help="OCI or `docker save` archive to import and run.")] = None,
     env: Annotated[list[str] | None, typer.Option("--env", "-e", help="KEY=VALUE; KEY- removes it.")] = None,
+    set_secrets: Annotated[list[str] | None, typer.Option(help="ENV=SECRET:KEY; repeat, or with commas.")] = None,
+    pull_secret: Annotated[list[str] | None, typer.Option(help="Secret with the login of the image's registry.")] = None,
     port: Annotated[int | None, typer.Option(help="Port the app listens on ($PORT).")] = None,
     concurrency: Annotated[int | None, typer.Option("--concurrency", "--concurrency-limit", help="Requests at once.")] = None,
     min_scale: Annotated[int | None, typer.Option("--min-scale", "--min-instances", "--scale-min", help="At least.")] = None,
@@ -111,7 +113,8 @@ def deploy(
     wanted = Wanted(
         image=image, env=env or (), port=port, concurrency=concurrency, min_scale=min_scale, max_scale=max_scale,
         timeout_s=timeout, cpu=cpu, memory=memory, command=command or (), args=words, annotations=annotation or (),
-        labels=label or (), revision_suffix=revision_suffix, no_traffic=no_traffic,
+        labels=label or (), revision_suffix=revision_suffix, no_traffic=no_traffic, secrets=set_secrets or (),
+        pull_secrets=pull_secret or (),
     )  # fmt: skip
     commands.deploy(
         commands.connect(api, project), name, wanted, archive, tag=tag, wait_s=0 if no_wait else wait_timeout, form=output

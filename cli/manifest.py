@@ -18,6 +18,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
     image: str = ""
     env: Sequence[str] = ()
+    secrets: Sequence[str] = ()
+    """`ENV=SECRET:KEY` words."""
+    pull_secrets: Sequence[str] = ()
     port: int | None = None
     concurrency: int | None = None
     min_scale: int | None = None
@@ -77,6 +80,11 @@ def _container(template: Object, wanted: Wanted) -> None:
         named = {name: {"name": name, "value": value} for name, value in pairs(wanted.env, "--env", removable=True).items()}
         merged = {**kept, **named}
         container["env"] = [item for item in merged.values() if item.get("value") is not None or "valueFrom" in item]
+    if wanted.secrets:
+        kept = {item["name"]: item for item in container.get("env") or []}
+        container["env"] = list({**kept, **{item["name"]: item for item in _secrets(wanted.secrets)}}.values())
+    if wanted.pull_secrets:
+        template["spec"]["imagePullSecrets"] = [{"name": name} for name in wanted.pull_secrets]
     if wanted.port is not None:
         kept_port = (container.get("ports") or [{}])[0]
         container["ports"] = [{**kept_port, "containerPort": wanted.port}]
@@ -88,6 +96,17 @@ def _container(template: Object, wanted: Wanted) -> None:
         container["command"] = list(wanted.command)
     if wanted.args:
         container["args"] = list(wanted.args)
+
+
+def _secrets(given: Sequence[str]) -> list[Object]:
+    """Variables from `ENV=SECRET:KEY` words, also several with commas between. Raises BadUsage."""
+    found = []
+    for name, source in pairs([word for words in given for word in words.split(",")], "--set-secrets").items():
+        secret, colon, key = (source or "").partition(":")
+        if not secret or not colon or not key:
+            raise BadUsage(f"--set-secrets {name}={source}: want ENV=SECRET:KEY")
+        found.append({"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}})
+    return found
 
 
 def pairs(given: Sequence[str], flag: str, *, removable: bool = False) -> dict[str, str | None]:
