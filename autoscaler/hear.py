@@ -65,6 +65,7 @@ class Ears:
             self._wake_unknown(wake, now)
             return
         mind.signals.track(wake.revision, revision.scale).wake(wake.sender, wake.waiting, now)
+        mind.profile_of(wake.revision).loaded(now)
         active = mind.active_of(wake.revision, now)
         if not active.cause_id or not active.woken(now):
             active.cause_id = wake.cause_id
@@ -92,7 +93,10 @@ class Ears:
         now = self._clock.now()
         active = self._mind.active_of(status.revision_key, now)
         if slot.ready:
-            active.ready_since.setdefault(slot.name, now)
+            if slot.name not in active.ready_since:
+                active.ready_since[slot.name] = now
+                took_s = self._clock.wall() - slot.assignment.at
+                self._mind.profile_of(status.revision_key).started(max(0.0, took_s), status.phases_ms)
             active.waking, active.cause_id, active.failure = 0, "", None
         elif status.phase is Phase.FAILED:
             self.on_failed(slot, status)
@@ -154,5 +158,7 @@ class Ears:
                 continue
             mind.signals.track(sample.revision, revision.scale).take(report.sender, report.interval_s, sample, now)
             mind.active_of(sample.revision, now)
+            if sample.concurrency > 0 or sample.requests or sample.queued:
+                mind.profile_of(sample.revision).loaded(now)
             if sample.queued:
                 self.mark(sample.revision)

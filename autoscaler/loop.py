@@ -6,7 +6,7 @@ at when it is back. A refused transaction is taken back and decided anew. While 
 
 import asyncio
 
-from autoscaler import measures, parking, plan
+from autoscaler import explain, measures, parking, plan
 from autoscaler.act import Hands
 from autoscaler.active import Active, Made
 from autoscaler.hear import Ears
@@ -17,6 +17,7 @@ from process import logs
 from process.clock import Clock
 from process.ids import short_id
 from process.run import Jobs
+from store import messages
 from store.backend import Store
 from store.bus import Bus
 from store.lifecycle import Phase
@@ -60,6 +61,7 @@ class Scaler:
         mind.active.clear()
         mind.fleet.notice_away(now)
         log.info("leading", revisions=len(mind.world.revisions), instances=len(mind.fleet), nodes=len(mind.fleet.nodes))
+        asked = await self._bus.respond(messages.WHY, self._why)
         try:
             self._look_at_everything(now)
             while True:
@@ -68,7 +70,11 @@ class Scaler:
         finally:
             mind.leading, mind.leader = False, None
             self._backlog.clear()
+            await asked.close()
             log.info("no longer leading")
+
+    async def _why(self, question: bytes) -> bytes:
+        return explain.answer(self.mind, question)
 
     def mark(self, key: RevisionKey) -> None:
         """`key` has to be looked at before the event loop sleeps again."""

@@ -12,6 +12,7 @@ from autoscaler.fleet import Fleet
 from autoscaler.idle import Reach
 from autoscaler.placement import Need
 from autoscaler.policy import Mode
+from autoscaler.profile import Profile
 from autoscaler.reach import Reachability
 from autoscaler.signals import Signals
 from autoscaler.world import Hearer, World
@@ -24,6 +25,8 @@ AGAIN_S = 15
 
 SHORTEST_WINDOW_S = 6.0
 """No stable window is shorter: who had load within it need not be asked for its own."""
+
+PROFILES = 20_000
 
 PENDING_S = 60.0
 """So long after it was verified a revision may be without a route and yet not be out of use."""
@@ -52,6 +55,8 @@ class Mind:
         self.history = History()
         self.fleet = Fleet(self._need)
         self.active: dict[RevisionKey, Active] = {}
+        self.profiles: dict[RevisionKey, Profile] = {}
+        """Of revisions that had load or a start since this process began; at most `PROFILES`, the oldest goes."""
         self.world: World
         self.leader: Guard | None = None
         self.leading = False
@@ -85,6 +90,15 @@ class Mind:
                 active.failure = scale.failure
                 active.row = restored(scale.failure)
         return active
+
+    def profile_of(self, key: RevisionKey) -> Profile:
+        """What is learned of the revision; made on first use."""
+        found = self.profiles.get(key)
+        if found is None:
+            if len(self.profiles) >= PROFILES:
+                del self.profiles[next(iter(self.profiles))]
+            found = self.profiles[key] = Profile()
+        return found
 
     def notice(self, revision: Revision, active: Active, standing: policy.Standing, now: float) -> None:
         """Bring what is remembered in step with what stands."""

@@ -13,6 +13,8 @@ GROWTH = 1.1
 RANGE_S = 4 * 3600.0
 BINS = math.ceil(math.log(RANGE_S / FIRST_S, GROWTH))
 HALVE_AT = 500
+GAP_S = 2.5
+"""Load is reported every second; silence for longer was idleness."""
 PHASES = 8
 """Phases of a start that are kept."""
 _NEW = 0.2
@@ -35,16 +37,24 @@ def bin_of(idle_s: float) -> int:
 class Profile:
     """One revision's habits. Times are seconds."""
 
-    __slots__ = ("idle", "phases_s", "seen", "start_s")
+    __slots__ = ("busy_at", "idle", "phases_s", "seen", "start_s")
 
     def __init__(self) -> None:
         self.idle = array("f", bytes(4 * (BINS + 1)))
         """Idle times by bin; the last one holds those beyond the range."""
         self.seen = 0.0
         """Sum of `idle`."""
+        self.busy_at = -math.inf
+        """When load was last heard of."""
         self.start_s = 0.0
         """Running mean of a start; 0: none seen."""
         self.phases_s: dict[str, float] = {}
+
+    def loaded(self, now: float) -> None:
+        """There is load at `now`; so there was without a break if it was heard of within `GAP_S`."""
+        if GAP_S < now - self.busy_at < math.inf:
+            self.was_idle(now - self.busy_at)
+        self.busy_at = max(now, self.busy_at)
 
     def was_idle(self, idle_s: float) -> None:
         """A request came after `idle_s` without any."""

@@ -232,6 +232,21 @@ def story(
 
 
 @app.command()
+def why(
+    name: Name,
+    last: Annotated[int, typer.Option("--last", min=1, max=32, help="Decisions shown of each revision.")] = 3,
+    output: Output = Form.TABLE,
+    project: Project = "default",
+    api: Address = "",
+) -> None:
+    """Why it has the instances it has: the last decisions, step by step."""
+    from cli import commands
+    from cli import why as reasons
+
+    reasons.why(commands.connect(api, project), name, output, last)
+
+
+@app.command()
 def top(
     once: Annotated[bool, typer.Option("--once", help="One snapshot.")] = False,
     everywhere: Annotated[bool, typer.Option("--all-projects", "-A", help="Of all projects.")] = False,

@@ -8,7 +8,7 @@ from process.admin import Admin
 from process.clock import SystemClock
 from process.run import Jobs, main
 from registry import server
-from registry.api import app, ebb, routes, value_routes
+from registry.api import app, ebb, routes, value_routes, why
 from registry.api.resources import Resources
 from registry.api.streams import Streams
 from registry.api.values import ValueStore
@@ -73,8 +73,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     ring = Keyring(Path(settings.secret_key_file)) if settings.secret_key_file else None
     held = value_routes.ValueRoutes(ValueStore(store, clock, ring), Watches(store, streams), clock)
     own = ebb.EbbRoutes(observed, agents, spool, book, samples, bus, streams, clock)
+    reasons = why.handlers(why.WhyRoutes(observed, bus))
     application = app.build(
-        [*routes.handlers(knative), *value_routes.handlers(held), *ebb.handlers(own)], observed.projects, bounds
+        [*routes.handlers(knative), *value_routes.handlers(held), *ebb.handlers(own), *reasons], observed.projects, bounds
     )
     for name, table in observed.tables().items():
         jobs.start(table.run(), f"watch {name}", fatal=True)

@@ -10,6 +10,7 @@
 | ebb.story                        | StoryEvent    | all → registry          | a few a cold start; none when warm       |
 | ebb.image.resolve (request)      | ResolveImage  | registry → any agent    | one a minted revision                    |
 | ebb.image.progress               | PullProgress  | agent → registry        | ≤ 5/s a pull                             |
+| ebb.why (request)                | AskWhy        | registry → autoscaler   | one a `ebb why`                          |
 | ebb.logs.<project>.<service>     | LogLines      | agent → registry        | only while somebody follows              |
 """
 
@@ -22,6 +23,7 @@ REFUSAL = "ebb.refusal"
 STORY = "ebb.story"
 IMAGE_RESOLVE = "ebb.image.resolve"
 IMAGE_PROGRESS = "ebb.image.progress"
+WHY = "ebb.why"
 
 __all__ = ["Instance"]
 
@@ -118,6 +120,52 @@ class ResolvedImage(Model, frozen=True, kw_only=True):
     image: str = ""
     reason: str = ""
     message: str = ""
+
+
+class AskWhy(Model, frozen=True, kw_only=True):
+    """Asks the leading autoscaler why these revisions have the instances they have."""
+
+    v: int = V1
+    revisions: list[RevisionKey]
+
+
+class WhyStep(Model, frozen=True, kw_only=True):
+    """One step of a decision: after `rule` the wish is `value`."""
+
+    rule: str
+    value: float
+    why: str
+
+
+class WhyDecision(Model, frozen=True, kw_only=True):
+    """One decision of the autoscaler; `at` in wall seconds."""
+
+    at: float
+    desired: int
+    reason: str
+    ready: int
+    starting: int
+    outcome: str = ""
+    cause_id: str = ""
+    steps: list[WhyStep] = []
+
+
+class WhyRevision(Model, frozen=True, kw_only=True):
+    """One revision: what stands, what is known of its habits, and its last decisions, oldest first."""
+
+    revision: RevisionKey
+    ready: int = 0
+    starting: int = 0
+    profile: dict[str, float] = {}
+    """idle_seen, idle_p50_s, idle_p95_s, start_s, start_<phase>_s; empty when nothing was learned."""
+    decisions: list[WhyDecision] = []
+
+
+class Why(Model, frozen=True, kw_only=True):
+    """The answer to AskWhy."""
+
+    v: int = V1
+    revisions: list[WhyRevision] = []
 
 
 class PullProgress(Model, frozen=True, kw_only=True):

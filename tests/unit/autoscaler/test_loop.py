@@ -11,7 +11,7 @@ from store import keys, messages
 from store.lifecycle import Phase
 from store.memory import MemoryStore
 from store.memory_bus import MemoryBus, MemoryHub
-from store.messages import Refusal, Sample, SampleReport, Wake
+from store.messages import AskWhy, Refusal, Sample, SampleReport, Wake, Why
 from store.model import (
     Assignment,
     Failure,
@@ -450,5 +450,27 @@ def test_a_steady_revision_is_not_decided_anew_until_something_changes() -> None
         assert world.goals("hello") == [Goal.RUN]
         assert next(a for _, a in world.table.items()).instance != instance.instance
         await loaded
+
+    play(body)
+
+
+def test_whoever_leads_says_why_and_what_it_learned() -> None:
+    async def body(world: World) -> None:
+        world.start_s = 0.2
+        await world.deploy("hello", stable_window_s=10)
+        for _ in range(3):
+            await world.traffic("hello", 4, 3)
+            await asyncio.sleep(40)
+        world.wake("hello")
+        await asyncio.sleep(0.5)
+        asked = encode(AskWhy(revisions=["p/hello", "p/unknown"]))
+        told = decode(Why, await world.hub.client().request(messages.WHY, asked, timeout_s=1)).revisions
+        assert [each.revision for each in told] == ["p/hello", "p/unknown"]
+        assert told[0].ready == 1
+        assert told[0].decisions[-1].steps
+        assert told[0].profile["idle_seen"] == 3
+        assert 38 < told[0].profile["idle_p50_s"] < 50
+        assert "start_s" in told[0].profile
+        assert told[1].decisions == []
 
     play(body)
