@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from http import HTTPStatus
 
+from hpack import NeverIndexedHeaderTuple
+
 from ingress import limits
 from ingress.chunked import Trailers
 from ingress.headers import DROP, EXPECT, GOOD_REQUEST_ID, GOOD_TRACE, LENGTH, REQUEST, REQUEST_ID, RESPONSE, TRACE
@@ -22,6 +24,10 @@ _PATH = re.compile(rb"/[\x21\x22\x24-\x7e]*")
 _CONNECTION = frozenset((b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"))
 _PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path"))
 _NOT_TRAILERS = _CONNECTION | {b"content-length", b"host", b"te", b"trailer", b"content-encoding", b"authorization"}
+_SECRET = frozenset((b"authorization", b"cookie"))
+"""Never in a compression table, which requests of many clients share towards an instance."""
+_UNIQUE = frozenset((b"x-request-id", b"traceparent"))
+"""They never come again: not worth a place in the table."""
 _PHRASES = {status.value: b"%d %b" % (status.value, status.phrase.encode("ascii")) for status in HTTPStatus}
 
 
@@ -114,11 +120,14 @@ def _take_in(request: Request, fields: Fields, ended: bool) -> None:
 def head_of(request: Request, forwarded: bytes) -> Fields:
     """`request` as HTTP/2 wants it; `forwarded` are the front door's own fields as HTTP/1 lines."""
     head = [(b":method", request.method), (b":scheme", b"http"), (b":path", request.target), (b":authority", request.host)]
-    head += [(name.lower(), value) for name, value in request.fields]
+    for name, value in request.fields:
+        name = name.lower()
+        head.append(NeverIndexedHeaderTuple(name, value) if name in _SECRET else (name, value))
     for line in forwarded.split(b"\r\n"):
         if line:
             name, _, value = line.partition(b": ")
-            head.append((name.lower(), value))
+            name = name.lower()
+            head.append(NeverIndexedHeaderTuple(name, value) if name in _UNIQUE else (name, value))
     if request.trailers_wanted:
         head.append((b"te", b"trailers"))
     if request.length > 0:
