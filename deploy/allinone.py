@@ -96,6 +96,12 @@ def _foreground(engine: Engine) -> int:
 
 
 def _detached(engine: Engine, given: list[str]) -> int:
+    state = statefile.read(engine.state_file)
+    if state is not None and state.phase == "up" and state.engine == engine and pids.alive(state.supervisor):
+        view.say(f"up already, with these settings (pid {state.supervisor.pid})")
+        for line in _how_to_go_on(engine, detached=True):
+            view.say(line)
+        return 0
     check_only = Runner(engine, view.say)
     try:
         check_only.prepare()

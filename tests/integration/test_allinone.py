@@ -134,11 +134,14 @@ def test_a_killed_component_comes_back_and_status_says_so(engine: Engine) -> Non
     until(lambda: engine.status()["healthy"], "all are healthy again")
 
 
-def test_a_second_up_on_the_same_root_is_refused_and_the_first_runs_on(engine: Engine) -> None:
+def test_a_second_up_on_the_same_root_is_refused_or_finds_it_up_and_the_first_runs_on(engine: Engine) -> None:
     engine.up()
     second = engine.ebb("up", *engine.flags)
     assert second.returncode == 1
-    assert f"an engine runs already with --root {engine.root} (pid {engine.component('ebb up')['pid']})" in second.stderr
+    pid = engine.component("ebb up")["pid"]
+    assert f"an engine runs already with --root {engine.root} (pid {pid})" in second.stderr
+    detached = engine.ebb("up", "-d", *engine.flags)
+    assert (detached.returncode, f"up already, with these settings (pid {pid})" in detached.stdout) == (0, True)
     assert engine.status()["healthy"]
 
 
