@@ -1,0 +1,77 @@
+"""The node agent and Secrets, on real etcd and containerd: also one that changed while the agent was dead."""
+
+from pathlib import Path
+
+import pytest
+
+from store import keys
+from store.backend import Store
+from store.lifecycle import Phase
+from store.model import EnvRef, Goal, Private, Values, encode
+from store.seal import Keyring, add_key
+from tests import real
+from tests.integration.agent_world import fetch, world
+
+pytestmark = pytest.mark.real
+SHOW = "echo \"$PASSWORD\" > /www/seen; busybox httpd -f -p $PORT -h /www & trap 'kill $!; exit 0' TERM; wait"
+REFS = [EnvRef(name="PASSWORD", secret="db", key="password")]
+
+
+async def put(store: Store, ring: Keyring, password: str) -> None:
+    sealed = ring.seal(encode(Private(data={"password": password.encode()})), bound_to="default/db")
+    meta = {"name": "db", "namespace": "default"}
+    await store.put(keys.secret("default", "db"), encode(Values(metadata=meta, type="Opaque", sealed=sealed)))
+
+
+async def test_a_parked_instance_with_an_old_value_stops_also_when_it_changed_while_the_agent_was_dead(
+    store: Store, etcd: real.Server, nats: real.Server, tmp_path: Path
+) -> None:
+    add_key(tmp_path / "key")
+    ring, flags = Keyring(tmp_path / "key"), ("--secret-key-file", str(tmp_path / "key"))
+    await put(store, ring, "first")
+    async with world(store, etcd, nats, *flags) as node:
+        await node.revision(script=SHOW, env_refs=REFS)
+        for instance in ("runs", "same", "dead"):
+            await node.assign(instance, Goal.PARK)
+            await node.phase(instance, Phase.PARKED)
+        await node.assign("runs", Goal.RUN)
+        ready = await node.phase("runs", Phase.READY)
+        node.kill()
+        await node.start(*flags)
+        await node.assign("same", Goal.RUN)  # nothing had changed: it was kept
+        assert await fetch((await node.phase("same", Phase.READY)).address, "/seen") == "first\n"
+        node.kill()
+        await put(store, ring, "second")
+        await node.start(*flags)
+        stopped = await node.phase("dead", Phase.STOPPED)
+        assert stopped.failure is None
+        await node.assign("new", Goal.PARK)
+        await node.phase("new", Phase.PARKED)
+        await node.assign("new", Goal.RUN)
+        assert await fetch((await node.phase("new", Phase.READY)).address, "/seen") == "second\n"
+        assert await fetch(ready.address, "/seen") == "first\n"
+        assert (await node.phase("runs", Phase.READY)).phase == Phase.READY
+        for instance in ("runs", "same", "dead", "new"):
+            await node.withdraw(instance)
+            await node.gone(instance)
+
+
+async def test_a_missing_secret_and_a_missing_key_are_named(
+    store: Store, etcd: real.Server, nats: real.Server, tmp_path: Path
+) -> None:
+    add_key(tmp_path / "other")
+    async with world(store, etcd, nats) as node:
+        await node.revision(env_refs=REFS)
+        await node.assign("missing")
+        failed = await node.phase("missing", Phase.FAILED)
+        assert failed.failure is not None
+        assert failed.failure.reason == "SecretMissing"
+        assert "Secret default/db does not exist" in failed.failure.message
+        await put(store, Keyring(tmp_path / "other"), "first")
+        await node.assign("sealed")
+        failed = await node.phase("sealed", Phase.FAILED)
+        assert failed.failure is not None
+        assert failed.failure.reason == "SecretSealed"
+        for instance in ("missing", "sealed"):
+            await node.withdraw(instance)
+            await node.gone(instance)
