@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
+import grpc
+import grpc.aio
 
 from store import keys, messages
 from store.backend import Store
@@ -17,6 +19,7 @@ from store.model import Instance, Limits, RouteEntry, TrafficTarget, decode, enc
 from tests import real
 from tests.eventually import eventually, eventually_async
 from tests.integration.ingress.door import HOST, Recorder, instance
+from tests.integration.ingress.grpc_echo import channel, echo_instance
 
 ROUTE = RouteEntry(
     project="default", route="hello", hosts={HOST: [TrafficTarget(revision="r1", percent=100)]}, limits={"r1": Limits()}
@@ -153,4 +156,51 @@ async def test_rolling_the_front_door_under_load_loses_no_request(store: Store, 
         await asyncio.gather(*clients)
         await doors.__aexit__(None, None, None)
     assert served > 400
+    assert failures == []
+
+
+async def test_rolling_the_front_door_loses_no_grpc_call(store: Store, etcd: real.Server, nats: real.Server) -> None:
+    """As above, with calls on kept channels and on new ones; the old door says GOAWAY and finishes what it has."""
+    limits = {"r1": Limits(protocol="h2c")}
+    route = RouteEntry(
+        project="default", route="echo", hosts={HOST: [TrafficTarget(revision="r1", percent=100)]}, limits=limits
+    )
+    await store.put(keys.route("default", "echo"), encode(route))
+    port, done, failures = real.free_port(), asyncio.Event(), []
+    served = 0
+
+    async def load(kept: bool) -> None:
+        nonlocal served
+        while not done.is_set():
+            async with channel(port, HOST) as client:
+                for _ in range(10**6 if kept else 10):
+                    if done.is_set():
+                        break
+                    try:
+                        await client.unary_unary("/echo.Echo/Slow")(b"x", timeout=10)
+                        served += 1
+                    except grpc.aio.AioRpcError as error:
+                        failures.append(f"{error.code()}: {error.details()}")
+
+    async with echo_instance() as (_, backend):
+        await store.put(keys.instance("n1", "i1"), encode(news(backend)))
+        doors = ingress(etcd.address, nats.url, port, "d0")
+        await doors.__aenter__()
+        clients = [asyncio.create_task(load(kept=place % 2 == 0)) for place in range(6)]
+        for turn in range(1, 4):
+            successor = ingress(etcd.address, nats.url, port, f"d{turn}")
+            await successor.__aenter__()
+
+            async def there(turn: int = turn) -> bool:
+                return await store.get(keys.member("ingress", f"d{turn}")) is not None
+
+            await eventually_async(there, "the successor is a member")
+            before = served
+            await eventually(lambda before=before: served > before + 50)
+            await doors.__aexit__(None, None, None)
+            doors = successor
+        done.set()
+        await asyncio.gather(*clients)
+        await doors.__aexit__(None, None, None)
+    assert served > 200
     assert failures == []
