@@ -8,7 +8,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_diagram_of_an_instances_life_is_the_table() -> None:
-    drawn = {line.strip() for line in (ROOT / "ARCHITECTURE.md").read_text().splitlines() if " --> " in line and "──" not in line}
+    drawn = {
+        line.strip() for line in (ROOT / "ARCHITECTURE.md").read_text().splitlines() if " --> " in line and "──" not in line
+    }
     assert drawn == {f"{a.value} --> {b.value}" for a in Phase for b in TRANSITIONS[a]}
 
 
