@@ -101,6 +101,7 @@ class Scaler:
             return
         mind.give_up_nodes(now)
         dirty, self._dirty = self._dirty, set()
+        dirty.update(mind.due(now))
         self._ticking = True
         try:
             for key in dirty | mind.active.keys():

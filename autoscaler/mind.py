@@ -1,15 +1,17 @@
 """What the autoscaler knows: the view of the world and what it remembers of active revisions. No input or output of its own."""
 
+import heapq
 import zlib
 from collections.abc import Iterable
 
 import msgspec
 
-from autoscaler import policy, steady
+from autoscaler import keepalive, policy, steady
 from autoscaler.active import Active, History
 from autoscaler.backoff import restored
 from autoscaler.fleet import Fleet
 from autoscaler.idle import Reach
+from autoscaler.keepalive import Keep
 from autoscaler.placement import Need
 from autoscaler.policy import Mode
 from autoscaler.profile import Profile
@@ -57,6 +59,9 @@ class Mind:
         self.active: dict[RevisionKey, Active] = {}
         self.profiles: dict[RevisionKey, Profile] = {}
         """Of revisions that had load or a start since this process began; at most `PROFILES`, the oldest goes."""
+        self._expected: list[tuple[float, RevisionKey]] = []
+        """A heap: when the next requests of revisions at rest are due; one entry each, `_due_at` has the newest word."""
+        self._due_at: dict[RevisionKey, float] = {}
         self.world: World
         self.leader: Guard | None = None
         self.leading = False
@@ -121,6 +126,10 @@ class Mind:
         """What bears on a decision beside load and instances."""
         window = revision.scale.stable_window_s
         since = now - self.took_over_at
+        idle_s = now - max(self.signals.loaded_at(revision.key), active.since)
+        keep = self.keep_of(revision)
+        if keep is not None:
+            idle_s = now - self.profiles[revision.key].busy_at
         return Mode(
             reach=self.reach_of(revision, active, now),
             verified=active.verified,
@@ -128,11 +137,43 @@ class Mind:
             tick=tick,
             settled=since >= window or active.since > self.took_over_at,
             blind="NATS is away, or was within the stable window" if now - self.deaf_at < window else "",
-            idle_s=now - max(self.signals.loaded_at(revision.key), active.since),
+            idle_s=idle_s,
             active_s=now - active.running_since,
             grace_s=self.limits.scale_to_zero_grace_s,
+            keep=keep,
             gave_up=active.row.count > 0 and wall - revision.created_at > revision.progress_deadline_s,
         )
+
+    def keep_of(self, revision: Revision) -> Keep | None:
+        """What was learned of when it is needed, for a revision that asks for it and had load since this process began."""
+        profile = self.profiles.get(revision.key) if revision.scale.policy == "learned" else None
+        if profile is None or profile.busy_at == float("-inf"):
+            return None
+        return keepalive.plan(profile, Need.of(revision).memory_bytes)
+
+    def due(self, now: float) -> list[RevisionKey]:
+        """Revisions at rest whose next request is expected soon, each told once."""
+        found = []
+        while self._expected and self._expected[0][0] <= now:
+            key = heapq.heappop(self._expected)[1]
+            if self._due_at[key] > now:  # It was busy since, and is expected later.
+                heapq.heappush(self._expected, (self._due_at[key], key))
+            else:
+                del self._due_at[key]
+                found.append(key)
+        return found
+
+    def _expect(self, key: RevisionKey, now: float) -> None:
+        """A revision comes to rest: remember when its next request is due."""
+        revision = self.world.revision(key)
+        keep = self.keep_of(revision) if revision is not None else None
+        if keep is not None:
+            busy_at = self.profiles[key].busy_at
+            next_s = keep.next_s(now - busy_at)
+            if next_s < float("inf"):
+                if key not in self._due_at:
+                    heapq.heappush(self._expected, (busy_at + next_s, key))
+                self._due_at[key] = busy_at + next_s
 
     def remember(
         self, revision: Revision, active: Active, decision: policy.Decision, standing: policy.Standing, mode: Mode, now: float
@@ -170,21 +211,22 @@ class Mind:
 
     def forget_idle(self, now: float) -> None:
         """A revision at zero, with nothing heard for a window and nothing to do, costs nothing any more."""
-        self._forget(
+        quiet = (
             key for key, active in self.active.items() if self._long_quiet(key, active, now) and self._at_rest(key, active)
         )
+        self._forget(quiet, now)
 
     def forget_found_idle(self, keys: Iterable[RevisionKey], now: float) -> None:
         """The same for revisions that a new leader found at zero: no window has to pass for what was never heard of."""
         found = self.active.keys() & keys
-        self._forget(
-            k for k in found if k not in self.signals and self._at_rest(k, self.active[k]) and not self.active[k].woken(now)
-        )
+        new = (k for k in found if k not in self.signals and not self.active[k].woken(now) and self._at_rest(k, self.active[k]))
+        self._forget(new, now)
 
-    def _forget(self, keys: Iterable[RevisionKey]) -> None:
+    def _forget(self, keys: Iterable[RevisionKey], now: float) -> None:
         idle = list(keys)
         for key in idle:
             del self.active[key]
+            self._expect(key, now)
         self.signals.forget(idle)
 
     def _long_quiet(self, key: RevisionKey, active: Active, now: float) -> bool:

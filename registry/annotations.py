@@ -8,6 +8,7 @@ from registry.quantity import duration_s
 from store.model import ScaleSpec
 
 PREFIX = "autoscaling.knative.dev/"
+POLICY = "ebb.dev/policy"
 _CLASS = "kpa.autoscaling.knative.dev"
 
 Parser = Callable[[str], Any]
@@ -77,6 +78,9 @@ KNOWN: dict[str, tuple[str, Parser]] = {
 """Annotation (without prefix) → field of ScaleSpec and its parser."""
 
 
+POLICIES = ("knative", "learned")
+
+
 def _camel(name: str) -> str:
     first, *rest = name.split("-")
     return first + "".join(word.capitalize() for word in rest)
@@ -90,6 +94,11 @@ def scale_values(annotations: Mapping[str, Any], problems: Problems, path: str) 
     found: dict[str, Any] = {}
     seen: dict[str, str] = {}
     for key, raw in annotations.items():
+        if key == POLICY:
+            if raw in POLICIES:
+                found["policy"] = raw
+            else:
+                problems.bad(f"{path}[{key}]", raw, " or ".join(POLICIES))
         if not isinstance(key, str) or not key.startswith(PREFIX):
             continue
         where = f"{path}[{key}]"

@@ -72,6 +72,8 @@ class ScaleSpec(Model, frozen=True, kw_only=True):
     target_burst_capacity: float = 211
     aggregation: str = "linear"
     """linear or weighted-exponential."""
+    policy: str = "knative"
+    """knative: its windows alone. learned: when idle, by the revision's own idle times (autoscaler/keepalive.py)."""
 
 
 class EnvRef(Model, frozen=True, kw_only=True):

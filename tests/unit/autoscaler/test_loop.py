@@ -474,3 +474,21 @@ def test_whoever_leads_says_why_and_what_it_learned() -> None:
         assert told[1].decisions == []
 
     play(body)
+
+
+def test_a_revision_that_asks_for_it_is_started_ahead_of_its_beat_and_let_go_soon() -> None:
+    async def body(world: World) -> None:
+        await world.deploy("beat", policy="learned")
+        await world.deploy("usual", routed=False)
+        await world.route("usual", "other")
+        for _ in range(8):
+            for name in ("beat", "usual"):
+                world.wake(name)
+            await asyncio.gather(world.traffic("beat", 1, 2), world.traffic("usual", 1, 2))
+            await asyncio.sleep(1797)
+        assert world.goals("beat") == [Goal.RUN], "expected by now"
+        assert world.goals("usual") == [Goal.PARK]
+        await asyncio.sleep(2000)
+        assert world.goals("beat") == [Goal.PARK], "it did not come"
+
+    play(body)

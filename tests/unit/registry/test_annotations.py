@@ -1,0 +1,17 @@
+"""The annotation that chooses a policy: what it becomes, and what is refused."""
+
+from registry.annotations import POLICY, scale_spec, scale_values
+from registry.problem import Problems
+
+
+def test_the_policy_is_knatives_unless_learned_is_asked_for() -> None:
+    assert scale_spec({}).policy == "knative"
+    assert scale_spec({POLICY: "knative"}).policy == "knative"
+    assert scale_spec({POLICY: "learned", "autoscaling.knative.dev/window": "30s"}).policy == "learned"
+
+
+def test_another_policy_is_refused_with_what_is_allowed() -> None:
+    problems = Problems()
+    assert "policy" not in scale_values({POLICY: "clever"}, problems, "metadata.annotations")
+    assert "knative or learned" in str(problems[0])
+    assert "metadata.annotations[ebb.dev/policy]" in str(problems[0])
