@@ -32,7 +32,7 @@ class Exchange:
     """One request and its answer."""
 
     # No slots: what most requests leave at its default is kept once, on the class.
-    ended = answering = cut = _tunnelled = trailed = False
+    ended = held = answering = cut = _tunnelled = trailed = False
     status = sent_bytes = received_bytes = 0
     reset_code = 2
     """How HTTP/2 says that the answer was cut: internal error, unless the instance said it in its own way."""
@@ -63,7 +63,8 @@ class Exchange:
         split = gate.routes.memo.get(request.host) or gate.routes.find(request.host)
         choice = None if split is None else split.only or split.pick(gate.chance())
         if choice is None:
-            self.refused("no-route", f"no service answers to host {request.host.decode('latin-1')}")
+            if not gate.strangers.hold(self):
+                self.refused("no-route", f"no service answers to host {request.host.decode('latin-1')}")
             return
         self._choice = choice
         if choice.stats is None:
@@ -91,8 +92,7 @@ class Exchange:
     def _wait(self, throttler: Throttler[Any], now: float, *, first: bool = False) -> None:
         assert self._choice is not None
         if not self.cause_id:
-            given = self.request.request_id
-            self.cause_id = given.decode("ascii") if given else cause_id()
+            self.cause_id = (self.request.request_id or b"").decode("ascii") or cause_id()
             self._tell("request waiting", host=self.request.host.decode("latin-1"), waiting=len(throttler.line))
         due = self._started + self._choice.timeout_s
         self._waiter = self._gate.admitter.arrive(throttler, self, now, due, self.cause_id, first=first)

@@ -14,6 +14,7 @@ from ingress.access_log import AccessLog
 from ingress.http1 import RequestParser, ResponseParser
 from ingress.metrics import Metrics
 from ingress.routes import Routes
+from ingress.strangers import Strangers
 from process.clock import Clock, SystemClock
 
 
@@ -35,6 +36,7 @@ class Gate:
         self, admitter: Admitter, clock: Clock, bounds: Bounds, access: AccessLog, metrics: Metrics, tell: Callable[..., None]
     ) -> None:
         self.routes = Routes()
+        self.strangers = Strangers(self.routes)
         self.admitter = admitter
         self.clock = clock
         # The system's own clock is asked several times a request: without the method around it.

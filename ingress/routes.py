@@ -4,6 +4,7 @@ A host belongs to the first route that claims it; when that lets go, the one tha
 """
 
 import re
+from collections.abc import Callable
 
 from ingress.limits import HOST_MEMO_MOST
 from ingress.traffic import Choice, Split, split
@@ -31,6 +32,8 @@ class Routes:
     """All routes of this front door."""
 
     def __init__(self) -> None:
+        self.on_put: Callable[[], None] | None = None
+        """Called after a route was put."""
         self.memo: dict[bytes, Split] = {}
         """Host as it was spelt → Split; emptied when any route changes."""
         self._hosts: dict[str, Split] = {}
@@ -67,6 +70,8 @@ class Routes:
                 self._hosts[host] = split(entry, targets, choices)
             elif key not in self._contested.setdefault(host, []):
                 self._contested[host].append(key)
+        if self.on_put is not None:
+            self.on_put()
 
     def delete(self, key: str) -> None:
         """There is no route at `key` any more."""

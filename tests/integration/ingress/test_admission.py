@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from ingress import strangers
 from store import keys, messages
 from store.lifecycle import Phase
 from store.messages import Drained, Refusal, SampleReport, StoryEvent, Wake
@@ -13,6 +14,12 @@ from tests.eventually import eventually, eventually_async
 from tests.integration.ingress.door import HOST, Door, Recorder, instance, open_door, read_head
 
 REVISION = "default/r1"
+
+
+class Unknown:
+    """As much of a held request as its holder looks at."""
+
+    held = ended = False
 
 
 def waiting(door: Door) -> int:
@@ -25,6 +32,27 @@ async def test_an_unknown_host_is_404() -> None:
     assert answer.startswith(b"HTTP/1.1 404 Not Found\r\n")
     assert b"x-ebb-reason: no-route\r\n" in answer
     assert HOST.encode() in answer
+
+
+async def test_a_request_that_comes_a_moment_before_its_route_is_served() -> None:
+    async with open_door() as door, instance(Recorder()) as port:
+        request = asyncio.create_task(door.get())
+        await asyncio.sleep(0.05)
+        assert not request.done()
+        await door.route()
+        await door.ready("i1", port)
+        assert (await request).startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_a_flood_of_unknown_hosts_is_refused_at_once() -> None:
+    async with open_door() as door:
+        held = [door.ingress.gate.strangers.hold(Unknown()) for _ in range(strangers.MOST + 1)]
+        begin = time.monotonic()
+        answer = await door.get()
+        took_s = time.monotonic() - begin
+    assert held == [True] * strangers.MOST + [False]
+    assert b"x-ebb-reason: no-route\r\n" in answer
+    assert took_s < strangers.HOLD_S
 
 
 async def test_a_cold_request_wakes_waits_and_is_served_when_the_bus_says_ready() -> None:
