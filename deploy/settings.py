@@ -7,6 +7,8 @@ from pathlib import Path
 import msgspec
 
 PORTS = ("api", "etcd", "etcd_peer", "nats", "registry_admin", "autoscaler_admin", "nodeagent_admin", "ingress_admin")
+SOCKET_PATH_MOST = 104
+"""Bytes of a Unix socket's path, as containerd counts."""
 
 
 class BadUsage(Exception):
@@ -71,9 +73,10 @@ def check(engine: Engine) -> None:
     for flag, path in (("--root", engine.root), ("--run", engine.run)):
         if not path.startswith("/") or path == "/":
             wrong.append(f"{flag} {path}: want an absolute path of a directory of Ebb's own, such as /var/lib/ebb")
-    # A Unix socket's path has at most 107 bytes.
-    if len(str(engine.containerd_socket)) + len(".ttrpc") > 107:
-        wrong.append(f"--run {engine.run}: {len(engine.run)} characters; at most 74, for the sockets in it")
+    too_long = len(f"{engine.containerd_socket}.ttrpc") - SOCKET_PATH_MOST
+    if too_long > 0:
+        most = len(engine.run) - too_long
+        wrong.append(f"--run {engine.run}: {len(engine.run)} characters; at most {most}, for the sockets in it")
     host, _, port = engine.http.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         wrong.append(f"--http {engine.http}: want address:port, such as 0.0.0.0:8080")

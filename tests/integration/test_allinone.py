@@ -168,7 +168,7 @@ def test_down_stops_what_a_killed_supervisor_left(engine: Engine) -> None:
 
 def test_two_engines_live_side_by_side_and_stopping_one_leaves_the_other_alone(engine: Engine, tmp_path: Path) -> None:
     engine.up()
-    other = Engine(tmp_path / "other", "10.197.0.0/16")
+    other = Engine(tmp_path / "b", "10.197.0.0/16")  # A short name: sockets are below it.
     try:
         other.up()
         assert engine.status()["healthy"]

@@ -16,7 +16,7 @@ def test_the_defaults_are_fine() -> None:
     ("engine", "says"),
     [
         (Engine(root="relative"), "--root relative"),
-        (Engine(run="/" + "x" * 90), "at most 74"),
+        (Engine(run="/" + "x" * 90), "at most 71"),
         (Engine(http="8080"), "--http 8080"),
         (Engine(http="0.0.0.0:99999"), "--http 0.0.0.0:99999"),
         (Engine(port_base=80), "--port-base 80"),
