@@ -78,5 +78,5 @@ def configure(process: str, level: str = "info") -> None:
     root.handlers[:] = [handler]
     root.setLevel(_LEVELS[level])
     logging.getLogger("asyncio").setLevel(logging.WARNING)
-    for chatty in ("nats", "uvicorn", "uvicorn.access", "aiohttp.access", "httpx", "pyroute2"):
+    for chatty in ("nats", "uvicorn", "uvicorn.access", "aiohttp.access", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
