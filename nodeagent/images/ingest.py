@@ -140,12 +140,17 @@ def _judge(error: grpc.aio.AioRpcError, blob: Descriptor) -> Exception:
 
 
 async def _abort(engine: Containerd, ref: str) -> None:
+    """Forget what was written under `ref`.
+
+    A writer cut off a moment ago may still hold the ref, or put files where containerd takes them away ("directory
+    not empty"): both pass. What stays all the same goes with the gc_lease.
+    """
     for _ in range(LOCKED_TRIES):
         try:
             await engine.content.Abort(pb.AbortRequest(ref=ref))
         except errors.NotFound:
             return
-        except errors.Unavailable:
+        except errors.ContainerdError:
             await asyncio.sleep(0.1)
         else:
             return
