@@ -13,7 +13,7 @@ from typing import Protocol
 from activator.balance import Target
 from activator.breaker import QUEUE_BOUND, Waiter
 from activator.reporter import INTERVAL_S, report
-from activator.throttler import Dispatch, DrainedNow, Effect, Refuse, Throttler, WakeUp
+from activator.throttler import Dispatch, DrainedNow, Effect, Refuse, Swelling, Throttler, WakeUp
 from process import logs
 from process.clock import Clock
 from store import messages
@@ -151,8 +151,9 @@ class Admitter:
         self._restless.add(throttler)
         self._stirred.set()
 
-    def _report(self, throttlers: Iterable[Throttler[Request]]) -> None:
-        made = report(throttlers, sender=self._member, now=self._clock.now(), wall=self._clock.wall())
+    def _report(self, throttlers: Iterable[Throttler[Request]], interval_s: float = INTERVAL_S) -> None:
+        now, wall = self._clock.now(), self._clock.wall()
+        made = report(throttlers, sender=self._member, now=now, wall=wall, interval_s=interval_s)
         if made is not None:
             self._bus.publish(messages.SAMPLES, encode(made))
 
@@ -171,6 +172,8 @@ class Admitter:
                 effect.request.refused(effect.reason, effect.message, effect.retry_after_s)
             elif isinstance(effect, WakeUp):
                 self._wake(throttler.revision, effect)
+            elif isinstance(effect, Swelling):
+                self._report([throttler], self._clock.now() - throttler.load.since)
             elif isinstance(effect, DrainedNow):
                 news = Drained(instance=effect.instance, sender=self._member)
                 self._bus.publish(messages.drained(effect.node), encode(news))

@@ -8,29 +8,30 @@ here). So an event costs one addition, and the mean over [a, b] is (area(b) − 
 class Concurrency:
     """How many are here, and how many were on average. Times are monotonic seconds, never going back."""
 
-    __slots__ = ("_then", "area", "arrived", "present")
+    __slots__ = ("area", "arrived", "present", "since")
 
     def __init__(self, now: float) -> None:
         self.present = 0
         self.arrived = 0
         self.area = 0.0
-        self._then = now
+        self.since = now
+        """When the interval began."""
 
     def enter(self, now: float) -> None:
         self.present += 1
         self.arrived += 1
-        self.area -= now - self._then
+        self.area -= now - self.since
 
     def leave(self, now: float) -> None:
         assert self.present > 0, "more left than came"
         self.present -= 1
-        self.area += now - self._then
+        self.area += now - self.since
 
     def take(self, now: float) -> tuple[float, int]:
         """(mean concurrency, arrivals) since the last `take`; a new interval begins."""
-        length = now - self._then
+        length = now - self.since
         mean = (self.area + self.present * length) / length if length > 0 else float(self.present)
         arrived = self.arrived
         # Times count from the interval's start, so that the sums stay small and exact for ever.
-        self._then, self.area, self.arrived = now, 0.0, 0
+        self.since, self.area, self.arrived = now, 0.0, 0
         return max(0.0, mean), arrived

@@ -22,6 +22,7 @@ def sample(throttler: Throttler[Any], now: float) -> Sample | None:
         requests=arrived,
         in_flight=throttler.in_flight,
         queued=len(throttler.line),
+        swelling=throttler.swelling(now),
         by_instance={target.instance: target.in_flight for target in throttler.targets.values()},
     )
 

@@ -5,7 +5,9 @@
                                └──▶ Refuse, on its deadline, a full line, or when nothing can be started
 
 A reservation is a count that `release` gives back: in flight at one instance never exceeds its limit, and who came first
-is served first. With somebody waiting and nothing that serves, a Wake goes out, and again every `WAKE_AGAIN_S`.
+is served first. With somebody waiting and nothing that serves, a Wake goes out, and again every `WAKE_AGAIN_S`; sooner, when
+more wait by then than were told of and than fit into what is on its way. When something serves and the line will still be
+there in a second (`swelling`), that is reported at once.
 """
 
 from collections.abc import Sequence
@@ -22,6 +24,12 @@ from store.model import Instance, RevisionKey
 R = TypeVar("R")
 
 WAKE_AGAIN_S = 0.25
+WAKE_MORE_S = 0.05
+"""So soon again, when the line has outgrown what the last wake asked for."""
+SWELLS_AFTER_S = 0.1
+"""How long a line must have stood to tell how fast it is served."""
+LASTS_S = 1.0
+"""A line that is served within that time needs no more instances: it is gone by the next sample."""
 WAKES_UNHEARD = 4
 """After so many wakes without any sign of an instance the bus is doubted, though it says it is there (a server that froze)."""
 EJECT_FIRST_S = 0.1
@@ -67,7 +75,12 @@ class DrainedNow:
     node: str
 
 
-Effect = Dispatch[R] | Refuse[R] | WakeUp | DrainedNow
+@dataclass(frozen=True, slots=True)
+class Swelling:
+    """More wait than what serves and comes will have served soon: the autoscaler shall not hear of it in a second only."""
+
+
+Effect = Dispatch[R] | Refuse[R] | WakeUp | DrainedNow | Swelling
 NOTHING: tuple[()] = ()
 
 
@@ -76,6 +89,9 @@ class Throttler(Generic[R]):
 
     __slots__ = (
         "_held",
+        "_line_at",
+        "_served",
+        "_told",
         "_wakes",
         "_woken_at",
         "balance",
@@ -102,6 +118,11 @@ class Throttler(Generic[R]):
         self.quiet = True
         """Its last report said zero: the next request is news."""
         self._woken_at: float | None = None
+        self._told = 0
+        """How many waited when the autoscaler was last told out of turn, of this line."""
+        self._line_at = now
+        """When this line began; `_served` were given a slot from it since."""
+        self._served = 0
         self._wakes = 0
         self._held: Refusal | None = None
         """A refusal that did not count because something was on its way."""
@@ -127,6 +148,8 @@ class Throttler(Generic[R]):
     ) -> tuple[Waiter[R] | None, Sequence[Effect[R]]]:
         """Stand in line (`first`: again, at its head), or be refused when it is full. The Waiter is what `leave` takes."""
         waiter = Waiter(request, now, deadline, cause_id)
+        if not self.line.waiting:
+            self._line_at, self._served, self._told = now, 0, 0
         if first:
             self.line.join_first(waiter)
         elif self.line.full:
@@ -251,7 +274,17 @@ class Throttler(Generic[R]):
                 self.balance.settle(target)
         effects += self._dispatch(now)
         effects += self._wake_if_needed(now)
+        if self.line.waiting > self._told and self.swelling(now):
+            self._told = 2 * self.line.waiting
+            effects.append(Swelling())
         return effects
+
+    def swelling(self, now: float) -> bool:
+        """Whether what waits will, at the pace of this line so far, still wait in `LASTS_S`, and does not fit into what comes."""
+        waiting, stood = self.line.waiting, now - self._line_at
+        if not waiting or stood < SWELLS_AFTER_S or waiting <= len(self.coming) * self.limit or not self.serving:
+            return False
+        return waiting * stood > LASTS_S * self._served
 
     @property
     def restless(self) -> bool:
@@ -281,16 +314,23 @@ class Throttler(Generic[R]):
             effects.append(Dispatch(waiter.request, target, now - waiter.since))
         if effects:
             self._woken_at = None
+            self._served += len(effects)
         return effects
 
     def _wake_if_needed(self, now: float) -> Sequence[Effect[R]]:
         first = self.line.first()
-        if first is None or (self._woken_at is not None and now - self._woken_at < WAKE_AGAIN_S) or self.serving:
+        if first is None or (self._woken_at is not None and not self._wake_is_due(now - self._woken_at)) or self.serving:
             return NOTHING
         self._wakes = 0 if self._woken_at is None else self._wakes + 1
-        self._woken_at = now
+        self._woken_at, self._told = now, self.line.waiting
         unheard = not self.coming and self._wakes % WAKES_UNHEARD == WAKES_UNHEARD - 1
         return (WakeUp(self.line.waiting, first.cause_id, unheard),)
+
+    def _wake_is_due(self, since_s: float) -> bool:
+        """Whether to wake again, `since_s` after the last time: the line has outgrown what was asked for, or it has been a while."""
+        waiting = self.line.waiting
+        outgrown = since_s >= WAKE_MORE_S and waiting > self._told and waiting > len(self.coming) * self.limit > 0
+        return outgrown or since_s >= WAKE_AGAIN_S
 
     def _refuse_if_held(self, now: float) -> Sequence[Effect[R]]:
         """What was on its way did not come: now the refusal counts."""

@@ -37,6 +37,7 @@ def told(made: Made) -> WhyDecision:
         reason=made.decision.reason,
         ready=made.ready,
         starting=made.starting,
+        excess_burst_capacity=made.decision.excess_burst_capacity,
         outcome=made.outcome,
         cause_id=made.cause_id,
         steps=[WhyStep(rule=step.rule, value=step.value, why=step.why) for step in made.decision.steps],

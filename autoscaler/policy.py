@@ -13,6 +13,7 @@ Differences from Knative, on purpose:
 * It never goes below what is in flight and queued at this instant.
 * A wake does not wait for a tick: it asks at once for what holds the waiting requests at full `total`, so that nothing but they
   competes for the start; the headroom of the target follows at the tick. Between ticks it only goes up.
+* A line that swells while something serves is answered like a wake: at once, by what holds all of it at full `total`.
 """
 
 import math
@@ -140,6 +141,8 @@ def decide(revision: Revision, signal: Signal, standing: Standing, mode: Mode, m
         steps.append(Step("no data", wish, "nothing was heard of it yet" if wish else "nothing was heard of it for a window"))
     else:
         wish, memory = _follow(spec, signal, standing, mode, memory, per, now, steps)
+    if signal.swelling and not mode.tick and mode.reach is not Reach.UNROUTED:
+        wish = _swell(revision, signal, standing, wish, steps)
     wish = _hold(spec, signal, standing, mode, per, wish, steps)
     if mode.waking and wish < max(1, spec.activation_scale):
         wish = max(1, spec.activation_scale)
@@ -170,6 +173,18 @@ def _wake(revision: Revision, signal: Signal, standing: Standing, mode: Mode, st
     steps.append(
         Step("wake", wish, f"{waiting} requests wait and nothing runs; {each:g} fit in one, {standing.starting} are starting")
     )
+    return wish
+
+
+def _swell(revision: Revision, signal: Signal, standing: Standing, wish: int, steps: list[Step]) -> int:
+    """What holds all that is in flight and waits; without the headroom, which follows at the tick."""
+    each = revision.container_concurrency or CONCURRENCY_TOTAL
+    enough = min(math.ceil(signal.load / each), math.ceil(revision.scale.max_scale_up_rate * max(1, standing.ready)))
+    if enough > max(wish, standing.asked):
+        steps.append(
+            Step("swelling", enough, "{} are in flight or wait, and the line grows; {:g} fit in one", (signal.load, each))
+        )
+        return enough
     return wish
 
 

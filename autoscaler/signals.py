@@ -31,6 +31,8 @@ class Signal:
     queued: int = 0
     busy: dict[str, int] = field(default_factory=dict)
     """In flight by instance; who is not here is idle."""
+    swelling: bool = False
+    """A line somewhere is longer than what serves and comes will have served in a second."""
     unreported: bool = False
     """A sender fell silent while it had load: what it has now is not known."""
 
@@ -48,6 +50,7 @@ class _Sender:
     counted: float = 0.0
     in_flight: int = 0
     queued: int = 0
+    swelling: bool = False
     busy: dict[str, int] = field(default_factory=dict)
 
 
@@ -90,6 +93,7 @@ class Track:
         self._count(known, second, interval_s, sample)
         known.heard_at = now
         known.in_flight, known.queued, known.busy = sample.in_flight, sample.queued, sample.by_instance
+        known.swelling = sample.swelling
         if sample.concurrency > 0 or sample.requests > 0 or sample.in_flight or sample.queued:
             self.loaded_at = now
 
@@ -116,7 +120,7 @@ class Track:
         """The merged view at `now`; senders silent for too long are dropped."""
         in_flight = queued = 0
         busy: dict[str, int] = {}
-        unreported = False
+        unreported = swelling = False
         for sender in list(self._senders):
             known = self._senders[sender]
             if now - known.heard_at > stale_after_s:
@@ -128,9 +132,10 @@ class Track:
                 continue
             in_flight += known.in_flight
             queued += known.queued
+            swelling |= known.swelling
             for instance, count in known.busy.items():
                 busy[instance] = busy.get(instance, 0) + count
-        return Signal(self._stable.average(now), self._panic.average(now), in_flight, queued, busy, unreported)
+        return Signal(self._stable.average(now), self._panic.average(now), in_flight, queued, busy, swelling, unreported)
 
 
 def _belongs(second: int, last: int) -> int:

@@ -28,9 +28,11 @@ def _revision(told: Mapping[str, Any], last: int) -> str:
         lines.append("  nothing was decided since the autoscaler started")
     for made in decisions:
         at = time.strftime("%H:%M:%S", time.localtime(made["at"]))
+        room = made.get("excess_burst_capacity")
+        burst = f", burst capacity {room:+g}" if room else ""
         did = f": {made['outcome']}" if made.get("outcome") else ""
         lines.append(
-            f"  {at}  {made['desired']} wanted, {made['reason']} ({made['ready']} ready, {made['starting']} starting){did}"
+            f"  {at}  {made['desired']} wanted, {made['reason']} ({made['ready']} ready, {made['starting']} starting{burst}){did}"
         )
         lines += [f"            {step['rule']:18} {step['value']:>5g}  {step['why']}" for step in made.get("steps") or []]
     return "".join("".join(c if c.isprintable() else "?" for c in line) + "\n" for line in lines)

@@ -51,7 +51,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--hours", type=float, default=24.0, help="how long their callers call (24)")
     parser.add_argument("--nodes", type=int, default=0, help="machines of 16 GB (one for 20 apps)")
     parser.add_argument("--policy", choices=POLICIES, help="this one alone; by default all are compared")
-    parser.add_argument("--faults", action="store_true", help="1 % of the starts fail, and machines leave and come back")
+    parser.add_argument("--faults", action="store_true", help="1 %% of the starts fail, and machines leave and come back")
     parser.add_argument("--json", metavar="FILE", help="write the figures there as well")
     return parser.parse_args(argv)
 

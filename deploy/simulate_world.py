@@ -12,7 +12,7 @@ from typing import Any
 
 from activator.balance import Target
 from activator.reporter import sample
-from activator.throttler import Dispatch, DrainedNow, Effect, Refuse, Throttler, WakeUp
+from activator.throttler import Dispatch, DrainedNow, Effect, Refuse, Swelling, Throttler, WakeUp
 from autoscaler import keepalive, parking, plan, steady
 from autoscaler.backoff import Row, failed
 from autoscaler.fleet import Fleet, Slot
@@ -94,6 +94,8 @@ class World:
         self._order, self._rev, self._seq, self._names = (itertools.count(1) for _ in range(4))
         self.signals = Signals()
         self.apps: dict[RevisionKey, App] = {}
+        self.answered: Callable[[App], None] = lambda _: None
+        """Told of every call that was served."""
         self.fleet = Fleet(lambda key: Need.of(self.apps[key].revision))
         self._machines = list(nodes)
         self._loud: set[RevisionKey] = set()
@@ -128,6 +130,11 @@ class World:
             self._after(found[0] - self.now, self._call, app, found[1])
 
     def _call(self, app: App, lasts_s: float) -> None:
+        self.ask(app, lasts_s)
+        self._next_call(app)
+
+    def ask(self, app: App, lasts_s: float) -> None:
+        """One call, now, that takes `lasts_s` when it has an instance."""
         app.came += 1
         throttler, call = app.throttler, Call(self.now, lasts_s)
         if not throttler.load.present and app.came > 1:
@@ -144,7 +151,6 @@ class World:
             _, effects = throttler.arrive(call, self.now, self.now + app.revision.timeout_s)
             self._effects(app, effects)
             self._throttle_soon(app)
-        self._next_call(app)
 
     def _throttle_soon(self, app: App) -> None:
         if app.revision.key not in self._ticking:
@@ -172,6 +178,7 @@ class World:
         here.remove((call, target))
         app.served += 1
         self._release(app, target)
+        self.answered(app)
 
     def _release(self, app: App, target: Target) -> None:
         app.busy_at = self.now
@@ -186,6 +193,8 @@ class World:
                 app.busy_at = self.now
             elif isinstance(effect, WakeUp):
                 self._after(TOLD_S, self._wake, app, effect.waiting)
+            elif isinstance(effect, Swelling):
+                self._after(TOLD_S, self._swell, app)
             elif isinstance(effect, DrainedNow):
                 self._after(STOP_S, self._say, effect.instance, Phase.STOPPED)
 
@@ -199,6 +208,13 @@ class World:
         if app.row.wait_s(self.now) > 0 and not self.fleet.standing(app.revision.key).asked:
             refusal = Refusal(revision=app.revision.key, reason="StartFailed", message="it exited", retry_after_s=1)
             self._effects(app, app.throttler.refused(refusal, self.now))
+
+    def _swell(self, app: App) -> None:
+        interval_s = self.now - app.throttler.load.since
+        said = sample(app.throttler, self.now)
+        if said is not None:
+            self.signals.track(app.revision.key, app.revision.scale).take("ingress", interval_s, said, self.now)
+            self._decide(app, tick=False)
 
     def _sample(self) -> None:
         for key in list(self._loud):

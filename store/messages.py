@@ -3,7 +3,7 @@
 | subject                          | message       | from → to               | rate                                     |
 |----------------------------------|---------------|-------------------------|------------------------------------------|
 | ebb.wake                         | Wake          | activator → autoscaler  | on the first waiting request, then 4/s   |
-| ebb.samples                      | SampleReport  | activator → autoscaler  | 1/s a process with traffic, and on 0 → 1 |
+| ebb.samples                      | SampleReport  | activator → autoscaler  | 1/s a process with traffic, on 0 → 1, a line swells |
 | ebb.instance                     | Instance      | agent → all             | one a change of phase                    |
 | ebb.refusal                      | Refusal       | autoscaler → activators | when a start fails or nothing fits       |
 | ebb.drained.<node>               | Drained       | activator → agent       | one a drained instance and activator     |
@@ -57,6 +57,8 @@ class Sample(Model, frozen=True, kw_only=True):
     """Requests that arrived in the interval."""
     in_flight: int = 0
     queued: int = 0
+    swelling: bool = False
+    """What is queued will, at its pace, still be so in a second, and more than what is on its way holds: do not wait for a tick."""
     by_instance: dict[str, int] = {}
     """In flight now, by instance: tells the autoscaler which one is idle."""
 
@@ -145,6 +147,8 @@ class WhyDecision(Model, frozen=True, kw_only=True):
     reason: str
     ready: int
     starting: int
+    excess_burst_capacity: float = 0
+    """Requests more than `target-burst-capacity` that would fit into what is ready; negative: so many fewer."""
     outcome: str = ""
     cause_id: str = ""
     steps: list[WhyStep] = []

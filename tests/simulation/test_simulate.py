@@ -122,3 +122,41 @@ def test_what_comes_on_a_beat_is_started_ahead() -> None:
     assert found["knative"]["cold_share"] == 1
     assert found["learned"]["cold_share"] < 0.15
     assert found["learned"]["wasted_gb_h"] < 1.6 * found["knative"]["wasted_gb_h"]
+
+
+@pytest.mark.parametrize("boot_s", [0.0, 0.4])
+def test_a_burst_from_zero_has_what_it_needs_within_half_a_second_and_no_more(boot_s: float) -> None:
+    """A hundred callers at once, each calling again as soon as it was answered, one at a time in an instance, 200 ms each."""
+    trace = Trace(1, "timer", 1e-6, 0.01, 0.2, 64 * MI, boot_s, diurnal=False, phase=0.5)
+    app = Revision(
+        project="p", name="r", image="i@sha256:1", memory_request_bytes=16 * MI, container_concurrency=1,
+        scale=ScaleSpec(stable_window_s=10),
+    )  # fmt: skip
+    world = World(1, [(app, trace)], [Node(node="n", cpu_m=2000, memory_bytes=16 << 30)], 10.0)
+    callers = Callers(world, app.key, 100, until=9.0)
+    world.play(0.5 + boot_s)
+    standing = world.fleet.standing(app.key)
+    assert 100 <= standing.asked <= 143, f"{standing} half a second after a hundred came"
+    most = 0
+    for tenth in range(5, 90):
+        world.play(tenth / 10)
+        most = max(most, world.fleet.standing(app.key).asked)
+    assert most <= 143, "a hundred, each with the headroom of the target of 70 %"
+    assert callers.served > 3_000
+    world.play(60)
+    assert world.fleet.standing(app.key).asked == 0
+
+
+class Callers:
+    """So many that call an app, and again as soon as they were answered."""
+
+    def __init__(self, world: World, key: str, count: int, until: float) -> None:
+        self.served, self._world, self._app, self._until = 0, world, world.apps[key], until
+        world.answered = self._answered
+        for _ in range(count):
+            world.ask(self._app, 0.2)
+
+    def _answered(self, _: object) -> None:
+        self.served += 1
+        if self._world.now < self._until:
+            self._world.ask(self._app, 0.2)

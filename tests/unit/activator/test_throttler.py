@@ -3,7 +3,7 @@
 import pytest
 
 from activator.balance import SCAN, Target
-from activator.throttler import Dispatch, DrainedNow, Refuse, Throttler, WakeUp
+from activator.throttler import Dispatch, DrainedNow, Refuse, Swelling, Throttler, WakeUp
 from store.lifecycle import Phase
 from store.messages import Refusal
 from store.model import Instance
@@ -337,3 +337,53 @@ def test_releasing_more_than_reserved_is_an_error() -> None:
     made.release(target, 0.0)
     with pytest.raises(AssertionError, match="released more"):
         made.release(target, 0.0)
+
+
+def test_a_line_that_outgrew_what_is_coming_wakes_again_soon() -> None:
+    made = throttler(2)
+    made.arrive("a", 0.0, 9.0)
+    made.heard(news("i1", Phase.STARTING), 0.001)
+    for name in "bcde":
+        made.arrive(name, 0.002, 9.0)
+    assert list(made.tick(0.02)) == [], "a moment is left for the burst to be whole"
+    assert list(made.tick(0.06)) == [WakeUp(5, "")]
+    made.arrive("f", 0.07, 9.0)
+    made.heard(news("i2", Phase.STARTING), 0.08)
+    made.heard(news("i3", Phase.STARTING), 0.08)
+    assert list(made.tick(0.15)) == [], "six wait, and six fit into what is coming"
+
+
+def test_a_line_that_will_not_be_served_in_a_second_is_told_at_once_and_again_when_it_doubled() -> None:
+    made = throttler(1, "i1")
+    take(made)
+    for number in range(20):
+        made.arrive(str(number), 0.0, 9.0)
+    assert list(made.tick(0.05)) == [], "not told how fast it is served"
+    assert list(made.tick(0.1)) == [Swelling()]
+    assert list(made.tick(0.15)) == []
+    for number in range(25):
+        made.arrive(str(number), 0.2, 9.0)
+    assert list(made.tick(0.25)) == [Swelling()]
+
+
+def test_a_line_that_is_served_quickly_is_not_told() -> None:
+    made = throttler(1, "i1")
+    target = take(made)
+    for number in range(40):
+        made.arrive(str(number), 0.0, 9.0)
+    for _ in range(10):
+        made.release(target, 0.05)
+    assert list(made.tick(0.1)) == [], "ten in a tenth of a second: thirty more in three tenths"
+    assert not made.swelling(0.1)
+
+
+def test_a_line_that_fits_into_what_is_coming_is_not_told() -> None:
+    made = throttler(10, "i1")
+    for _ in range(10):
+        take(made)
+    made.heard(news("i2", Phase.STARTING), 0.0)
+    for number in range(10):
+        made.arrive(str(number), 0.0, 9.0)
+    assert list(made.tick(0.2)) == []
+    made.arrive("one more", 0.3, 9.0)
+    assert list(made.tick(0.3)) == [Swelling()]

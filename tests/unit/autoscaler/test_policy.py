@@ -164,6 +164,20 @@ def test_a_wake_asks_for_what_waits_and_the_tick_adds_the_headroom() -> None:
     assert at_tick.desired == 143
 
 
+def test_a_line_that_swells_is_answered_at_once_by_what_holds_it_and_the_tick_adds_the_headroom() -> None:
+    rev, swelling = revision(cc=1), Signal(1.0, 1.0, in_flight=1, queued=99, swelling=True)
+    at_once = decide(rev, swelling, Standing(1), Mode(tick=False), Memory(), 1000)
+    assert at_once.desired == 100
+    again = decide(rev, swelling, Standing(1, 99), Mode(tick=False), at_once.memory, 1000.1)
+    assert again.desired == 100, "what is coming is not asked for again"
+    assert decide(revision(cc=1, max_scale=10), swelling, Standing(1), Mode(tick=False), Memory(), 1000).desired == 10
+
+
+def test_a_line_alone_is_no_reason_to_hurry() -> None:
+    line = Signal(1.0, 1.0, in_flight=1, queued=99)
+    assert decide(revision(cc=1), line, Standing(1), Mode(tick=False), Memory(), 1000).desired == 1
+
+
 def test_a_repeated_wake_does_not_ask_again() -> None:
     rev, waiting = revision(cc=1), Signal(3.0, 3.0, queued=3)
     assert decide(rev, waiting, Standing(0, 3), Mode(waking=3, tick=False), Memory(), 1000).desired == 3
