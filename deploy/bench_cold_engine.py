@@ -1,8 +1,10 @@
 """A throw-away engine for the cold benchmark: `ebb up` on a root, ports and names of its own, driven over its API."""
 
+import asyncio
 import contextlib
 import http.client
 import json
+import math
 import os
 import shutil
 import socket
@@ -10,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +22,7 @@ T = TypeVar("T")
 SERVICES = "/apis/serving.knative.dev/v1/namespaces/default/services"
 EBB = "/apis/ebb.dev/v1"
 IMAGE = "bench:static"
+STANDING = frozenset({"Pending", "Pulling", "Parked", "Starting", "Ready", "Frozen", "Draining"})
 
 
 class NotInTime(Exception):
@@ -112,9 +116,12 @@ class BenchEngine:
                 raise ApiError(f"{method} {path}: {answer.status} {text[:300]!r}")
             return json.loads(text) if text else None
 
-    def deploy(self, name: str, *, park: bool, window_s: int) -> None:
+    def deploy(self, name: str, *, park: bool, window_s: int, initial_scale: int = 1) -> None:
         """Create a service of the static image; does not wait."""
-        annotations = {"autoscaling.knative.dev/window": f"{window_s}s"}
+        annotations = {
+            "autoscaling.knative.dev/window": f"{window_s}s",
+            "autoscaling.knative.dev/initial-scale": str(initial_scale),
+        }
         if not park:
             annotations["ebb.dev/park"] = "false"
         template = {"metadata": {"annotations": annotations}, "spec": {"containers": [{"image": IMAGE}]}}
@@ -126,10 +133,25 @@ class BenchEngine:
         }
         self.call("POST", SERVICES, body)
 
+    def deploy_all(self, names: Sequence[str], *, park: bool, initial_scale: int, window_s: int = 6) -> None:
+        """Create many services, several at a time."""
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda name: self.deploy(name, park=park, window_s=window_s, initial_scale=initial_scale), names))
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Delete services and wait until nothing of them runs."""
+        for name in names:
+            self.call("DELETE", f"{SERVICES}/{name}")
+        until(lambda: not self.phases().keys() & set(names), f"{len(names)} services are gone", 60)
+
+    def services(self) -> list[dict[str, Any]]:
+        """All services, as one list of the API."""
+        return list(self.call("GET", SERVICES)["items"])
+
     def ready(self) -> set[str]:
         """Names of the services that are Ready. Raises RuntimeError when one says that it never will be."""
         found = set()
-        for item in self.call("GET", SERVICES)["items"]:
+        for item in self.services():
             conditions = {c["type"]: c for c in item.get("status", {}).get("conditions", [])}
             state = conditions.get("Ready", {})
             if state.get("status") == "True":
@@ -137,6 +159,37 @@ class BenchEngine:
             elif state.get("status") == "False":
                 raise RuntimeError(f"service {item['metadata']['name']}: {state.get('reason')}: {state.get('message')}")
         return found
+
+    def until_ready(self, names: Sequence[str], timeout_s: float, every_s: float = 0.05) -> None:
+        until(lambda: self.ready() >= set(names), f"{len(names)} services are Ready", timeout_s, every_s)
+
+    def until_at_zero(self, names: Sequence[str], *, parked: bool, timeout_s: float = 120) -> None:
+        """Wait until none of `names` runs, and each has one parked or none has any."""
+        want = ["Parked"] if parked else []
+
+        def quiet() -> bool:
+            phases = self.phases()
+            return all(sorted(p for p in phases.get(name, []) if p in STANDING) == want for name in names)
+
+        until(quiet, f"{len(names)} services are at zero, {'one parked each' if parked else 'nothing parked'}", timeout_s, 0.2)
+
+    def parked(self) -> int:
+        """How many instances are parked."""
+        return sum(phases.count("Parked") for phases in self.phases().values())
+
+    def until_settled(self, count: int, timeout_s: float = 600, still_s: float = 6) -> None:
+        """Wait until nothing runs and `count` instances are parked, or so many as the node parks: the number stands still."""
+        seen, since = -1, time.monotonic()
+
+        def settled() -> bool:
+            nonlocal seen, since
+            phases = [phase for of_one in self.phases().values() for phase in of_one]
+            parked = phases.count("Parked")
+            if parked != seen or len(phases) != parked:
+                seen, since = parked, time.monotonic()
+            return len(phases) == parked and (parked >= count or time.monotonic() - since > still_s)
+
+        until(settled, f"{count} instances are parked and none runs", timeout_s, 0.5)
 
     def phases(self) -> dict[str, list[str]]:
         """Service → phases of its instances."""
@@ -156,10 +209,9 @@ class BenchEngine:
 
     def first_byte(self, service: str, timeout_s: float = 30) -> tuple[float, str]:
         """GET / of `service` on a new connection: milliseconds until the first byte of a 200, and the request's cause."""
-        request = f"GET / HTTP/1.1\r\nHost: {service}.default.localhost\r\nConnection: close\r\n\r\n".encode()
         begin = time.perf_counter()
         with socket.create_connection(("127.0.0.1", self.port), timeout=timeout_s) as client:
-            client.sendall(request)
+            client.sendall(_request(service))
             first = client.recv(65536)
             took_ms = (time.perf_counter() - begin) * 1000
             head = first
@@ -170,41 +222,40 @@ class BenchEngine:
         fields = dict(line.lower().partition(b": ")[::2] for line in head.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:])
         return took_ms, fields.get(b"x-ebb-cause", b"").decode()
 
-    # -- what it takes ------------------------------------------------------------------------------------------------------------
+    def answers(self, service: str) -> bool:
+        """Whether a GET of `service` is answered with 200 now."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as client:
+            client.sendall(_request(service))
+            return client.recv(65536).startswith(b"HTTP/1.1 200")
 
-    def processes(self) -> dict[int, str]:
-        """Pid → name of everything that belongs to it: what names its directories, and their descendants, shims' included."""
-        home, parents, names, own = str(self.home), dict[int, int](), dict[int, str](), set[int]()
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            with contextlib.suppress(OSError, ValueError):
-                pid = int(entry.name)
-                stat = (entry / "stat").read_text()
-                parents[pid] = int(stat.rpartition(")")[2].split()[1])
-                names[pid] = stat[stat.index("(") + 1 : stat.rindex(")")]
-                if home in (entry / "cmdline").read_bytes().decode(errors="replace") and pid != os.getpid():
-                    own.add(pid)
-        grown = True
-        while grown:
-            more = {pid for pid, parent in parents.items() if parent in own and pid not in own}
-            own |= more
-            grown = bool(more)
-        return {pid: names[pid] for pid in own}
+    async def call_once(self, service: str, timeout_s: float = 30) -> tuple[float, bool]:
+        """Milliseconds until the first byte of the answer to a GET on a new connection, and whether it is a 200."""
+        begin, first = time.perf_counter(), b""
+        try:
+            async with asyncio.timeout(timeout_s):
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                with contextlib.closing(writer):
+                    writer.write(_request(service))
+                    first = await reader.read(65536)
+        except (OSError, TimeoutError):
+            pass
+        return (time.perf_counter() - begin) * 1000, first.startswith(b"HTTP/1.1 200")
 
 
-def usage(pids: dict[int, str]) -> tuple[dict[str, float], dict[str, float], float]:
-    """(RSS in MiB by name, PSS in MiB by name, CPU seconds of all) of the processes that are still there."""
-    rss, pss, cpu_s = dict[str, float](), dict[str, float](), 0.0
-    tick = os.sysconf("SC_CLK_TCK")
-    for pid, name in pids.items():
-        with contextlib.suppress(OSError, ValueError):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            cpu_s += (int(fields[11]) + int(fields[12])) / tick
-            lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
-            rss[name] = rss.get(name, 0) + int(lines["Rss"].split()[0]) / 1024
-            pss[name] = pss.get(name, 0) + int(lines["Pss"].split()[0]) / 1024
-    return rss, pss, cpu_s
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest of `values` that at least `share` of them do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def note(text: str) -> None:
+    """One line of progress."""
+    sys.stderr.write(f"bench: {text}\n")
+    sys.stderr.flush()
+
+
+def _request(service: str) -> bytes:
+    return f"GET / HTTP/1.1\r\nHost: {service}.default.localhost\r\nConnection: close\r\n\r\n".encode()
 
 
 def static_image(out: Path) -> Path:
