@@ -1,6 +1,8 @@
 """Host → Split. A route's hosts change together, between two requests, so that one request sees one version of its route.
 
-A host belongs to the first route that claims it; when that lets go, the one that waits longest takes over.
+A route's own host belongs to the first route that claims it; when that lets go, the one that waits longest takes over. A host of the
+world's (a domain) is owned by whom the registry says; it follows its route by name, so it has that route's shares at any moment. An
+exact host comes before a wildcard, and the nearest wildcard before one further up.
 """
 
 import re
@@ -8,7 +10,8 @@ from collections.abc import Callable
 
 from ingress.limits import HOST_MEMO_MOST
 from ingress.traffic import Choice, Split, split
-from store.model import RouteEntry
+from store import keys
+from store.model import Domain, RouteEntry
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253})|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
@@ -33,13 +36,14 @@ class Routes:
 
     def __init__(self) -> None:
         self.on_put: Callable[[], None] | None = None
-        """Called after a route was put."""
+        """Called after a route or domain was put."""
         self.memo: dict[bytes, Split] = {}
         """Host as it was spelt → Split; emptied when any route changes."""
         self._hosts: dict[str, Split] = {}
         self._owners: dict[str, str] = {}
         self._entries: dict[str, RouteEntry] = {}
         self._contested: dict[str, list[str]] = {}
+        self._domains: dict[str, Domain] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -48,12 +52,35 @@ class Routes:
         """The Split of a well-formed `host`; None: no route."""
         found = self.memo.get(host)
         if found is None:
-            found = self._hosts.get(canonical(host))
+            name = canonical(host)
+            found = self._hosts.get(name) or self._mapped(name)
             if found is not None:
                 if len(self.memo) >= HOST_MEMO_MOST:
                     self.memo.clear()
                 self.memo[host] = found
         return found
+
+    def _mapped(self, host: str) -> Split | None:
+        """What the domain of `host`, or the nearest wildcard above it, leads to."""
+        domain = self._domains.get(host)
+        while domain is None and host and self._domains:
+            host = host.partition(".")[2]
+            domain = self._domains.get(f"*.{host}")
+        if domain is None:
+            return None
+        key = keys.route(domain.project, domain.route)
+        entry = self._entries.get(key)
+        return self._hosts.get(entry.main) if entry is not None and self._owners.get(entry.main) == key else None
+
+    def put_domain(self, host: str, domain: Domain | None) -> None:
+        """`host` is owned as `domain` says from now on; None: by nobody."""
+        self.memo.clear()
+        if domain is None:
+            self._domains.pop(host, None)
+            return
+        self._domains[host] = domain
+        if self.on_put is not None:
+            self.on_put()
 
     def put(self, key: str, entry: RouteEntry) -> None:
         """The route at `key` is `entry` from now on."""

@@ -1,4 +1,4 @@
-"""What the front door hears: routes and instances from etcd, readiness and refusals from the bus. All of it is kept in memory."""
+"""What the front door hears: routes, domains and instances from etcd, readiness and refusals from the bus. All of it is kept in memory."""
 
 import msgspec
 
@@ -10,7 +10,7 @@ from store import keys, messages
 from store.backend import Store
 from store.bus import Bus
 from store.messages import Refusal
-from store.model import Instance, RouteEntry, decode
+from store.model import Domain, Instance, RouteEntry, decode
 from store.watch import Table
 
 log = logs.get("ingress")
@@ -24,26 +24,32 @@ class Watcher:
         self._routes = routes
         self._admitter = admitter
         self._route_table = Table(store, keys.ROUTES, RouteEntry, self._route)
+        self._domain_table = Table(store, keys.DOMAINS, Domain, self._domain)
         self._instance_table = Table(store, keys.INSTANCES, Instance, self._instance)
 
     async def start(self, jobs: Jobs) -> None:
-        """Begin to listen; returns when the first listing of both tables is in."""
+        """Begin to listen; returns when the first listing of all tables is in."""
         await self._bus.handle(messages.INSTANCE, self._heard)
         await self._bus.handle(messages.REFUSAL, self._refusal)
         jobs.start(self._route_table.run(), "watch routes", fatal=True)
+        jobs.start(self._domain_table.run(), "watch domains", fatal=True)
         jobs.start(self._instance_table.run(), "watch instances", fatal=True)
         await self._route_table.synced()
+        await self._domain_table.synced()
         await self._instance_table.synced()
 
     def problem(self) -> str | None:
         """For /readyz."""
-        return self._route_table.problem() or self._instance_table.problem()
+        return self._route_table.problem() or self._domain_table.problem() or self._instance_table.problem()
 
     def _route(self, key: str, new: RouteEntry | None, old: RouteEntry | None) -> None:
         if new is None:
             self._routes.delete(key)
         else:
             self._routes.put(key, new)
+
+    def _domain(self, key: str, new: Domain | None, old: Domain | None) -> None:
+        self._routes.put_domain(keys.tail(key, keys.DOMAINS)[0], new)
 
     def _instance(self, key: str, new: Instance | None, old: Instance | None) -> None:
         if new is not None:

@@ -13,7 +13,7 @@ from registry.api.resources import Resources
 from registry.api.streams import Streams
 from registry.api.values import ValueStore
 from registry.api.watching import Watches
-from registry.bounds import Bounds, Naming
+from registry.bounds import LOCAL_DOMAIN, Bounds, Naming
 from registry.digests import Digests
 from registry.loop import Controller
 from registry.nodes import NodeAgents
@@ -56,7 +56,7 @@ async def _listen(bus: Bus, book: StoryBook, samples: Samples, controller: Contr
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run until `stop`."""
     clock, member = SystemClock(), settings.member or f"registry-{ids.short_id(6)}"
-    bounds = Bounds(timeout_max_s=settings.timeout_max_s)
+    bounds = Bounds(timeout_max_s=settings.timeout_max_s, own_domains=(settings.domain, LOCAL_DOMAIN))
     naming = Naming(settings.domain, settings.url_port, settings.url_scheme)
     spool = Spool(Path(settings.data), settings.upload_max_bytes)
     spool.open()

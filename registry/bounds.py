@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+LOCAL_DOMAIN = "svc.cluster.local"
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -13,6 +15,8 @@ class Bounds:
     progress_deadline_s: float = 600
     body_max_bytes: int = 1_572_864
     """1.5 MiB, as etcd takes it."""
+    own_domains: tuple[str, ...] = ("localhost", LOCAL_DOMAIN)
+    """Hosts there and below are the platform's: nobody maps them."""
 
 
 @dataclass(frozen=True, slots=True)

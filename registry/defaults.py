@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from registry import objects
+from registry import domains, objects
 from registry.bounds import Bounds
 from registry.objects import Object
 
@@ -34,6 +34,8 @@ def canonical(kind: objects.Kind, given: Any, bounds: Bounds) -> Object:
     """The spec `given` with every default. Idempotent; an invalid spec comes back unharmed where it makes no sense."""
     pruned = prune(given)
     spec: Object = {**pruned} if isinstance(pruned, dict) else {}
+    if kind is objects.DOMAIN_MAPPING:
+        return domains.canonical(spec)
     if kind is not objects.ROUTE:
         spec["template"] = _template(spec.get("template"), bounds)
     if kind is not objects.CONFIGURATION:

@@ -8,6 +8,7 @@ from process.clock import Clock
 from registry.bounds import Bounds, Naming
 from registry.digests import Digests
 from registry.gc import Retention
+from registry.mapping import plan_mapping
 from registry.observed import Observed, Unit
 from registry.plan import Plan, Wanted, plan, pull_progress
 from store import errors, keys
@@ -132,8 +133,7 @@ class Controller:
         if self._behind(unit, observed):
             self._later(unit, CATCH_UP_S)
             return
-        view = observed.view(unit, digests.known, self._progress)
-        made = plan(view, self._naming, self._bounds, self._clock.wall(), self._retention)
+        seen, made = self._plan(unit, observed, digests)
         for wanted in made.wanted:
             again_s = digests.want(wanted)
             if again_s is not None:
@@ -141,7 +141,7 @@ class Controller:
         if made.look_again_s is not None:
             self._later(unit, made.look_again_s)
         if not made.txns:
-            if not view.seen:
+            if not seen:
                 self._wrote_at.pop(unit, None)
             return
         since = self._clock.now() - self._wrote_at.get(unit, -QUIET_S)
@@ -149,6 +149,15 @@ class Controller:
             self._later(unit, QUIET_S - since)
             return
         await self._write(unit, made, fence)
+
+    def _plan(self, unit: Unit, observed: Observed, digests: Digests) -> tuple[bool, Plan]:
+        """Whether there is anything of that name, and its plan."""
+        now = self._clock.wall()
+        if "." in unit[1]:
+            mapped = observed.mapping_view(unit)
+            return mapped.mapping is not None, plan_mapping(mapped, self._naming, self._bounds, now)
+        view = observed.view(unit, digests.known, self._progress)
+        return bool(view.seen), plan(view, self._naming, self._bounds, now, self._retention)
 
     def _behind(self, unit: Unit, observed: Observed) -> bool:
         """Whether the table has not yet seen what was written for `unit` last."""

@@ -26,10 +26,11 @@ class Kind:
     client_writes: bool = True
     group: str = GROUP
     """Empty: Kubernetes' core group."""
+    version: str = VERSION
 
     @property
     def api_version(self) -> str:
-        return f"{self.group}/{VERSION}" if self.group else VERSION
+        return f"{self.group}/{self.version}" if self.group else self.version
 
     @property
     def qualified(self) -> str:
@@ -41,7 +42,10 @@ SERVICE = Kind("services", "Service", "service", ("kservice", "ksvc"))
 CONFIGURATION = Kind("configurations", "Configuration", "configuration", ("config", "cfg"))
 ROUTE = Kind("routes", "Route", "route", ("rt",))
 REVISION = Kind("revisions", "Revision", "revision", ("rev",), client_writes=False)
-KINDS: dict[str, Kind] = {kind.plural: kind for kind in (SERVICE, CONFIGURATION, ROUTE, REVISION)}
+DOMAIN_MAPPING = Kind("domainmappings", "DomainMapping", "domainmapping", ("dm",), version="v1beta1")
+KINDS: dict[str, Kind] = {kind.plural: kind for kind in (SERVICE, CONFIGURATION, ROUTE, REVISION, DOMAIN_MAPPING)}
+VERSIONS = tuple(dict.fromkeys(kind.version for kind in KINDS.values()))
+"""Of GROUP, the preferred one first."""
 SECRET = Kind("secrets", "Secret", "secret", (), group="")
 CONFIG_MAP = Kind("configmaps", "ConfigMap", "configmap", ("cm",), group="")
 VALUES: dict[str, Kind] = {kind.plural: kind for kind in (SECRET, CONFIG_MAP)}

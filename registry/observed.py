@@ -2,22 +2,25 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
-from registry import objects
+from registry import domains, objects
 from registry.conditions import Resolution
-from registry.objects import CONFIGURATION, REVISION, ROUTE, SERVICE
+from registry.mapping import Claim, MappingView, covered
+from registry.objects import BY_KIND, CONFIGURATION, DOMAIN_MAPPING, REVISION, ROUTE, SERVICE
 from registry.view import Seen, View
 from store import keys
 from store.backend import Store
 from store.messages import PullProgress
-from store.model import Instance, Member, Model, Node, Revision, RouteEntry, Scale
+from store.model import Domain, Instance, Member, Model, Node, Revision, RouteEntry, Scale
 from store.watch import Table
 
 Unit = tuple[str, str]
-"""(project, name): a Service, Configuration and Route of one name, and the revisions of that Configuration."""
+"""(project, name): a Service, Configuration and Route of one name, and the revisions of that Configuration. Or, when the name is a
+host (only a host has a dot), the DomainMapping of that host."""
 
 
 class _Labels(Model, frozen=True, kw_only=True, rename={"configuration": objects.LABEL_CONFIGURATION}):
@@ -33,8 +36,18 @@ class _Target(Model, frozen=True, kw_only=True, rename="camel"):
     revision_name: str = ""
 
 
+class _Ref(Model, frozen=True, kw_only=True):
+    name: str = ""
+
+
+class _Tls(Model, frozen=True, kw_only=True, rename="camel"):
+    secret_name: str = ""
+
+
 class _Spec(Model, frozen=True, kw_only=True):
     traffic: tuple[_Target, ...] = ()
+    ref: _Ref = _Ref()
+    tls: _Tls = _Tls()
 
 
 class Stored(Model, frozen=True, kw_only=True):
@@ -42,6 +55,12 @@ class Stored(Model, frozen=True, kw_only=True):
 
     metadata: _Meta = _Meta()
     spec: _Spec = _Spec()
+
+
+class _Held(Model, frozen=True, kw_only=True):
+    """A Secret as far as a mapping needs it: the names of its keys."""
+
+    names: tuple[str, ...] = ()
 
 
 class Observed:
@@ -55,9 +74,13 @@ class Observed:
         self._routed: Counter[tuple[str, str]] = Counter()
         self._hosts: dict[str, set[Unit]] = defaultdict(set)
         self._borrowers: dict[Unit, set[Unit]] = defaultdict(set)
+        self._wanting: dict[str, dict[str, int]] = defaultdict(dict)
+        """By host, the projects with a mapping of it and when each was made."""
         self.objects: Table[Stored] = Table(store, keys.OBJECTS, Stored, self._object_changed)
         self.revisions: Table[Revision] = Table(store, keys.REVISIONS, Revision, self._revision_changed)
         self.routes: Table[RouteEntry] = Table(store, keys.ROUTES, RouteEntry, self._route_changed)
+        self.domains: Table[Domain] = Table(store, keys.DOMAINS, Domain, self._domain_changed)
+        self.secrets: Table[_Held] = Table(store, keys.SECRETS, _Held, self._secret_changed)
         self.scales: Table[Scale] = Table(store, keys.SCALE, Scale, self._scale_changed)
         self.instances: Table[Instance] = Table(store, keys.INSTANCES, Instance, self._instance_changed)
         self.nodes: Table[Node] = Table(store, keys.NODES, Node, self._node_changed)
@@ -68,6 +91,8 @@ class Observed:
             "objects": self.objects,
             "revisions": self.revisions,
             "routes": self.routes,
+            "domains": self.domains,
+            "secrets": self.secrets,
             "scale": self.scales,
             "instances": self.instances,
             "nodes": self.nodes,
@@ -91,6 +116,8 @@ class Observed:
             found.add((entry.project, keys.tail(key, keys.ROUTES)[-1]))
         for _, revision in self.revisions.items():
             found.add((revision.project, revision.configuration))
+        for key, domain in self.domains.items():
+            found.add((domain.project, keys.tail(key, keys.DOMAINS)[0]))
         return found
 
     def projects(self) -> list[str]:
@@ -142,6 +169,28 @@ class Observed:
             host_owner=lambda host: self._other_owner(host, unit),
         )
 
+    def mapping_view(self, unit: Unit) -> MappingView:
+        """Everything that the plan of a host's mapping needs."""
+        project, host = unit
+        mapping = self.object(keys.object_(DOMAIN_MAPPING.plural, project, host))
+        over = {wildcard: self._claim(wildcard) for wildcard in domains.above(host)}
+        may = {made: wanting for wanting, made in self._wanting.get(host, {}).items() if not covered(wanting, over)}
+        view = MappingView(project, host, mapping, self._claim(host), over, may[min(may)] if may else "")
+        if mapping is None:
+            return view
+        ref, secret = mapping.obj["spec"]["ref"], domains.secret_of(mapping.obj)
+        named = self.object(keys.object_(BY_KIND[ref["kind"]].plural, project, ref["name"]))
+        held = self.secrets.get(keys.secret(project, secret)) if secret else None
+        return replace(
+            view,
+            services={f"{ref['kind']}/{ref['name']}": named.obj} if named is not None else {},
+            secret_keys=frozenset(held.names) if held is not None else None,
+        )
+
+    def _claim(self, host: str) -> Claim:
+        entry = self.domains.entry(keys.domain(host))
+        return Claim(self.domains.get(keys.domain(host)), entry.store_rev) if entry is not None else Claim()
+
     def _other_owner(self, host: str, unit: Unit) -> str:
         return next((name for project, name in sorted(self._hosts.get(host, ())) if (project, name) != unit), "")
 
@@ -177,11 +226,45 @@ class Observed:
             self._index_revision(project, name, new, old)
             return
         self._dirty((project, name))
+        if plural == DOMAIN_MAPPING.plural:
+            self._index_mapping(key, project, name, new, old)
         if plural == ROUTE.plural:
             for stored, change in ((old, set.discard), (new, set.add)):
                 for lender in _lenders(project, name, stored):
                     change(self._borrowers[lender], (project, name))
         self._wake_borrowers((project, name))
+
+    def _index_mapping(self, key: str, project: str, host: str, new: Stored | None, old: Stored | None) -> None:
+        for stored, change in ((old, set.discard), (new, set.add)):
+            for name in (stored.spec.ref.name, f"secrets/{stored.spec.tls.secret_name}") if stored is not None else ():
+                change(self._borrowers[project, name], (project, host))
+        entry = self.objects.entry(key)
+        if new is not None and entry is not None:
+            self._wanting[host][project] = entry.created_rev
+        elif new is None:
+            self._wanting[host].pop(project, None)
+            self._dirty_host(host)
+
+    def _domain_changed(self, key: str, new: Domain | None, old: Domain | None) -> None:
+        host = keys.tail(key, keys.DOMAINS)[0]
+        for domain in (old, new):
+            if domain is not None:
+                self._dirty((domain.project, host))
+        self._dirty_host(host)
+        if host.startswith("*."):
+            for below in [each for each in self._wanting if each.endswith(host[1:])]:
+                self._dirty_host(below)
+
+    def _dirty_host(self, host: str) -> None:
+        """Whoever wants `host`."""
+        for project in self._wanting.get(host, ()):
+            self._dirty((project, host))
+        if not self._wanting.get(host, True):
+            del self._wanting[host]
+
+    def _secret_changed(self, key: str, new: _Held | None, old: _Held | None) -> None:
+        project, name = keys.tail(key, keys.SECRETS)
+        self._wake_borrowers((project, f"secrets/{name}"))
 
     def _index_revision(self, project: str, name: str, new: Stored | None, old: Stored | None) -> None:
         for stored in (old, new):

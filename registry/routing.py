@@ -5,12 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from registry import objects
-from registry.bounds import Naming
+from registry.bounds import LOCAL_DOMAIN, Naming
 from registry.conditions import FALSE, UNKNOWN, condition, find
 from registry.objects import Object
 from store.model import Limits, Revision, RouteEntry, TrafficTarget
-
-LOCAL_DOMAIN = "svc.cluster.local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +62,7 @@ def route(
         route=name,
         hosts=dict(sorted(hosts.items())),
         limits={revision: limits(compiled[revision]) for revision in sorted(named)},
+        main=main,
     )
     return Routing(naming.url(main), entry, traffic)
 

@@ -89,6 +89,11 @@ def route(obj: Object, routed: Routing, now: str) -> Object:
     return _with_status(obj, status, found, now)
 
 
+def domain_mapping(obj: Object, url: str, found: list[Object], now: str) -> Object:
+    """`url` is where the host answers; `found` are the conditions, Ready among them."""
+    return _with_status(obj, {"url": url, "address": {"url": url}}, found, now)
+
+
 def service(obj: Object, configuration_obj: Object | None, route_obj: Object | None, not_owned: str, now: str) -> Object:
     """`not_owned`: the kind of a child that exists already and belongs to nobody or to somebody else."""
     if not_owned:

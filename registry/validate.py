@@ -1,9 +1,9 @@
-"""Is what a client sent a Service, Configuration or Route? Every fault is found at once, with its path. Nothing raises."""
+"""Is what a client sent a Service, Configuration, Route or DomainMapping? Every fault is found at once, with its path. Nothing raises."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from registry import objects
+from registry import domains, objects
 from registry.annotations import PREFIX
 from registry.bounds import Bounds
 from registry.objects import Object
@@ -35,33 +35,46 @@ def validate(kind: objects.Kind, obj: Any, bounds: Bounds) -> Problems:
     if not isinstance(obj, dict):
         problems.bad("", obj, f"a {kind.kind} as a JSON or YAML mapping")
         return problems
-    if obj.get("apiVersion", objects.API_VERSION) != objects.API_VERSION:
-        problems.bad("apiVersion", obj["apiVersion"], objects.API_VERSION)
+    if obj.get("apiVersion", kind.api_version) != kind.api_version:
+        problems.bad("apiVersion", obj["apiVersion"], kind.api_version)
     if obj.get("kind", kind.kind) != kind.kind:
         problems.bad("kind", obj["kind"], kind.kind)
     known = ("apiVersion", "kind", "metadata", "spec", "status")
     for name in obj:
         if name not in known:
             problems.append(Problem(str(name), f"unknown field{closest(str(name), known)}; known: {', '.join(known)}"))
-    name = _metadata(problems, obj.get("metadata"))
+    name = _metadata(problems, obj.get("metadata"), _host(bounds) if kind is objects.DOMAIN_MAPPING else _NAME)
     _spec_of(kind, bounds, name)(problems, obj.get("spec", {}), "spec")
     return problems
 
 
-def _metadata(problems: Problems, value: Any) -> str:
+_NAME = matching(DNS_1035, "lower-case letters, digits and '-', beginning with a letter")
+
+
+def _host(bounds: Bounds) -> Checker:
+    """The name of a DomainMapping is its host."""
+
+    def check(problems: Problems, value: Any, path: str) -> None:
+        if allowed := domains.host_problem(value, bounds.own_domains):
+            problems.bad(path, value, allowed)
+
+    return check
+
+
+def _metadata(problems: Problems, value: Any, check_name: Checker) -> str:
     """Checks metadata; the object's name, or an empty string. Fields the server sets are accepted and overruled."""
     if not isinstance(value, dict):
         problems.missing("metadata", "a mapping with a name")
         return ""
     name, prefix = value.get("name"), value.get("generateName")
     if name is not None:
-        matching(DNS_1035, "lower-case letters, digits and '-', beginning with a letter")(problems, name, "metadata.name")
-    elif prefix is not None:
+        check_name(problems, name, "metadata.name")
+    elif prefix is not None and check_name is _NAME:
         stem = prefix.rstrip("-") if isinstance(prefix, str) else prefix
         allowed = "lower-case letters, digits and '-', beginning with a letter"
         matching(DNS_1035, allowed, 57)(problems, stem, "metadata.generateName")
     else:
-        problems.missing("metadata.name", "a name, or metadata.generateName")
+        problems.missing("metadata.name", "a name, or metadata.generateName" if check_name is _NAME else domains.ALLOWED)
     if "labels" in value:
         label_map(problems, value["labels"], "metadata.labels")
         visibility = value["labels"].get(objects.LABEL_VISIBILITY) if isinstance(value["labels"], dict) else None
@@ -79,6 +92,8 @@ def _metadata(problems: Problems, value: Any) -> str:
 
 
 def _spec_of(kind: objects.Kind, bounds: Bounds, name: str) -> Checker:
+    if kind is objects.DOMAIN_MAPPING:
+        return domains.spec()
     if kind is objects.ROUTE:
         return mapping({"traffic": traffic(in_service=False)}, required=("traffic",))
     if kind is objects.CONFIGURATION:
@@ -151,7 +166,7 @@ def _tag(problems: Problems, tag: Any, where: str, tags: set[str], service: str)
 def renamed_template(kind: objects.Kind, old: Object, new: Object) -> Problems:
     """A template that changed but kept the revision name it was given. Both specs are canonical."""
     problems = Problems()
-    if kind is objects.ROUTE:
+    if kind not in (objects.SERVICE, objects.CONFIGURATION):
         return problems
     before, after = old.get("spec", {}).get("template", {}), new.get("spec", {}).get("template", {})
     name = after.get("metadata", {}).get("name")

@@ -20,7 +20,7 @@ def new(kind: objects.Kind, body: Object, project: str, name: str, uid: str, now
         meta["generateName"] = given["generateName"]
     meta["annotations"] = annotations
     return {
-        "apiVersion": objects.API_VERSION,
+        "apiVersion": kind.api_version,
         "kind": kind.kind,
         "metadata": meta,
         "spec": defaults.canonical(kind, body.get("spec", {}), bounds),

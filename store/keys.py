@@ -7,6 +7,7 @@
 | configs/<project>/<name>         | Values          | registry              |                 |
 | revisions/<project>/<revision>   | Revision        | registry              |                 |
 | routes/<project>/<route>         | RouteEntry      | registry              |                 |
+| domains/<host>                   | Domain          | registry              |                 |
 | scale/<project>/<revision>       | Scale           | autoscaler            |                 |
 | assignments/<node>/<instance>    | Assignment      | autoscaler            |                 |
 | instances/<node>/<instance>      | Instance        | node agent            | the node        |
@@ -23,6 +24,7 @@ SECRETS = ROOT + "secrets/"
 CONFIGS = ROOT + "configs/"
 REVISIONS = ROOT + "revisions/"
 ROUTES = ROOT + "routes/"
+DOMAINS = ROOT + "domains/"
 SCALE = ROOT + "scale/"
 ASSIGNMENTS = ROOT + "assignments/"
 INSTANCES = ROOT + "instances/"
@@ -55,6 +57,11 @@ def revision(project: str, name: str) -> str:
 
 def route(project: str, name: str) -> str:
     return f"{ROUTES}{project}/{name}"
+
+
+def domain(host: str) -> str:
+    """Where the claim to `host` (`shop.example`, `*.shop.example`) is: one key a host, so one owner."""
+    return f"{DOMAINS}{host}"
 
 
 def scale(project: str, revision_name: str) -> str:

@@ -203,6 +203,20 @@ class RouteEntry(Model, frozen=True, kw_only=True):
     """Host without port, lower case → shares. A tag's host has one target of 100."""
     limits: dict[str, Limits] = {}
     """By revision name; every revision named in `hosts` is here."""
+    main: str = ""
+    """Which of `hosts` is the route's own, that its domains stand for."""
+
+
+class Domain(Model, frozen=True, kw_only=True):
+    """Who owns a host of the world's and which route answers to it. The ingress follows `route`, so a domain has that route's
+    shares at any moment. A host `*.shop.example` stands for everything below `shop.example` that has no owner of its own."""
+
+    v: int = V1
+    project: str
+    route: str
+    """Name of a route of `project`."""
+    secret: str = ""
+    """Name of the Secret of `project` with the certificate; empty: none was given."""
 
 
 # -- what the autoscaler decided ----------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from registry.api import discovery, openapi, problems
 from registry.api.problems import ApiError
 from registry.api.routes import Http, answer
 from registry.bounds import Bounds
-from registry.objects import API_VERSION, GROUP
+from registry.objects import GROUP, VERSIONS
 from registry.problem import DNS_LABEL
 from store.errors import StoreError
 
@@ -52,9 +52,9 @@ def _discovery(projects: Callable[[], list[str]]) -> list[BaseRouteHandler]:
         "/api/v1": discovery.core_resources(),
         "/apis": discovery.groups(),
         f"/apis/{GROUP}": discovery.group(),
-        f"/apis/{API_VERSION}": discovery.resources(),
+        **{f"/apis/{GROUP}/{version}": discovery.resources(version) for version in VERSIONS},
         "/openapi/v3": openapi.index(),
-        f"/openapi/v3/{openapi.GROUP_PATH}": openapi.document(),
+        **{f"/openapi/v3/{openapi.group_path(version)}": openapi.document(version) for version in VERSIONS},
         f"/openapi/v3/{openapi.CORE_PATH}": openapi.core_document(),
     }
 

@@ -9,6 +9,7 @@ from registry.objects import (
     ANNOTATION_KEYS,
     CONFIG_MAP,
     CONFIGURATION,
+    DOMAIN_MAPPING,
     GROUP,
     REVISION,
     ROUTE,
@@ -27,6 +28,7 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
     CONFIGURATION.plural: ("Name", "LatestCreated", "LatestReady", *_READY, "Age"),
     ROUTE.plural: ("Name", "URL", *_READY, "Age"),
     REVISION.plural: ("Name", "Config Name", "Generation", *_READY, "Actual Replicas", "Desired Replicas", "Age"),
+    DOMAIN_MAPPING.plural: ("Name", "URL", *_READY, "Age"),
     SECRET.plural: ("Name", "Type", "Data", "Age"),
     CONFIG_MAP.plural: ("Name", "Data", "Age"),
 }

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from registry.objects import API_VERSION, GROUP, KINDS, VALUES, VERSION
+from registry.objects import GROUP, KINDS, VALUES, VERSIONS
 
 _WRITES = ["create", "delete", "get", "list", "patch", "update", "watch"]
 _READS = ["delete", "get", "list", "watch"]
@@ -36,25 +36,28 @@ def core_resources() -> dict[str, Any]:
 
 
 def group() -> dict[str, Any]:
-    chosen = {"groupVersion": API_VERSION, "version": VERSION}
-    return {"kind": "APIGroup", "apiVersion": "v1", "name": GROUP, "versions": [chosen], "preferredVersion": chosen}
+    versions = [{"groupVersion": f"{GROUP}/{version}", "version": version} for version in VERSIONS]
+    return {"kind": "APIGroup", "apiVersion": "v1", "name": GROUP, "versions": versions, "preferredVersion": versions[0]}
 
 
 def groups() -> dict[str, Any]:
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [group()]}
 
 
-def resources() -> dict[str, Any]:
+def resources(version: str) -> dict[str, Any]:
+    """The kinds of GROUP in `version`."""
     found: list[dict[str, Any]] = []
     for kind in KINDS.values():
+        if kind.version != version:
+            continue
         verbs = _WRITES if kind.client_writes else _READS
-        names = {"singularName": kind.singular, "namespaced": True, "kind": kind.kind, "group": GROUP, "version": VERSION}
+        names = {"singularName": kind.singular, "namespaced": True, "kind": kind.kind, "group": GROUP, "version": version}
         categories = ["all", "knative", "serving"]
         found.append(
             {"name": kind.plural, **names, "verbs": verbs, "shortNames": list(kind.short_names), "categories": categories}
         )
         found.append({"name": f"{kind.plural}/status", **names, "singularName": "", "verbs": ["get"]})
-    return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": API_VERSION, "resources": found}
+    return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": f"{GROUP}/{version}", "resources": found}
 
 
 def namespace(name: str) -> dict[str, Any]:

@@ -3,21 +3,26 @@
 from collections.abc import Collection
 from typing import Any
 
-from registry.objects import API_VERSION, KINDS, SECRET, VALUES, VERSION, Kind
+from registry.objects import GROUP, KINDS, SECRET, VALUES, VERSION, VERSIONS, Kind
 
-GROUP_PATH = f"apis/{API_VERSION}"
 CORE_PATH = "api/v1"
 _ANY = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 
 
+def group_path(version: str) -> str:
+    """Where Knative's group in `version` is."""
+    return f"apis/{GROUP}/{version}"
+
+
 def index() -> dict[str, Any]:
     """The answer to /openapi/v3."""
-    return {"paths": {path: {"serverRelativeURL": f"/openapi/v3/{path}?hash=1"} for path in (GROUP_PATH, CORE_PATH)}}
+    paths = [*map(group_path, VERSIONS), CORE_PATH]
+    return {"paths": {path: {"serverRelativeURL": f"/openapi/v3/{path}?hash=1"} for path in paths}}
 
 
-def document() -> dict[str, Any]:
-    """The description of Knative's group, under /openapi/v3/apis/…"""
-    return _document(GROUP_PATH, "dev.knative.serving", KINDS.values())
+def document(version: str) -> dict[str, Any]:
+    """The description of Knative's group in `version`, under /openapi/v3/apis/…"""
+    return _document(group_path(version), "dev.knative.serving", [kind for kind in KINDS.values() if kind.version == version])
 
 
 def core_document() -> dict[str, Any]:
@@ -32,12 +37,12 @@ def _document(path: str, package: str, kinds: Collection[Kind]) -> dict[str, Any
         "paths": {
             f"/{path}/namespaces/{{namespace}}/{kind.plural}/{{name}}": _path(kind) for kind in kinds if kind.client_writes
         },
-        "components": {"schemas": {f"{package}.{VERSION}.{kind.kind}": _schema(kind) for kind in kinds}},
+        "components": {"schemas": {f"{package}.{kind.version}.{kind.kind}": _schema(kind) for kind in kinds}},
     }
 
 
 def _gvk(kind: Kind) -> dict[str, str]:
-    return {"group": kind.group, "version": VERSION, "kind": kind.kind}
+    return {"group": kind.group, "version": kind.version, "kind": kind.kind}
 
 
 def _path(kind: Kind) -> dict[str, Any]:

@@ -10,11 +10,11 @@ import msgspec
 
 from process import ids
 from process.clock import Clock, rfc3339
-from registry import defaults, objects, validate, writing
+from registry import defaults, domains, objects, validate, writing
 from registry.api import patches, problems, selectors
 from registry.api.problems import ApiError
 from registry.bounds import Bounds
-from registry.objects import CONFIGURATION, REVISION, ROUTE, SERVICE, Kind, Object
+from registry.objects import CONFIGURATION, DOMAIN_MAPPING, REVISION, ROUTE, SERVICE, Kind, Object
 from registry.problem import DNS_LABEL
 from store import keys
 from store.backend import Entry, Store
@@ -76,7 +76,7 @@ class Resources:
                 break
             items.append(writing.shown(obj, entry.store_rev))
             last = entry.key
-        return {"apiVersion": objects.API_VERSION, "kind": f"{kind.kind}List", "metadata": meta, "items": items}
+        return {"apiVersion": kind.api_version, "kind": f"{kind.kind}List", "metadata": meta, "items": items}
 
     async def _read(self, kind: Kind, project: str, name: str) -> tuple[Object, Entry]:
         entry = await self._store.get(keys.object_(kind.plural, project, name))
@@ -161,6 +161,8 @@ class Resources:
         if name and isinstance(body, dict):
             body = {**body, "metadata": {**_metadata(body), "name": name}}
         found = validate.validate(kind, body, self._bounds)
+        if kind is DOMAIN_MAPPING and not found:
+            domains.elsewhere(body, project, found)
         if not (DNS_LABEL.fullmatch(project) and len(project) <= 63):
             found.bad("metadata.namespace", project, "a DNS label of at most 63 characters")
         meta = _metadata(body)
@@ -230,6 +232,8 @@ class Resources:
     async def _deletion(self, kind: Kind, project: str, name: str, entry: Entry, orphan: bool) -> tuple[Txn, list[Txn]]:
         """The transaction that ends the object with its children, and more for revisions that do not fit into it."""
         guard, why = (Guard(entry.key, entry.store_rev),), f"delete {kind.kind} {project}/{name}"
+        if kind is DOMAIN_MAPPING:
+            return Txn(guard, (Delete(entry.key),), why=why), []
         if kind is REVISION:
             return Txn(guard, (Delete(entry.key), Delete(keys.revision(project, name))), why=why), []
         if orphan:

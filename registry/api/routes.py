@@ -1,6 +1,7 @@
 """The Knative paths: HTTP in, `Resources` and `Watches` asked, JSON out."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -13,19 +14,18 @@ from process.clock import Clock
 from registry.api import body, columns, patches, problems, protobuf
 from registry.api.resources import Change, Page, Resources
 from registry.api.watching import Request, Watches
-from registry.objects import API_VERSION, KINDS, Kind, Object
+from registry.objects import GROUP, KINDS, VERSIONS, Kind, Object
 
-ROOT = f"/apis/{API_VERSION}"
 _JSON = "application/json"
 _MERGE, _JSON_PATCH, _APPLY = "application/merge-patch+json", "application/json-patch+json", "application/apply-patch+yaml"
 WATCH_DEFAULT_S, WATCH_MAX_S = 1800.0, 3600.0
 Http = HttpRequest[Any, Any, Any]
 
 
-def kind_of(plural: str) -> Kind:
-    """Raises ApiError 404 for what is not a resource."""
+def _kind_of(version: str, plural: str) -> Kind:
+    """Raises ApiError 404 for what is not a resource of `version`."""
     kind = KINDS.get(plural)
-    if kind is None:
+    if kind is None or kind.version != version:
         raise problems.no_such_resource()
     return kind
 
@@ -68,7 +68,7 @@ def watch_request(kind: Kind, project: str, request: Http, *, root: str = "") ->
 
 
 class KnativeRoutes:
-    """Handlers of Services, Configurations, Routes and Revisions."""
+    """Handlers of Services, Configurations, Routes, Revisions and DomainMappings."""
 
     def __init__(self, resources: Resources, watches: Watches, clock: Clock) -> None:
         self._resources, self._watches, self._clock = resources, watches, clock
@@ -144,8 +144,14 @@ def _change(given: Any) -> Change:
 
 
 def handlers(routes: KnativeRoutes) -> list[BaseRouteHandler]:
-    """Litestar's handlers over `routes`."""
-    objects, one, everywhere = f"{ROOT}/namespaces/{{ns:str}}/{{plural:str}}", "/{name:str}", f"{ROOT}/{{plural:str}}"
+    """Litestar's handlers over `routes`, for every version of the group."""
+    return [handler for version in VERSIONS for handler in _handlers(routes, version)]
+
+
+def _handlers(routes: KnativeRoutes, version: str) -> list[BaseRouteHandler]:
+    root, one = f"/apis/{GROUP}/{version}", "/{name:str}"
+    objects, everywhere = f"{root}/namespaces/{{ns:str}}/{{plural:str}}", f"{root}/{{plural:str}}"
+    kind_of = partial(_kind_of, version)
 
     @get(objects, summary="List or watch (?watch=true) the objects of a project", tags=["Knative Serving"])
     async def list_(ns: str, plural: str, request: Http) -> Response[Any]:

@@ -17,6 +17,7 @@ from kubernetes.dynamic import DynamicClient
 from store.backend import Store
 from store.bus import Bus
 from tests import real
+from tests.eventually import eventually_async
 from tests.integration.registry_world import Client, make_registry, playing, ready, service
 
 pytestmark = pytest.mark.real
@@ -290,8 +291,52 @@ async def test_kn_creates_waits_applies_updates_splits_and_deletes(api: Client, 
     assert obj["status"]["latestReadyRevisionName"] == "hello-00002"
     assert await in_thread(kn.revisions) == ["hello-00001", "hello-00002"]
     assert (await in_thread(kn.get, obj["status"]["traffic"][0]["revisionName"], "revisions")).status_code == 200
-    domains = await api.http.get("/apis/serving.knative.dev/v1beta1/namespaces/default/domainmappings")
-    assert domains.status_code == 404
-    assert domains.json()["message"] == "the server could not find the requested resource"
     await in_thread(kn.delete_and_wait)
     assert (await in_thread(kn.get)).status_code == 404
+
+
+DOMAINS = "/apis/serving.knative.dev/v1beta1/namespaces/{}/domainmappings"
+
+
+def domain_mapping(project: str = "default", host: str = "shop.example") -> dict[str, Any]:
+    """What `kn domain create shop.example --ref hello` posts."""
+    ref = {"kind": "Service", "namespace": project, "name": "hello", "apiVersion": "serving.knative.dev/v1"}
+    meta = {"name": host, "namespace": project, "creationTimestamp": None}
+    kind = {"kind": "DomainMapping", "apiVersion": "serving.knative.dev/v1beta1"}
+    return {**kind, "metadata": meta, "spec": {"ref": ref}, "status": {}}
+
+
+async def claimed(api: Client, project: str, status: str) -> dict[str, Any]:
+    """The mapping of shop.example once its DomainClaimed is `status`."""
+    path = DOMAINS.format(project) + "/shop.example"
+
+    async def told() -> bool:
+        return bool(ready((await api.http.get(path)).json(), "DomainClaimed")["status"] == status)
+
+    await eventually_async(told, f"DomainClaimed of {project} is {status}")
+    return (await api.http.get(path)).json()  # type: ignore[no-any-return]
+
+
+async def test_a_domain_is_the_firsts_and_goes_to_the_second_when_the_first_lets_go(
+    api: Client, kubectl: Callable[..., Any]
+) -> None:
+    await api.create(service())
+    await api.until("True")
+    assert (await api.http.post(DOMAINS.format("default"), json=domain_mapping())).status_code == 201
+    mapping = await claimed(api, "default", "True")
+    assert mapping["status"]["url"] == "http://shop.example:8080"
+    assert {c["type"]: c["status"] for c in mapping["status"]["conditions"]} == {
+        "CertificateProvisioned": "True", "DomainClaimed": "True", "Ready": "True", "ReferenceResolved": "True",
+    }  # fmt: skip
+    assert (await api.http.post(DOMAINS.format("other"), json=domain_mapping("other"))).status_code == 201
+    second = await claimed(api, "other", "False")
+    assert "default" not in ready(second, "DomainClaimed")["message"], "whose it is, is nobody's business"
+    assert "shop.example" in await kubectl("get", "domainmappings")
+    assert "True" in await kubectl("get", "dm", "shop.example")
+    await kubectl("delete", "domainmapping", "shop.example")
+    await claimed(api, "other", "True")
+    for host in ("hello.default.localhost", "*", "shop.example:80"):
+        refused = await api.http.post(DOMAINS.format("default"), json=domain_mapping(host=host))
+        assert refused.status_code == 422
+        assert refused.json()["details"]["causes"][0]["field"] == "metadata.name"
+    assert (await api.http.get("/apis/serving.knative.dev/v1/namespaces/default/domainmappings")).status_code == 404

@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from ingress.routes import Routes, canonical, well_formed
 from ingress.traffic import Split, split
-from store.model import Limits, RouteEntry, TrafficTarget
+from store import keys
+from store.model import Domain, Limits, RouteEntry, TrafficTarget
 
 
-def entry(hosts: dict[str, dict[str, int]], **limits: Limits) -> RouteEntry:
+def entry(hosts: dict[str, dict[str, int]], main: str = "", **limits: Limits) -> RouteEntry:
     targets = {host: [TrafficTarget(revision=r, percent=p) for r, p in shares.items()] for host, shares in hosts.items()}
-    return RouteEntry(project="default", route="hello", hosts=targets, limits=limits)
+    return RouteEntry(project="default", route="hello", hosts=targets, limits=limits, main=main)
 
 
 def revision(found: Split | None) -> str | None:
@@ -58,6 +59,47 @@ def test_a_host_belongs_to_its_first_claimant_until_that_lets_go() -> None:
     assert revision(routes.find(b"a")) == "default/r2"
     routes.delete("second")
     assert routes.find(b"a") is None
+
+
+def domain(route: str = "hello") -> Domain:
+    return Domain(project="default", route=route)
+
+
+def test_a_domain_has_its_routes_shares_at_any_moment() -> None:
+    routes, key = Routes(), keys.route("default", "hello")
+    routes.put_domain("shop.example", domain())
+    assert routes.find(b"shop.example") is None
+    for name in ("r1", "r2"):
+        routes.put(key, entry({"tag-hello": {"r0": 100}, "hello": {name: 100}}, main="hello"))
+        assert revision(routes.find(b"hello")) == revision(routes.find(b"Shop.example:80")) == f"default/{name}"
+    routes.put_domain("shop.example", domain("other"))
+    assert routes.find(b"shop.example") is None
+    routes.put_domain("shop.example", domain())
+    routes.delete(key)
+    assert routes.find(b"shop.example") is None
+    routes.put(key, entry({"hello": {"r1": 100}}, main="hello"))
+    routes.put_domain("shop.example", None)
+    assert routes.find(b"shop.example") is None
+
+
+def test_an_exact_host_comes_before_a_wildcard_and_the_nearest_wildcard_before_one_further_up() -> None:
+    routes = Routes()
+    for name in ("exact", "near", "far"):
+        made = RouteEntry(project="default", route=name, hosts={name: [TrafficTarget(revision=name, percent=100)]}, main=name)
+        routes.put(keys.route("default", name), made)
+    routes.put_domain("a.shop.example", domain("exact"))
+    routes.put_domain("*.b.shop.example", domain("near"))
+    routes.put_domain("*.shop.example", domain("far"))
+    for host, leads_to in (
+        (b"a.shop.example", "exact"),
+        (b"x.a.shop.example", "far"),
+        (b"b.shop.example", "far"),
+        (b"x.b.shop.example", "near"),
+        (b"x.y.b.shop.example", "near"),
+    ):
+        assert revision(routes.find(host)) == f"default/{leads_to}"
+    for host in (b"shop.example", b"example", b"other.example", b"[::1]:80"):
+        assert routes.find(host) is None
 
 
 def test_limits_come_with_the_choice() -> None:
