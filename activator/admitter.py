@@ -175,7 +175,7 @@ class Admitter:
             elif isinstance(effect, Swelling):
                 self._report([throttler], self._clock.now() - throttler.load.since)
             elif isinstance(effect, DrainedNow):
-                news = Drained(instance=effect.instance, sender=self._member)
+                news = Drained(instance=effect.instance, sender=self._member, seq=effect.seq)
                 self._bus.publish(messages.drained(effect.node), encode(news))
 
     def _wake(self, revision: RevisionKey, effect: WakeUp) -> None:

@@ -35,6 +35,8 @@ WAKES_UNHEARD = 4
 EJECT_FIRST_S = 0.1
 EJECT_MOST_S = 10.0
 COMING = frozenset({Phase.PENDING, Phase.PULLING, Phase.STARTING})
+LEAVING = frozenset({Phase.DRAINING, Phase.FROZEN})
+"""Gets nothing new, and its node waits to hear when nothing is in flight there. A frozen one may be Ready again."""
 OVER = frozenset({Phase.STOPPED, Phase.FAILED})
 
 
@@ -69,10 +71,11 @@ class WakeUp:
 
 @dataclass(frozen=True, slots=True)
 class DrainedNow:
-    """Nothing of ours is in flight at `instance` of `node`, nor will be."""
+    """Nothing of ours is in flight at `instance` of `node`, nor will be before there is newer news than `seq` of it."""
 
     instance: str
     node: str
+    seq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +201,8 @@ class Throttler(Generic[R]):
         self.coming.pop(name, None)
         if news.phase in COMING:
             self.coming[name] = news.seq
-        if news.phase is Phase.DRAINING:
-            return self._draining(news, target)
+        if news.phase in LEAVING:
+            return [*self._leaving(news, target), *self._wake_if_needed(now)]
         if target is not None:
             self._take_out(target, State.GONE if news.phase in OVER else State.PAUSED, news.seq)
         return [*self._refuse_if_held(now), *self._wake_if_needed(now)]
@@ -354,11 +357,11 @@ class Throttler(Generic[R]):
         self.balance.settle(target)
         return self._dispatch(now)
 
-    def _draining(self, news: Instance, target: Target | None) -> Sequence[Effect[R]]:
+    def _leaving(self, news: Instance, target: Target | None) -> Sequence[Effect[R]]:
         if target is None:
-            return (DrainedNow(news.instance, news.node),)
+            return (DrainedNow(news.instance, news.node, news.seq),)
         self._take_out(target, State.DRAINING, news.seq)
-        return () if target.in_flight else (DrainedNow(target.instance, target.node),)
+        return self._out_of_use(target)
 
     def _take_out(self, target: Target, state: State, seq: int) -> None:
         target.seq = max(seq, target.seq)
@@ -373,7 +376,7 @@ class Throttler(Generic[R]):
         if target.in_flight:
             return NOTHING
         if target.state is State.DRAINING:
-            return (DrainedNow(target.instance, target.node),)
+            return (DrainedNow(target.instance, target.node, target.seq),)
         if target.state is State.GONE and self.targets.get(target.instance) is target:
             del self.targets[target.instance]
         return NOTHING

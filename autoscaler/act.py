@@ -149,6 +149,7 @@ class Hands:
             revision=revision.key,
             woken=made.woken,
             placed=made.placed,
+            frozen=made.frozen,
             drained=made.drained,
         )
         for assignment, before in made.puts[:TOLD]:

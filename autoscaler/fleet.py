@@ -12,7 +12,6 @@ from autoscaler.policy import Standing
 from store.lifecycle import ENDED, Phase
 from store.model import Assignment, Goal, Instance, Node, RevisionKey
 
-_READY = frozenset({Phase.READY, Phase.FROZEN})
 _UNSTARTED = frozenset({Phase.PENDING, Phase.PULLING, Phase.PARKED})
 
 
@@ -44,7 +43,7 @@ class Slot:
 
     @property
     def ready(self) -> bool:
-        return self.phase in _READY
+        return self.phase is Phase.READY
 
     @property
     def started(self) -> bool:
@@ -202,4 +201,4 @@ class Fleet:
 
     def _needs(self, assignment: Assignment) -> Need:
         need = self._need(assignment.revision_key)
-        return need.parked() if assignment.goal == Goal.PARK else need
+        return need.parked() if assignment.goal == Goal.PARK else need.frozen() if assignment.goal == Goal.FREEZE else need

@@ -21,6 +21,8 @@ from store.model import Goal, Instance, RevisionKey, decode
 
 log = logs.get("autoscaler")
 
+THAWED = "thaw"
+"""A step of an instance that ran before and was frozen: nothing is learned of its start, and its failure is no failed start."""
 UNKNOWN_FOR_S = 2.0
 """So long may a wake name a revision that has not been seen yet before it is refused."""
 
@@ -95,8 +97,9 @@ class Ears:
         if slot.ready:
             if slot.name not in active.ready_since:
                 active.ready_since[slot.name] = now
-                took_s = self._clock.wall() - slot.assignment.at
-                self._mind.profile_of(status.revision_key).started(max(0.0, took_s), status.phases_ms)
+                if THAWED not in status.phases_ms:
+                    took_s = self._clock.wall() - slot.assignment.at
+                    self._mind.profile_of(status.revision_key).started(max(0.0, took_s), status.phases_ms)
             active.waking, active.cause_id, active.failure = 0, "", None
         elif status.phase is Phase.FAILED:
             self.on_failed(slot, status)
@@ -110,7 +113,8 @@ class Ears:
         active = self._mind.active_of(key, now)
         ready_since = active.ready_since.pop(slot.name, None)
         log.warning("instance failed", instance=slot.name, revision=key, goal=slot.goal, failure=status.failure)
-        if slot.goal == Goal.DRAIN or not was_start(ready_since, now):
+        started = slot.goal in (Goal.RUN, Goal.PARK) and THAWED not in status.phases_ms
+        if not started or not was_start(ready_since, now):
             return
         measures.FAILURES.inc()
         active.row = failed(active.row, slot.assignment.at, wall)

@@ -6,7 +6,7 @@ at when it is back. A refused transaction is taken back and decided anew. While 
 
 import asyncio
 
-from autoscaler import explain, measures, parking, plan
+from autoscaler import explain, freezing, measures, parking, plan
 from autoscaler.act import Hands
 from autoscaler.active import Active, Made
 from autoscaler.hear import Ears
@@ -184,6 +184,7 @@ class Scaler:
             decision.desired,
             may_start=active.row.wait_s(wall) == 0,
             park=self._park(revision, active, mode.reach, decision),
+            freeze=freezing.wanted(revision, mode.reach),
             lost=mind.lost,
             cause_id=active.cause_id,
             at=wall,
@@ -221,7 +222,7 @@ class Scaler:
         )
         outcome = made.unplaced
         if made:
-            outcome = f"woken {made.woken}, placed {made.placed}, drained {made.drained}, deleted {len(made.deletes)}"
+            outcome = f"woken {made.woken}, placed {made.placed}, frozen {made.frozen}, drained {made.drained}, deleted {len(made.deletes)}"
         shown = Made(wall, decision, standing.ready, standing.starting, active.cause_id, outcome)
         self.mind.history.add(revision.key, shown)
         changed = old is None or differs(old, scale)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from autoscaler import keepalive, policy, steady
+from autoscaler import freezing, keepalive, policy, steady
 from autoscaler.active import Active, History
 from autoscaler.backoff import restored
 from autoscaler.fleet import Fleet
@@ -127,11 +127,11 @@ class Mind:
         window = revision.scale.stable_window_s
         since = now - self.took_over_at
         idle_s = now - max(self.signals.loaded_at(revision.key), active.since)
-        keep = self.keep_of(revision)
+        keep, reach = self.keep_of(revision), self.reach_of(revision, active, now)
         if keep is not None:
             idle_s = now - self.profiles[revision.key].busy_at
         return Mode(
-            reach=self.reach_of(revision, active, now),
+            reach=reach,
             verified=active.verified,
             waking=active.woken(now),
             tick=tick,
@@ -141,6 +141,7 @@ class Mind:
             active_s=now - active.running_since,
             grace_s=self.limits.scale_to_zero_grace_s,
             keep=keep,
+            freeze_after_s=freezing.after_s(revision, reach),
             gave_up=active.row.count > 0 and wall - revision.created_at > revision.progress_deadline_s,
         )
 
@@ -245,7 +246,7 @@ class Mind:
         scale = self.world.scale(key)
         if scale is None or scale.desired or scale.unplaced:
             return False
-        return all(slot.goal == Goal.PARK and not slot.ended for slot in self.fleet.of(key))
+        return all(slot.goal in (Goal.PARK, Goal.FREEZE) and not slot.ended for slot in self.fleet.of(key))
 
     def _need(self, key: RevisionKey) -> Need:
         revision = self.world.revision(key)

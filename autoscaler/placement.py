@@ -1,8 +1,9 @@
 """On which node an instance goes, and what stands on every node. Incremental: each change costs O(log nodes), each choice looks
 at no more than `LOOK_AT` fitting nodes.
 
-Order of preference: a parked instance of that revision (`plan` sees to that), then a node that has the image unpacked, then any
-with room; among those the one with the fewest instances of the revision (spread), then the least loaded, then by name.
+Order of preference: a frozen instance of that revision, then a parked one (`plan` sees to that), then a node that has the image
+unpacked, then any with room; among those the one with the fewest instances of the revision (spread), then the least loaded, then
+by name.
 Memory requests are never oversubscribed; CPU is a weight and may be; a node takes at most `slots` instances.
 A parked instance holds `PARKED_BYTES` and a slot: no app code runs in it, and its request is asked for when it is woken.
 """
@@ -41,6 +42,10 @@ class Need:
     def parked(self) -> "Need":
         """What it takes while it is parked."""
         return Need(self.revision, self.image, 0, PARKED_BYTES)
+
+    def frozen(self) -> "Need":
+        """What it takes while it is frozen: what it holds, and no CPU."""
+        return Need(self.revision, self.image, 0, self.memory_bytes)
 
 
 def digest_of(image: str) -> str:

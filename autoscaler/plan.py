@@ -1,4 +1,4 @@
-"""From a wish for so many instances to what is written: which are woken, placed, drained, deleted, parked. Pure."""
+"""From a wish for so many instances to what is written: which are woken, placed, frozen, drained, deleted, parked. Pure."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ from store.model import Assignment, Goal, Revision
 AT_ONCE = 100
 """Writes a transaction takes at most: etcd's limit is 128, and the scale's key and guards come on top."""
 
+_FREEZABLE = frozenset({Phase.READY, Phase.FROZEN})
 _UNSTARTED = frozenset({Phase.PENDING, Phase.PULLING, Phase.PARKED})
 
 
@@ -27,6 +28,7 @@ class Plan:
     deletes: list[Slot] = field(default_factory=list)
     woken: int = 0
     placed: int = 0
+    frozen: int = 0
     drained: int = 0
     unplaced: str = ""
     """Why some instance has no node."""
@@ -59,6 +61,8 @@ class Wish:
     may_start: bool = True
     """False while failed starts are waited out."""
     park: bool = False
+    freeze: bool = False
+    """The last instance is frozen rather than drained."""
     lost: frozenset[str] = frozenset()
     """Nodes that are given up: what is assigned there is deleted."""
     cause_id: str = ""
@@ -79,6 +83,7 @@ def make(revision: Revision, wish: Wish, fleet: Fleet, busy: Mapping[str, int], 
         _grow(revision, wish, missing, fleet, plan, name)
     elif missing < 0:
         _shrink(wish, victims.pick(running, busy, -missing), fleet, plan)
+    _one_frozen(revision, wish, fleet, plan)
     _park(revision, wish, fleet, plan, name)
     return plan
 
@@ -91,7 +96,7 @@ def instance_name(revision: str, suffix: str) -> str:
 def _grow(revision: Revision, wish: Wish, missing: int, fleet: Fleet, plan: Plan, name: Callable[[str], str]) -> None:
     need = Need.of(revision)
     missing = min(missing, AT_ONCE)
-    for slot in _parked(fleet, revision):
+    for slot in [*_frozen(fleet, revision), *_parked(fleet, revision)]:
         if missing == 0:
             return
         if slot.store_rev and fleet.placement.fits(slot.node, need, instead=slot.need):
@@ -111,6 +116,12 @@ def _parked(fleet: Fleet, revision: Revision) -> list[Slot]:
     """Parked slots of the revision, those that are created already first."""
     found = [s for s in fleet.of(revision.key) if s.goal == Goal.PARK and not s.ended and fleet.alive(s.node)]
     return sorted(found, key=lambda s: (s.phase is not Phase.PARKED, s.assignment.at))
+
+
+def _frozen(fleet: Fleet, revision: Revision) -> list[Slot]:
+    """Frozen slots of the revision, the one that has been so for longest first."""
+    found = [s for s in fleet.of(revision.key) if s.goal == Goal.FREEZE and not s.ended and fleet.alive(s.node)]
+    return sorted(found, key=lambda s: s.assignment.at)
 
 
 def _place(
@@ -155,8 +166,15 @@ def _evict(fleet: Fleet, need: Need, revision: Revision, plan: Plan) -> str | No
 
 
 def _shrink(wish: Wish, going: list[Slot], fleet: Fleet, plan: Plan) -> None:
-    for slot in going[:AT_ONCE]:
+    going = going[:AT_ONCE]
+    fit = [slot for slot in going if slot.phase in _FREEZABLE and slot.store_rev]
+    last = fit[-1] if fit and wish.freeze and not wish.desired else None
+    for slot in going:
         if not slot.store_rev:
+            continue
+        if slot is last:
+            _turn(slot, Goal.FREEZE, wish, fleet, plan)
+            plan.frozen += 1
             continue
         if slot.phase in _UNSTARTED:
             plan.deletes.append(slot)
@@ -165,9 +183,17 @@ def _shrink(wish: Wish, going: list[Slot], fleet: Fleet, plan: Plan) -> None:
         plan.drained += 1
 
 
+def _one_frozen(revision: Revision, wish: Wish, fleet: Fleet, plan: Plan) -> None:
+    """One frozen instance is enough, and none when it is not wanted any more."""
+    for slot in _frozen(fleet, revision)[1 if wish.freeze else 0 :]:
+        if slot.store_rev and len(plan.puts) < AT_ONCE:
+            _turn(slot, Goal.DRAIN, wish, fleet, plan)
+            plan.drained += 1
+
+
 def _park(revision: Revision, wish: Wish, fleet: Fleet, plan: Plan, name: Callable[[str], str]) -> None:
     parked = _parked(fleet, revision)
-    if not wish.park:
+    if not wish.park or _frozen(fleet, revision):
         if wish.desired == 0:
             plan.deletes += [s for s in parked if s.store_rev]
         return

@@ -85,6 +85,8 @@ class Mode:
     grace_s: float = 0
     keep: Keep | None = None
     """What was learned of when it is needed, for revisions that ask for it; None: Knative's windows alone."""
+    freeze_after_s: float = math.inf
+    """Idle for so long, the last instance is frozen; infinity: the windows alone say when it goes."""
     gave_up: bool = False
     """Its progress deadline passed without it ever having been ready."""
 
@@ -148,9 +150,12 @@ def decide(revision: Revision, signal: Signal, standing: Standing, mode: Mode, m
         wish = max(1, spec.activation_scale)
         steps.append(Step("wake", wish, f"{mode.waking} requests wait: at least one, or the activation scale"))
     reason = "Waking" if mode.waking else "Traffic"
-    if mode.keep is not None and _knows(spec, signal, mode):
+    if mode.keep is not None and mode.tick and _quiet(spec, signal, mode):
         wish = max(1, wish) if mode.keep.warm(mode.idle_s) or mode.idle_s < spec.retention_s else 0
         steps.append(Step("learned", wish, "idle for {:.0f} s: {}", (mode.idle_s, mode.keep.why)))
+    elif mode.idle_s >= mode.freeze_after_s and standing.asked <= (1 if mode.tick else 0) and _quiet(spec, signal, mode):
+        wish = 0
+        steps.append(Step("freeze", wish, "idle for {:.0f} s: frozen, and back within milliseconds", (mode.idle_s,)))
     elif wish == 0 and standing.asked:
         leave, why = may_leave(spec, mode.reach, Idleness(mode.idle_s, mode.active_s, signal.load, mode.grace_s))
         wish = 0 if leave else 1
@@ -291,9 +296,9 @@ def _bound(spec: ScaleSpec, mode: Mode, wish: int, reason: str, steps: list[Step
     return wish, reason
 
 
-def _knows(spec: ScaleSpec, signal: Signal, mode: Mode) -> bool:
-    """Whether what was learned decides: nothing is there, waits or may have been missed, and it is a tick."""
-    if signal.load or mode.waking or not mode.tick or not mode.settled or mode.blind or signal.unreported or not mode.verified:
+def _quiet(spec: ScaleSpec, signal: Signal, mode: Mode) -> bool:
+    """Whether how long it has been idle may decide: nothing is there, waits or may have been missed."""
+    if signal.load or mode.waking or not mode.settled or mode.blind or signal.unreported or not mode.verified:
         return False
     allowed = spec.scale_to_zero and not spec.scale_down_delay_s and mode.reach is Reach.ROUTED
     return allowed and SHORTEST_S <= mode.idle_s < math.inf

@@ -41,7 +41,7 @@ def found(revision: Revision, decision: Decision, standing: Standing, mode: Mode
         return None
     if decision.reason != "Traffic" or mode.waking or not mode.verified or not mode.tick or mode.reach is not Reach.ROUTED:
         return None
-    if mode.keep is not None or spec.scale_down_delay_s > 0 or wish < spec.activation_scale:
+    if mode.keep is not None or mode.freeze_after_s < math.inf or spec.scale_down_delay_s > 0 or wish < spec.activation_scale:
         return None
     target = target_of(spec, revision.container_concurrency).target
     panics_at = math.ceil(wish * spec.panic_threshold_percentage / 100 - 1e-9)

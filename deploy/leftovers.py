@@ -4,6 +4,7 @@ Ours by name or place: processes whose socket is under our run directory, cgroup
 table with our id, mounts under our directories.
 """
 
+import contextlib
 import ctypes
 import ctypes.util
 import os
@@ -94,12 +95,22 @@ def _kill_until_gone(engine: Engine, timeout_s: float = 10) -> None:
     """The containers' processes by their cgroup, then the shims by pid, until none is left."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
+        _thaw(engine)
         doomed = [*_members(engine), *shims(engine)]
         if not doomed:
             return
         for who in doomed:
             pids.send(who, signal.SIGKILL)
         time.sleep(0.05)
+
+
+def _thaw(engine: Engine) -> None:
+    """What is frozen by cgroup v1 dies only when it is thawed."""
+    for path in cgroups(engine):
+        for name, word in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
+            with contextlib.suppress(OSError):
+                if (path / name).exists():
+                    (path / name).write_text(word)
 
 
 def _members(engine: Engine) -> list[pids.Pid]:

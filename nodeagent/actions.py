@@ -11,7 +11,7 @@ from store.model import Failure, Revision
 
 
 class Do(StrEnum):
-    """The kinds of action. Those up to PROBE build an instance up, in this order; the others take it down."""
+    """The kinds of action. Those up to PROBE build an instance up, in this order; those from TERM on take it down."""
 
     REPORT = "report"
     LOAD_REVISION = "load revision"
@@ -21,6 +21,8 @@ class Do(StrEnum):
     CREATE_TASK = "create task"
     START_TASK = "start task"
     PROBE = "probe"
+    FREEZE = "freeze"
+    THAW = "thaw"
     CANCEL = "cancel"
     TERM = "term"
     KILL = "kill"

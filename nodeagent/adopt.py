@@ -9,12 +9,14 @@ from nodeagent.tasks import CREATED, Found
 from store.lifecycle import ENDED, Phase
 from store.model import Assignment, Goal, Instance
 
-_RUN = frozenset({Phase.STARTING, Phase.READY, Phase.DRAINING})
+_RUN = frozenset({Phase.STARTING, Phase.READY, Phase.FROZEN, Phase.DRAINING})
 _UNBUILT = frozenset({Phase.PENDING, Phase.PULLING})
 
 
-def recover(instance: str, found: Found | None, last: Instance | None, want: Assignment | None, now: float) -> Observed:
-    """`found`: its container, if there is one; `last`: its last status, if one is known. `now`: monotonic.
+def recover(
+    instance: str, found: Found | None, last: Instance | None, want: Assignment | None, now: float, *, frozen: bool = False
+) -> Observed:
+    """`found`: its container, if there is one; `last`: its last status, if one is known. `now`: monotonic. `frozen`: the kernel says so.
 
     A task that has stopped counts as running here: the caller tells its exit as an event, like any other.
     """
@@ -24,6 +26,7 @@ def recover(instance: str, found: Found | None, last: Instance | None, want: Ass
         have = replace(have, phases_ms=dict(last.phases_ms))
     if phase in ENDED:
         held = found is not None and found.status is not None
+        have = replace(have, frozen=held and frozen)
         return replace(have, task=_task(found), address=found.labels.get("address", "") if found is not None and held else "")
     if found is None or found.status is None:
         # Nothing ran yet: it is built again. It was to stop: it did. Else it is lost: the agent never starts one twice.
@@ -39,7 +42,8 @@ def recover(instance: str, found: Found | None, last: Instance | None, want: Ass
         task=Task.RUNNING,
         address=address,
         image=True,
-        ready=running == Phase.READY,
+        ready=running in (Phase.READY, Phase.FROZEN),
+        frozen=frozen,
         draining_at=now if running == Phase.DRAINING else None,
     )
 

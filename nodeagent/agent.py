@@ -11,6 +11,7 @@ from nodeagent.containerd.client import Containerd
 from nodeagent.containerd.errors import ContainerdError
 from nodeagent.engine import Engine
 from nodeagent.executor import Hands
+from nodeagent.freezer import Freezer
 from nodeagent.gate import Gate
 from nodeagent.groups import Groups
 from nodeagent.images.facade import ImageStore
@@ -105,6 +106,7 @@ class Agent:
             clock=self.clock,
             root=instances,
             inputs=self.inputs,
+            freezer=Freezer(cgroups.detect(), self.cgroup_parent),
             groups=Groups(shim_bound, width=creates),
             gate=Gate(creates),
         )
@@ -195,7 +197,7 @@ class Agent:
         while True:
             if beat % int(NODE_EVERY_S) == 0:
                 await self.presence.put(keys.node(self._node), encode(self._describe()))
-            self.loop.say_draining_again()
+            self.loop.say_leaving_again()
             self.reporter.count()
             beat += 1
             await asyncio.sleep(1.0)

@@ -69,7 +69,8 @@ class Engine:
 
     def _adopt_one(self, name: str, found: Found | None, last: Instance | None) -> Observed:
         now = self._hands.clock.now()
-        have = adopt.recover(name, found, last, self._loop.want(name), now)
+        frozen = self._hands.freezer.frozen(name)
+        have = adopt.recover(name, found, last, self._loop.want(name), now, frozen=frozen)
         if found is None or found.status is None:
             return have
         revision = f"{found.labels.get('project', '')}/{found.labels.get('revision', '')}"

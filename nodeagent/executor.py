@@ -1,5 +1,6 @@
 """Performs one action on one instance and says what came of it, as one event. What it cannot do never raises: it is an event too."""
 
+import asyncio
 import signal
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -11,6 +12,7 @@ from nodeagent import failures
 from nodeagent.actions import Action, Do, Event, Task
 from nodeagent.blueprint import Blueprints
 from nodeagent.containerd import errors
+from nodeagent.freezer import Freezer
 from nodeagent.gate import Gate, Rank
 from nodeagent.groups import Groups
 from nodeagent.images.errors import EngineUnavailable, ImageProblem
@@ -50,6 +52,7 @@ class Hands:
     clock: Clock
     root: Path
     inputs: Inputs
+    freezer: Freezer
     groups: Groups = field(default_factory=Groups)
     gate: Gate = field(default_factory=lambda: Gate(4))
 
@@ -73,6 +76,8 @@ class Executor:
             Do.CREATE_TASK: self._create_task,
             Do.START_TASK: self._start_task,
             Do.PROBE: self._probe,
+            Do.FREEZE: self._freeze,
+            Do.THAW: self._thaw,
             Do.TERM: self._term,
             Do.KILL: self._kill,
             Do.DELETE_TASK: self._delete_task,
@@ -229,6 +234,19 @@ class Executor:
                 self._give_up(instance, Failure(reason="NeverReady", message=verdict.message))
             case Became.LIVENESS_FAILED:
                 self._give_up(instance, Failure(reason="LivenessFailed", message=verdict.message))
+
+    async def _freeze(self, instance: str, want: Assignment | None, have: Observed) -> Event:
+        """Also gives back what memory it has not used lately, in its own time: a request need not wait for that."""
+        self._hands.freezer.freeze(instance)
+        self._hands.prober.pause(instance)
+        asyncio.get_running_loop().run_in_executor(None, self._hands.freezer.reclaim, instance)
+        return a.Done(self._hands.clock.now(), Do.FREEZE)
+
+    async def _thaw(self, instance: str, want: Assignment | None, have: Observed) -> Event:
+        began = self._hands.clock.now()
+        self._hands.freezer.thaw(instance)
+        self._hands.prober.resume(instance)
+        return self._done(Do.THAW, "thaw", began)
 
     # -- taking down -----------------------------------------------------------------------------------------------------------
 

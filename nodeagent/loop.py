@@ -94,7 +94,7 @@ class Loop:
     def _member(self, key: str, new: Member | None, old: Member | None) -> None:
         if new is None:
             for have in list(self.observed.values()):
-                if have.phase == Phase.DRAINING:
+                if have.phase in _LEAVING:
                     self.touch(have.instance)
 
     def drained(self, subject: str, data: bytes) -> None:
@@ -104,7 +104,9 @@ class Loop:
         except msgspec.DecodeError as error:
             _log.warning("message not readable", subject=subject, error=str(error))
             return
-        self.tell(message.instance, a.Drained(self._hands.clock.now(), message.sender))
+        said = self._reporter.said(message.instance)
+        if said is not None and (message.seq >= said.seq or not message.seq):
+            self.tell(message.instance, a.Drained(self._hands.clock.now(), message.sender))
 
     def tell(self, instance: str, event: Event) -> None:
         """Something became true."""
@@ -152,10 +154,10 @@ class Loop:
         failure = msgspec.structs.replace(failure, log_tail=tail, at=self._hands.clock.wall())
         self.tell(instance, a.GivenUp(self._hands.clock.now(), failure))
 
-    def say_draining_again(self) -> None:
-        """Ask the ingresses again that have not answered."""
+    def say_leaving_again(self) -> None:
+        """Ask the ingresses again that have not answered whether anything is in flight."""
         for have in self.observed.values():
-            if have.phase == Phase.DRAINING and drain.missing(self._members(), have.drained_by):
+            if have.phase in _LEAVING and drain.missing(self._members(), have.drained_by):
                 self._reporter.say_again(have.instance)
 
     # -- plan and act ----------------------------------------------------------------------------------------------------------
@@ -230,4 +232,5 @@ class Loop:
         self.touch(instance)
 
 
-_TOLD = {Do.CREATE_TASK: "task created", Do.START_TASK: "task started", Do.ENSURE_IMAGE: "image here"}
+_LEAVING = frozenset({Phase.DRAINING, Phase.FROZEN})
+_TOLD = {Do.CREATE_TASK: "task created", Do.START_TASK: "task started", Do.ENSURE_IMAGE: "image here", Do.THAW: "thawed"}

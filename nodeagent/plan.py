@@ -24,6 +24,7 @@ KILL_AGAIN_S = 3.0
 """An exit after SIGKILL that is not heard of for so long is asked for again."""
 PATIENCE_S = 20.0
 """How long a start outlasts a containerd that is away before it fails."""
+_FREEZING = frozenset({Do.FREEZE, Do.THAW})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class Observed:
     ready: bool = False
     watched: bool = False
     """Probes go on in the background."""
+    frozen: bool = False
+    """Stopped by the freezer."""
     doing: frozenset[Do] = frozenset()
     failure: Failure | None = None
     drained_by: frozenset[str] = frozenset()
@@ -87,7 +90,7 @@ def actions_for(want: Assignment | None, have: Observed, now: float, ingresses: 
         return []
     if _ends(want, have, now, ingresses):
         return _take_down(want, have, now)
-    return _build_up(want, have)
+    return _build_up(want, have, ingresses)
 
 
 def phase_of(want: Assignment | None, have: Observed) -> Phase:
@@ -99,7 +102,7 @@ def phase_of(want: Assignment | None, have: Observed) -> Phase:
     if want is None or want.goal == Goal.DRAIN:
         return _phase_stopping(have)
     if have.task == Task.RUNNING:
-        return Phase.READY if have.ready else Phase.STARTING
+        return _phase_running(want, have)
     if have.task == Task.CREATED:
         if Do.START_TASK in have.doing or want.goal == Goal.RUN:
             return Phase.STARTING
@@ -107,6 +110,13 @@ def phase_of(want: Assignment | None, have: Observed) -> Phase:
     if have.pulling and may_follow(have.phase, Phase.PULLING):
         return Phase.PULLING
     return have.phase
+
+
+def _phase_running(want: Assignment, have: Observed) -> Phase:
+    stays = want.goal == Goal.FREEZE or have.frozen or have.doing & _FREEZING
+    if (have.phase == Phase.FROZEN and stays) or (have.phase == Phase.READY and have.ready and want.goal == Goal.FREEZE):
+        return Phase.FROZEN
+    return Phase.READY if have.ready else Phase.STARTING
 
 
 def _phase_stopping(have: Observed) -> Phase:
@@ -142,7 +152,7 @@ def _ends(want: Assignment | None, have: Observed, now: float, ingresses: Set[st
     return drain.finished(ingresses, have.drained_by, have.draining_at, _drain_timeout_s(have), now)
 
 
-def _build_up(want: Assignment | None, have: Observed) -> list[Action]:
+def _build_up(want: Assignment | None, have: Observed, ingresses: Set[str]) -> list[Action]:
     if want is None or want.goal == Goal.DRAIN:
         return []
     if have.container and have.task == Task.NONE and not have.address:
@@ -159,9 +169,13 @@ def _build_up(want: Assignment | None, have: Observed) -> list[Action]:
         return image + ([] if have.address else _unless_doing(have, Do.TAKE_NETWORK))
     if have.task == Task.CREATED:
         return _unless_doing(have, Do.START_TASK) if want.goal == Goal.RUN else []
-    if have.watched or have.task == Task.EXITED:
+    if have.task == Task.EXITED or have.doing & _FREEZING:
         return []
-    return _unless_doing(have, Do.PROBE)
+    if have.phase == Phase.FROZEN and want.goal == Goal.FREEZE:
+        return [Action(Do.FREEZE, have.instance)] if not have.frozen and ingresses <= have.drained_by else []
+    if have.frozen:
+        return [Action(Do.THAW, have.instance)]
+    return [] if have.watched else _unless_doing(have, Do.PROBE)
 
 
 def _take_down(want: Assignment | None, have: Observed, now: float) -> list[Action]:
@@ -170,6 +184,8 @@ def _take_down(want: Assignment | None, have: Observed, now: float) -> list[Acti
         return cancels
     if have.doing:
         return []
+    if have.frozen and have.task != Task.NONE:
+        return [Action(Do.THAW, have.instance)]  # Only what runs can end.
     if have.task == Task.RUNNING:
         return _stop_task(have, now)
     if have.task != Task.NONE:
@@ -221,7 +237,8 @@ def on_event(have: Observed, event: Event) -> Observed:
             return _exited(have, event)
         case a.Reported(phase=phase):
             draining_at = event.at if phase == Phase.DRAINING and have.draining_at is None else have.draining_at
-            return replace(have, phase=phase, draining_at=draining_at)
+            drained_by = frozenset[str]() if phase == Phase.READY else have.drained_by
+            return replace(have, phase=phase, draining_at=draining_at, drained_by=drained_by)
         case a.PullBegan():
             return replace(have, pulling=True)
         case a.Readiness(ready=ready, took_ms=took_ms):
@@ -254,12 +271,16 @@ def _done(have: Observed, event: a.Done) -> Observed:
             return replace(have, task=Task.RUNNING) if have.task == Task.CREATED else have
         case Do.PROBE:
             return replace(have, watched=True)
+        case Do.FREEZE:
+            return replace(have, frozen=True)
+        case Do.THAW:
+            return replace(have, frozen=False, phases_ms=event.took_ms or have.phases_ms)
         case Do.TERM:
             return replace(have, term_at=event.at)
         case Do.KILL:
             return replace(have, killed_at=event.at)
         case Do.DELETE_TASK:
-            return replace(have, task=Task.NONE, ready=False, watched=False)
+            return replace(have, task=Task.NONE, ready=False, watched=False, frozen=False)
         case Do.DELETE_CONTAINER:
             return replace(have, container=False, image=False)
         case Do.RELEASE_NETWORK:

@@ -64,6 +64,8 @@ class Reporter:
         before = self._said.get(have.instance)
         if phase == Phase.STARTING and have.phase in (Phase.PENDING, Phase.PULLING, Phase.PARKED):
             self._tier[have.instance] = "parked" if have.phase == Phase.PARKED else "cold"
+        elif phase == Phase.READY and have.phase == Phase.FROZEN:
+            self._tier[have.instance] = "frozen"
         status = self._status(want, have, phase, before)
         self._said[have.instance] = status
         data = encode(status)

@@ -9,6 +9,7 @@ from store.model import ScaleSpec
 
 PREFIX = "autoscaling.knative.dev/"
 POLICY = "ebb.dev/policy"
+IDLE = "ebb.dev/idle"
 _CLASS = "kpa.autoscaling.knative.dev"
 
 Parser = Callable[[str], Any]
@@ -78,7 +79,8 @@ KNOWN: dict[str, tuple[str, Parser]] = {
 """Annotation (without prefix) → field of ScaleSpec and its parser."""
 
 
-POLICIES = ("knative", "learned")
+_WORDS = {POLICY: ("policy", ("knative", "learned")), IDLE: ("idle", ("park", "freeze"))}
+"""Annotations of our own: the field of ScaleSpec, and what it may be."""
 
 
 def _camel(name: str) -> str:
@@ -94,11 +96,12 @@ def scale_values(annotations: Mapping[str, Any], problems: Problems, path: str) 
     found: dict[str, Any] = {}
     seen: dict[str, str] = {}
     for key, raw in annotations.items():
-        if key == POLICY:
-            if raw in POLICIES:
-                found["policy"] = raw
+        if key in _WORDS:
+            field, words = _WORDS[key]
+            if raw in words:
+                found[field] = raw
             else:
-                problems.bad(f"{path}[{key}]", raw, " or ".join(POLICIES))
+                problems.bad(f"{path}[{key}]", raw, " or ".join(words))
         if not isinstance(key, str) or not key.startswith(PREFIX):
             continue
         where = f"{path}[{key}]"

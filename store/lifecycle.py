@@ -28,12 +28,13 @@ TRANSITIONS: dict[Phase, frozenset[Phase]] = {
     _P.PARKED: frozenset({_P.STARTING, _P.STOPPED, _P.FAILED}),
     _P.STARTING: frozenset({_P.READY, _P.DRAINING, _P.STOPPED, _P.FAILED}),
     _P.READY: frozenset({_P.STARTING, _P.FROZEN, _P.DRAINING, _P.STOPPED, _P.FAILED}),
-    _P.FROZEN: frozenset({_P.READY, _P.DRAINING, _P.STOPPED, _P.FAILED}),
+    _P.FROZEN: frozenset({_P.READY, _P.STARTING, _P.DRAINING, _P.STOPPED, _P.FAILED}),
     _P.DRAINING: frozenset({_P.STOPPED, _P.FAILED}),
     _P.STOPPED: frozenset(),
     _P.FAILED: frozenset({_P.STOPPED}),
 }
-"""Ready → Starting is an instance whose readiness probe fails again: it gets nothing new until it passes."""
+"""Ready → Starting is an instance whose readiness probe fails again: it gets nothing new until it passes. Frozen is said before it
+is true: the freezer stops it when every ingress has answered that nothing is in flight there."""
 
 ENDED = frozenset({_P.STOPPED, _P.FAILED})
 OCCUPYING = frozenset(_P) - ENDED

@@ -6,7 +6,7 @@
 | ebb.samples                      | SampleReport  | activator → autoscaler  | 1/s a process with traffic, on 0 → 1, a line swells |
 | ebb.instance                     | Instance      | agent → all             | one a change of phase                    |
 | ebb.refusal                      | Refusal       | autoscaler → activators | when a start fails or nothing fits       |
-| ebb.drained.<node>               | Drained       | activator → agent       | one a drained instance and activator     |
+| ebb.drained.<node>               | Drained       | activator → agent       | one a drained or frozen instance         |
 | ebb.story                        | StoryEvent    | all → registry          | a few a cold start; none when warm       |
 | ebb.image.resolve (request)      | ResolveImage  | registry → any agent    | one a minted revision                    |
 | ebb.image.progress               | PullProgress  | agent → registry        | ≤ 5/s a pull                             |
@@ -90,6 +90,8 @@ class Drained(Model, frozen=True, kw_only=True):
     v: int = V1
     instance: str
     sender: str
+    seq: int = 0
+    """Of the status that it answers: an answer to an earlier Frozen says nothing about the present one. 0: of whichever."""
 
 
 class StoryEvent(Model, frozen=True, kw_only=True):

@@ -72,6 +72,8 @@ class ScaleSpec(Model, frozen=True, kw_only=True):
     target_burst_capacity: float = 211
     aggregation: str = "linear"
     """linear or weighted-exponential."""
+    idle: str = "park"
+    """What becomes of the last instance: park (stopped, and one created anew but not started) or freeze."""
     policy: str = "knative"
     """knative: its windows alone. learned: when idle, by the revision's own idle times (autoscaler/keepalive.py)."""
 
@@ -259,6 +261,7 @@ class Goal(msgspec.Struct, frozen=True):
 
     PARK = "park"
     RUN = "run"
+    FREEZE = "freeze"
     DRAIN = "drain"
 
 
@@ -271,7 +274,8 @@ class Assignment(Model, frozen=True, kw_only=True):
     revision: str
     node: str
     goal: str
-    """`Goal.PARK`, RUN or DRAIN. DRAIN: finish what it has, stop, then the autoscaler deletes the assignment."""
+    """`Goal.PARK`, RUN, FREEZE or DRAIN. FREEZE: what runs is stopped by the freezer until it is to RUN again. DRAIN: finish what it
+    has, stop, then the autoscaler deletes the assignment."""
     at: float = 0
     cause_id: str = ""
 

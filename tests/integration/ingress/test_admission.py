@@ -273,7 +273,7 @@ async def test_a_draining_instance_is_called_drained_when_its_last_request_is_ov
         assert door.said(Drained, messages.drained("n1")) == []
         go.set()
         assert (await request).endswith(b"old")
-        await eventually(lambda: door.said(Drained, messages.drained("n1")) == [Drained(instance="i1", sender="door")])
+        await eventually(lambda: door.said(Drained, messages.drained("n1")) == [Drained(instance="i1", sender="door", seq=2)])
 
 
 async def test_an_instance_that_cannot_be_reached_costs_no_request() -> None:

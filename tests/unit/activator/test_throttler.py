@@ -210,15 +210,36 @@ def test_a_draining_instance_gets_nothing_new_and_says_so_when_empty() -> None:
     target = take(made)
     assert list(made.heard(news("i1", Phase.DRAINING, 2), 1.0)) == []
     assert made.reserve(1.0) is None
-    assert list(made.release(target, 2.0)) == [DrainedNow("i1", "n")]
+    assert list(made.release(target, 2.0)) == [DrainedNow("i1", "n", 2)]
     made.heard(news("i1", Phase.STOPPED, 3), 3.0)
     assert made.targets == {}
 
 
 def test_an_empty_or_unknown_draining_instance_is_drained_at_once() -> None:
     made = throttler(1, "i1")
-    assert list(made.heard(news("i1", Phase.DRAINING, 2), 1.0)) == [DrainedNow("i1", "n")]
-    assert list(made.heard(news("i9", Phase.DRAINING, 2), 1.0)) == [DrainedNow("i9", "n")]
+    assert list(made.heard(news("i1", Phase.DRAINING, 2), 1.0)) == [DrainedNow("i1", "n", 2)]
+    assert list(made.heard(news("i9", Phase.DRAINING, 2), 1.0)) == [DrainedNow("i9", "n", 2)]
+
+
+def test_a_frozen_instance_is_out_of_use_until_it_is_ready_again() -> None:
+    made = throttler(2, "i1")
+    target = take(made)
+    assert list(made.heard(news("i1", Phase.FROZEN, 2), 1.0)) == []
+    assert made.reserve(1.0) is None
+    assert list(made.release(target, 1.0)) == [DrainedNow("i1", "n", 2)]
+    _, effects = made.arrive("a", 2.0, 10.0)
+    assert [type(each) for each in effects] == [WakeUp]
+    effects = made.heard(news("i1", Phase.READY, 3), 2.1)
+    assert list(effects) == [Dispatch("a", target, pytest.approx(0.1))]
+
+
+def test_who_waits_when_the_last_instance_is_frozen_wakes_it() -> None:
+    made = throttler(1, "i1")
+    target = take(made)
+    made.arrive("a", 0.0, 10.0)
+    effects = made.heard(news("i1", Phase.FROZEN, 2), 1.0)
+    assert [type(each) for each in effects] == [WakeUp]
+    assert target.in_flight == 1
 
 
 def test_an_instance_that_is_not_ready_for_a_moment_gets_nothing_and_is_not_called_drained() -> None:

@@ -73,6 +73,55 @@ def test_a_parked_instance_on_a_full_node_is_left_and_another_node_taken() -> No
     assert [(a.node, a.goal) for a, _ in plan.puts] == [("n1", Goal.RUN)]
 
 
+def test_the_last_instance_is_frozen_where_that_is_wanted_and_the_others_are_drained() -> None:
+    world = World()
+    names = [world.have(Goal.RUN, Phase.READY, at=at) for at in (1, 2, 3)]
+    plan = world.done(world.plan(0, freeze=True, park=True))
+    assert {a.instance: a.goal for a, _ in plan.puts} == {
+        names[0]: Goal.FREEZE,
+        names[1]: Goal.DRAIN,
+        names[2]: Goal.DRAIN,
+    }
+    assert not world.plan(0, freeze=True, park=True), "nothing is parked beside a frozen one"
+    assert world.fleet.standing("p/r").asked == 0
+
+
+def test_what_never_got_ready_is_not_frozen() -> None:
+    world = World()
+    world.have(Goal.RUN, Phase.STARTING)
+    assert [a.goal for a, _ in world.plan(0, freeze=True).puts] == [Goal.DRAIN]
+
+
+def test_a_frozen_instance_is_woken_before_a_parked_one() -> None:
+    world = World()
+    world.have(Goal.PARK, Phase.PARKED)
+    frozen = world.have(Goal.FREEZE, Phase.FROZEN)
+    plan = world.plan(1, freeze=True)
+    assert [(a.instance, a.goal) for a, _ in plan.puts] == [(frozen, Goal.RUN)]
+    assert world.fleet.standing("p/r").starting == 1, "until it is thawed it is on its way"
+
+
+def test_a_frozen_instance_ends_when_it_is_not_wanted_any_more() -> None:
+    world = World()
+    frozen = world.have(Goal.FREEZE, Phase.FROZEN)
+    plan = world.plan(0, freeze=False)
+    assert [(a.instance, a.goal) for a, _ in plan.puts] == [(frozen, Goal.DRAIN)]
+
+
+def test_a_frozen_instance_that_ended_is_deleted_and_a_parked_one_takes_its_place() -> None:
+    world = World()
+    frozen = world.have(Goal.FREEZE, Phase.FAILED)
+    plan = world.plan(0, freeze=True, park=True)
+    assert [slot.name for slot in plan.deletes] == [frozen]
+    assert [a.goal for a, _ in plan.puts] == [Goal.PARK]
+
+
+def test_a_frozen_instance_keeps_its_memory_and_gives_its_cpu() -> None:
+    world = World()
+    world.have(Goal.FREEZE, Phase.FROZEN)
+    assert world.fleet.placement.account()["n0"] == (0, 100 * MI, 1)
+
+
 def test_nothing_is_done_when_everything_stands() -> None:
     world = World()
     world.have(Goal.RUN, Phase.READY)

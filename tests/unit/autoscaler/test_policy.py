@@ -359,3 +359,21 @@ def test_in_panic_it_never_shrinks_and_is_never_below_the_panic_need(loads_: lis
             if before.panic_at is not None:
                 assert decision.desired >= ready
         ready = max(1, decision.desired)
+
+
+def test_the_last_instance_is_frozen_after_a_short_idle_although_the_window_still_remembers_load() -> None:
+    quick = {"freeze_after_s": 6.0}
+    assert once(revision(), 5, ready=1, **quick | {"idle_s": 5.0}).desired == 1
+    frozen = once(revision(), 5, ready=1, **quick | {"idle_s": 6.0})
+    assert (frozen.desired, frozen.steps[-1].rule) == (0, "freeze")
+    assert once(revision(), 5, ready=0, **quick | {"idle_s": 7.0, "tick": False}).desired == 0, (
+        "and is left alone between ticks"
+    )
+    assert once(revision(), 5, ready=1, **quick | {"idle_s": 7.0, "tick": False}).desired == 1
+    assert once(revision(), 5, ready=1, in_flight=1, **quick | {"idle_s": 7.0}).desired == 1
+    assert once(revision(min_scale=1), 5, ready=1, **quick | {"idle_s": 7.0}).desired == 1
+    assert once(revision(scale_to_zero=False), 5, ready=1, **quick | {"idle_s": 99.0}).desired == 1
+
+
+def test_more_than_the_last_instance_go_by_the_windows() -> None:
+    assert once(revision(), 100, ready=2, freeze_after_s=6.0, idle_s=10.0).desired == 2

@@ -40,6 +40,7 @@ class Machine:
     performed: list[Do] = field(default_factory=list)
     have: Observed = field(default_factory=lambda: Observed("i"))
     gone: bool = False
+    frozen: bool = False
 
     def perform(self, action: Action) -> None:
         """Do it for real, then tell the agent; REPORT, CANCEL and FORGET as the loop does them."""
@@ -84,11 +85,16 @@ class Machine:
                 if not self.have.ready:
                     self.tell(a.Done(self.now, do))
                     return a.Readiness(self.now, True)
+            case Do.FREEZE | Do.THAW:
+                assert self.status is not None
+                self.frozen = do == Do.FREEZE
             case Do.TERM | Do.KILL:
+                assert not self.frozen, "cgroup v1 lets nothing frozen die"
                 if do == Do.KILL or not self.deaf:
                     self.status = STOPPED
                     self.tell(a.Exited(self.now, BAD, 143))
             case Do.DELETE_TASK:
+                assert not self.frozen
                 self.status = None
             case Do.DELETE_CONTAINER:
                 assert self.status is None
@@ -108,7 +114,7 @@ class Machine:
         found = None
         if self.container:
             found = Found("i", {"address": self.network}, self.status, 1)
-        self.have = adopt.recover("i", found, self.last, goal, self.now)
+        self.have = adopt.recover("i", found, self.last, goal, self.now, frozen=self.frozen)
         if self.status == STOPPED:
             self.tell(a.Exited(self.now, BAD, 143))
 
@@ -131,7 +137,7 @@ class Machine:
     def end(self) -> tuple[object, ...]:
         """What it has come to."""
         phase = self.last.phase if self.last is not None else None
-        return (self.container, self.status, bool(self.network), phase)
+        return (self.container, self.status, bool(self.network), phase, *(["frozen"] if self.frozen else []))
 
 
 def test_a_parked_instance_is_created_and_not_started() -> None:
@@ -262,13 +268,74 @@ def test_an_assignment_withdrawn_while_it_pulls_stops_the_pull() -> None:
     assert actions_for(None, have, 0) == [Action(Do.CANCEL, "i", target=Do.ENSURE_IMAGE)]
 
 
-GOALS = st.lists(st.sampled_from([Goal.PARK, Goal.RUN, Goal.DRAIN, None]), min_size=1, max_size=3)
+def frozen(ingresses: frozenset[str] = frozenset()) -> Machine:
+    machine = Machine()
+    machine.settle(want(Goal.RUN))
+    machine.settle(want(Goal.FREEZE), ingresses)
+    machine.performed.clear()
+    return machine
+
+
+def test_a_ready_instance_is_told_frozen_first_and_frozen_when_every_ingress_has_let_go() -> None:
+    machine = frozen(frozenset({"a", "b"}))
+    assert machine.last is not None
+    assert machine.last.phase == Phase.FROZEN
+    machine.tell(a.Drained(machine.now, "a"))
+    machine.settle(want(Goal.FREEZE), frozenset({"a", "b"}))
+    assert not machine.frozen
+    machine.now += 3600  # As long as something is in flight, however long that takes.
+    machine.tell(a.Drained(machine.now, "b"))
+    machine.settle(want(Goal.FREEZE), frozenset({"a", "b"}))
+    assert machine.end() == (True, RUNNING, True, Phase.FROZEN, "frozen")
+
+
+def test_a_frozen_instance_is_ready_after_one_step() -> None:
+    machine = frozen()
+    machine.settle(want(Goal.RUN))
+    assert machine.performed == [Do.THAW, Do.REPORT]
+    assert machine.end() == (True, RUNNING, True, Phase.READY)
+    assert machine.starts == 1
+
+
+def test_an_instance_that_is_wanted_again_before_it_froze_is_ready_at_once() -> None:
+    machine = frozen(frozenset({"a"}))
+    machine.settle(want(Goal.RUN), frozenset({"a"}))
+    assert machine.performed == [Do.REPORT]
+    machine.tell(a.Drained(machine.now, "b"))
+    machine.settle(want(Goal.FREEZE), frozenset({"a"}))
+    assert not machine.frozen, "an ingress that let go once uses it again since"
+
+
+def test_a_frozen_instance_is_thawed_before_it_is_told_to_stop() -> None:
+    machine = frozen()
+    machine.settle(want(Goal.DRAIN))
+    assert machine.performed.index(Do.THAW) < machine.performed.index(Do.TERM)
+    assert machine.end() == (False, None, False, Phase.STOPPED)
+
+
+def test_an_instance_that_ends_while_it_is_frozen_has_failed() -> None:
+    machine = frozen()
+    machine.status = STOPPED
+    machine.tell(a.Exited(machine.now, BAD, 137))
+    machine.settle(want(Goal.FREEZE))
+    assert machine.end() == (False, None, False, Phase.FAILED)
+
+
+def test_one_that_is_not_ready_is_not_frozen() -> None:
+    machine = Machine()
+    machine.settle(want(Goal.RUN))
+    machine.tell(a.Readiness(machine.now, False))
+    machine.settle(want(Goal.FREEZE))
+    assert machine.end() == (True, RUNNING, True, Phase.STARTING)
+
+
+GOALS = st.lists(st.sampled_from([Goal.PARK, Goal.RUN, Goal.FREEZE, "again", Goal.DRAIN, None]), min_size=1, max_size=4)
 
 
 def _ordered(goals: list[str | None]) -> list[str | None]:
-    """As an autoscaler would: a park may become a run, a run a drain, and all may be withdrawn."""
-    order = [Goal.PARK, Goal.RUN, Goal.DRAIN, None]
-    return sorted(set(goals), key=order.index)
+    """As an autoscaler would: a park may become a run, a run a freeze and a run again, all a drain, and all may be withdrawn."""
+    order = [Goal.PARK, Goal.RUN, Goal.FREEZE, "again", Goal.DRAIN, None]
+    return [Goal.RUN if goal == "again" else goal for goal in sorted(set(goals), key=order.index)]
 
 
 @given(goals=GOALS, deaf=st.booleans(), fails=st.sets(st.sampled_from(sorted(a.BUILDING - {Do.PROBE})), max_size=1))

@@ -1,6 +1,6 @@
-"""The annotation that chooses a policy: what it becomes, and what is refused."""
+"""The annotations of our own: what they become, and what is refused."""
 
-from registry.annotations import POLICY, scale_spec, scale_values
+from registry.annotations import IDLE, POLICY, scale_spec, scale_values
 from registry.problem import Problems
 
 
@@ -15,3 +15,11 @@ def test_another_policy_is_refused_with_what_is_allowed() -> None:
     assert "policy" not in scale_values({POLICY: "clever"}, problems, "metadata.annotations")
     assert "knative or learned" in str(problems[0])
     assert "metadata.annotations[ebb.dev/policy]" in str(problems[0])
+
+
+def test_the_last_instance_is_parked_anew_unless_freezing_is_asked_for() -> None:
+    assert scale_spec({}).idle == "park"
+    assert scale_spec({IDLE: "freeze"}).idle == "freeze"
+    problems = Problems()
+    assert "idle" not in scale_values({IDLE: "sleep"}, problems, "metadata.annotations")
+    assert "park or freeze" in str(problems[0])
