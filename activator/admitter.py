@@ -107,11 +107,20 @@ class Admitter:
     def reached(self, throttler: Throttler[Request], target: Target) -> None:
         self._perform(throttler, throttler.reached(target, self._clock.now()))
 
+    def unanswered(self, throttler: Throttler[Request], target: Target, *, silent: bool = False) -> None:
+        self._perform(throttler, throttler.unanswered(target, self._clock.now(), silent=silent))
+        self._stir(throttler)
+
+    def answered(self, throttler: Throttler[Request], target: Target) -> None:
+        self._perform(throttler, throttler.answered(target, self._clock.now()))
+
     # -- news -----------------------------------------------------------------------------------------------------------------
 
     def heard(self, news: Instance, *, stored: bool) -> None:
         throttler = self.throttler(news.revision_key)
         self._perform(throttler, throttler.heard(news, self._clock.now(), stored=stored))
+        if throttler.restless:
+            self._stir(throttler)
 
     def forgotten(self, revision: RevisionKey, instance: str) -> None:
         throttler = self.throttlers.get(revision)

@@ -29,27 +29,41 @@ class Target:
 
     __slots__ = (
         "address",
+        "cap",
         "connections",
+        "doubted",
         "ejected_until",
+        "ejections",
         "failures",
         "in_flight",
         "instance",
+        "judged_from",
         "limit",
+        "most",
+        "mute",
         "node",
         "place",
         "probing",
         "seq",
+        "since",
         "state",
         "stored",
+        "unanswered",
         "unconfirmed",
     )
 
-    def __init__(self, instance: str, node: str, address: str, limit: int, seq: int = 0) -> None:
+    def __init__(self, instance: str, node: str, address: str, limit: int, seq: int = 0, since: float = 0.0) -> None:
         self.instance = instance
         self.node = node
         self.address = address
         self.limit = limit or NO_LIMIT
+        self.cap = NO_LIMIT
+        """What `slowstart` leaves of a limit that is none."""
+        self.most = self.limit
+        """How many it may have for the moment: `Balance.reckon`."""
         self.seq = seq
+        self.since = since
+        """When it was first Ready, as far as is known here."""
         self.in_flight = 0
         self.place = -1
         """Index in `Balance.open`, -1 when not there."""
@@ -59,15 +73,26 @@ class Target:
         self.unconfirmed = False
         """Its key vanished with its node's lease; serves until it cannot be reached or fresh news comes."""
         self.ejected_until = 0.0
+        self.doubted = False
+        """Something failed since it last answered: the one look that a request takes at all of the following."""
         self.failures = 0
+        """To connect to it, in a row."""
+        self.unanswered = 0
+        """Requests at it, in a row."""
+        self.ejections = 0
+        """For want of answers, in a row."""
+        self.mute = False
+        """Ejected or probing for want of answers: only an answer lets it back."""
+        self.judged_from = 0.0
+        """Requests sent before say nothing more of it."""
         self.probing = False
-        """Back from ejection with one request at a time until that one succeeds."""
+        """Back from ejection with one request more than it has until that one succeeds."""
         self.connections: Any = None
         """Whatever the one who dials keeps for this instance."""
 
     @property
     def room(self) -> bool:
-        return self.in_flight < (1 if self.probing else self.limit)
+        return self.in_flight < self.most
 
     def __repr__(self) -> str:
         limit = "∞" if self.limit == NO_LIMIT else self.limit
@@ -103,6 +128,12 @@ class Balance:
             second += 1
         a, b = candidates[first], candidates[second]
         return b if b.in_flight < a.in_flight else a
+
+    def reckon(self, target: Target) -> None:
+        """The limits or the state of `target` changed: how many it may have, and whether that is room."""
+        most = min(target.limit, target.cap)
+        target.most = min(most, target.in_flight + 1) if target.probing else most
+        self.settle(target)
 
     def settle(self, target: Target) -> None:
         """Put `target` among the open ones, or take it out, as its counts and state say."""

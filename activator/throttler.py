@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from activator import ejection
 from activator.balance import NO_LIMIT, Balance, State, Target
 from activator.breaker import QUEUE_BOUND, Line, Waiter
 from activator.concurrency import Concurrency
+from activator.slowstart import ramp, ramping
 from store.lifecycle import Phase
 from store.messages import Refusal
 from store.model import Instance, RevisionKey
@@ -32,8 +34,6 @@ LASTS_S = 1.0
 """A line that is served within that time needs no more instances: it is gone by the next sample."""
 WAKES_UNHEARD = 4
 """After so many wakes without any sign of an instance the bus is doubted, though it says it is there (a server that froze)."""
-EJECT_FIRST_S = 0.1
-EJECT_MOST_S = 10.0
 COMING = frozenset({Phase.PENDING, Phase.PULLING, Phase.STARTING})
 LEAVING = frozenset({Phase.DRAINING, Phase.FROZEN})
 """Gets nothing new, and its node waits to hear when nothing is in flight there. A frozen one may be Ready again."""
@@ -141,7 +141,7 @@ class Throttler(Generic[R]):
             return None
         target.in_flight += 1
         self.in_flight += 1
-        if target.in_flight >= target.limit or target.probing:
+        if target.in_flight >= target.most:
             self.balance.settle(target)
         self.load.enter(now)
         return target
@@ -202,10 +202,10 @@ class Throttler(Generic[R]):
         if news.phase in COMING:
             self.coming[name] = news.seq
         if news.phase in LEAVING:
-            return [*self._leaving(news, target), *self._wake_if_needed(now)]
+            return [*self._leaving(news, target), *self._ramp(now), *self._wake_if_needed(now)]
         if target is not None:
             self._take_out(target, State.GONE if news.phase in OVER else State.PAUSED, news.seq)
-        return [*self._refuse_if_held(now), *self._wake_if_needed(now)]
+        return [*self._refuse_if_held(now), *self._ramp(now), *self._wake_if_needed(now)]
 
     def forgotten(self, name: str, now: float) -> Sequence[Effect[R]]:
         """The key of an instance vanished. One that served goes on serving, unconfirmed: its node may only be cut off."""
@@ -226,9 +226,9 @@ class Throttler(Generic[R]):
             return NOTHING
         self.limit = limit
         for target in self.targets.values():
-            target.limit = limit or NO_LIMIT
-            self.balance.settle(target)
-        return self._dispatch(now)
+            target.limit, target.cap = limit or NO_LIMIT, NO_LIMIT
+            self.balance.reckon(target)
+        return self._ramp(now) or self._dispatch(now)
 
     def unreachable(self, target: Target, now: float) -> Sequence[Effect[R]]:
         """`target` could not be connected to: out for a moment, longer each time; for good when it was unconfirmed."""
@@ -236,20 +236,27 @@ class Throttler(Generic[R]):
             return NOTHING
         if target.unconfirmed or not target.stored:
             self._take_out(target, State.GONE, target.seq)
-            return self._wake_if_needed(now)
-        target.failures += 1
-        target.ejected_until = now + min(EJECT_MOST_S, EJECT_FIRST_S * 2 ** min(target.failures - 1, 10))
-        target.probing = False
-        self.balance.settle(target)
-        return self._wake_if_needed(now)
+        else:
+            ejection.not_connected(target, now)
+            self.balance.reckon(target)
+        return [*self._ramp(now), *self._wake_if_needed(now)]
+
+    def unanswered(self, target: Target, now: float, *, silent: bool = False) -> Sequence[Effect[R]]:
+        """A request at `target` ended without an answer; `silent`: it has not ended, and the others' do."""
+        if target.state is not State.SERVING or not ejection.not_answered(target, self.targets.values(), now, silent=silent):
+            return NOTHING
+        self.balance.reckon(target)
+        return [*self._ramp(now), *self._wake_if_needed(now)]
 
     def reached(self, target: Target, now: float) -> Sequence[Effect[R]]:
-        """`target` was connected to after having failed: it takes its full share again."""
-        target.failures = 0
-        target.ejected_until = 0.0
-        target.probing = False
-        self.balance.settle(target)
-        return self._dispatch(now)
+        """`target` was connected to after having failed: it takes its full share again, unless answers are what it owes."""
+        ejection.connected(target)
+        return self._fit_again(target, now)
+
+    def answered(self, target: Target, now: float) -> Sequence[Effect[R]]:
+        """`target` answered after having failed to: it takes its full share again."""
+        ejection.cleared(target)
+        return self._fit_again(target, now)
 
     def refused(self, refusal: Refusal, now: float) -> Sequence[Effect[R]]:
         """Nothing can be started now: whoever waits need not, unless something serves or is on its way."""
@@ -272,10 +279,9 @@ class Throttler(Generic[R]):
             waited = now - first.since
             effects.append(Refuse(first.request, "timeout", f"waited {waited:.1f} s for an instance of {self.revision}"))
         for target in self.targets.values():
-            if target.ejected_until and target.ejected_until <= now:
-                target.ejected_until, target.probing = 0.0, True
-                self.balance.settle(target)
-        effects += self._dispatch(now)
+            if ejection.over(target, now):
+                self.balance.reckon(target)
+        effects += self._ramp(now) or self._dispatch(now)
         effects += self._wake_if_needed(now)
         if self.line.waiting > self._told and self.swelling(now):
             self._told = 2 * self.line.waiting
@@ -292,7 +298,8 @@ class Throttler(Generic[R]):
     @property
     def restless(self) -> bool:
         """Whether `tick` has something to do."""
-        return bool(self.line.waiting) or any(target.ejected_until for target in self.targets.values())
+        targets = self.targets.values()
+        return bool(self.line.waiting) or any(target.ejected_until for target in targets) or ramping(targets)
 
     @property
     def serving(self) -> bool:
@@ -319,6 +326,17 @@ class Throttler(Generic[R]):
             self._woken_at = None
             self._served += len(effects)
         return effects
+
+    def _ramp(self, now: float) -> Sequence[Effect[R]]:
+        """What new instances may have by now."""
+        changed = ramp(self.targets.values(), now) if not self.limit else ()
+        for target in changed:
+            self.balance.reckon(target)
+        return self._dispatch(now) if changed else NOTHING
+
+    def _fit_again(self, target: Target, now: float) -> Sequence[Effect[R]]:
+        self.balance.reckon(target)
+        return self._dispatch(now)
 
     def _wake_if_needed(self, now: float) -> Sequence[Effect[R]]:
         first = self.line.first()
@@ -347,15 +365,15 @@ class Throttler(Generic[R]):
         if target is None or target.address != news.address:
             if target is not None:
                 self._take_out(target, State.GONE, news.seq)
-            target = self.targets[news.instance] = Target(news.instance, news.node, news.address, self.limit, news.seq)
+            target = self.targets[news.instance] = Target(news.instance, news.node, news.address, self.limit, news.seq, now)
         elif news.seq > target.seq or target.unconfirmed:
             target.state, target.unconfirmed = State.SERVING, False
             if news.seq > target.seq:
-                target.ejected_until, target.failures, target.probing = 0.0, 0, False
+                ejection.cleared(target)
             target.seq = news.seq
         target.stored = target.stored or stored
-        self.balance.settle(target)
-        return self._dispatch(now)
+        self.balance.reckon(target)
+        return self._ramp(now) or self._dispatch(now)
 
     def _leaving(self, news: Instance, target: Target | None) -> Sequence[Effect[R]]:
         if target is None:

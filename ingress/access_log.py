@@ -6,10 +6,16 @@ Modes: `off`; `sampled`: every error (5xx) and one in a hundred others; `full`.
 import os
 import queue
 import threading
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from activator.balance import Target
 from ingress.metrics import Metrics
+from ingress.traffic import Choice
+
+if TYPE_CHECKING:
+    from ingress.forward import Exchange
 
 MODES = ("off", "sampled", "full")
 SAMPLE_EVERY = 100
@@ -37,6 +43,29 @@ class Line(msgspec.Struct, omit_defaults=True):
     protocol: str = "HTTP/1.1"
     cut: bool = False
     """The answer was not delivered whole."""
+
+
+def line_of(exchange: "Exchange", choice: Choice | None, target: Target | None, now: float, wall: float) -> Line:
+    """The line of an exchange that has just ended."""
+    request = exchange.request
+    return Line(
+        at=wall,
+        client=exchange.front.client,
+        method=request.method.decode("latin-1"),
+        host=request.host.decode("latin-1"),
+        target=request.target.decode("latin-1"),
+        status=exchange.status,
+        took_s=round(now - exchange.started, 6),
+        request_id=request.request_id.decode("latin-1"),
+        revision=choice.revision if choice is not None else "",
+        instance=target.instance if target is not None else "",
+        sent_bytes=exchange.sent_bytes,
+        queued_s=round(exchange.waited_s, 6),
+        reason=exchange.reason,
+        cause_id=exchange.cause_id,
+        cut=exchange.cut,
+        protocol=exchange.front.protocol,
+    )
 
 
 class AccessLog:

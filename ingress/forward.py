@@ -15,13 +15,13 @@ from activator.balance import SCAN, Target
 from activator.breaker import Waiter
 from activator.throttler import Throttler
 from ingress import limits
-from ingress.access_log import Line
+from ingress.access_log import line_of
 from ingress.chunked import Trailers
 from ingress.front import Back, Front
 from ingress.gate import Gate
 from ingress.http1 import CHUNKED, Request, Response
 from ingress.pool import Pool
-from ingress.refusals import TABLE
+from ingress.refusals import TABLE, UNANSWERED
 from ingress.traffic import Choice
 from ingress.upstream import connect
 from ingress.upstream2 import Pool2, connect2
@@ -37,11 +37,11 @@ class Exchange:
     reset_code = 2
     """How HTTP/2 says that the answer was cut: internal error, unless the instance said it in its own way."""
     reason = cause_id = ""
-    idle_s = active_at = _sent_at = _waited_s = 0.0
+    idle_s = active_at = sent_at = asked_at = waited_s = 0.0
     back: Back | None = None
     _stats: Any = None
     _choice: Choice | None = None
-    _throttler: Throttler[Any] | None = None
+    throttler: Throttler[Any] | None = None
     _target: Target | None = None
     _waiter: Waiter[Any] | None = None
     _pending: list[bytes] | None = None
@@ -52,7 +52,7 @@ class Exchange:
         self._gate = gate
         self.front = front
         self.request = request
-        self._started = now
+        self.started = now
         self.body_done = request.length == 0
 
     # -- in -------------------------------------------------------------------------------------------------------------------
@@ -78,8 +78,8 @@ class Exchange:
         throttler = admitter.throttlers.get(choice.revision)
         if throttler is None or throttler.limit != choice.concurrency:
             throttler = admitter.throttler(choice.revision, choice.concurrency)
-        self._throttler = throttler
-        now = self._started
+        self.throttler = throttler
+        now = self.started
         self.front.due = now + choice.timeout_s
         target = throttler.reserve(now, gate.chance() if len(throttler.balance.open) > SCAN else 0.0)
         if target is None:
@@ -94,19 +94,19 @@ class Exchange:
         if not self.cause_id:
             self.cause_id = (self.request.request_id or b"").decode("ascii") or cause_id()
             self._tell("request waiting", host=self.request.host.decode("latin-1"), waiting=len(throttler.line))
-        due = self._started + self._choice.timeout_s
+        due = self.started + self._choice.timeout_s
         self._waiter = self._gate.admitter.arrive(throttler, self, now, due, self.cause_id, first=first)
 
     def dispatched(self, target: Target, waited_s: float) -> None:
         """There is a slot at `target` for this request, after having waited."""
         self._waiter = None
-        self._waited_s += waited_s
+        self.waited_s += waited_s
         self._tell("dispatched", instance=target.instance, waited_ms=round(waited_s * 1000, 2))
         self._send(target, self._gate.now())
 
     def _send(self, target: Target, now: float) -> None:
         self._target = target
-        self._sent_at = now
+        self.sent_at = now
         pool: Pool | None = target.connections
         if pool is None:
             h2c = self._choice is not None and self._choice.h2c
@@ -135,14 +135,14 @@ class Exchange:
                 metrics.upstream_failures += 1
                 if self not in pool.dialling:
                     return
-                if isinstance(error, TimeoutError) and pool.alive_at >= begun:
+                if isinstance(error, TimeoutError) and max(pool.alive_at, pool.accepted_at) >= begun:
                     continue  # It serves others: its backlog is full, which is no reason to call it dead.
                 del pool.dialling[self]
                 self._unreachable(target, str(error) or f"no connection within {limits.CONNECT_TIME_S:g} s")
                 return
-        pool.alive_at = clock.now()
-        if (target.failures or target.probing) and self._throttler is not None:
-            self._gate.admitter.reached(self._throttler, target)
+        pool.accepted_at = clock.now()
+        if target.doubted and self.throttler is not None:
+            self._gate.admitter.reached(self.throttler, target)
         if self in pool.dialling:
             del pool.dialling[self]
             self.handed(back)
@@ -156,12 +156,12 @@ class Exchange:
 
     def handed(self, back: Back) -> None:
         """A connection to the instance of this request."""
-        self._stats.connect.add(self._gate.now() - self._sent_at)
+        self._stats.connect.add(self._gate.now() - self.sent_at)
         self._attach(back)
 
     def _unreachable(self, target: Target, error: str) -> None:
         """No byte was sent: another instance may have it, before all who wait."""
-        admitter, throttler = self._gate.admitter, self._throttler
+        admitter, throttler = self._gate.admitter, self.throttler
         assert throttler is not None
         self._attempts += 1
         now = self._gate.now()
@@ -183,7 +183,7 @@ class Exchange:
         assert choice is not None
         if choice.start_s or choice.idle_s:
             self.idle_s = choice.idle_s
-            self.active_at = self._sent_at
+            self.active_at = self.sent_at
             self._set_due(choice)
         pending, self._pending = self._pending, None
         back.start(self, self.front.forwarded(self.request), pending)
@@ -227,10 +227,13 @@ class Exchange:
     def answered(self, response: Response, body: bytes, whole: bool, now: float) -> None:
         """The head of the answer, with what came of its body; `whole`: that is all of it."""
         if not whole:
-            self._stats.first_byte.add(now - self._started)
+            self._stats.first_byte.add(now - self.started)
+        target = self._target
+        assert target is not None
+        if target.doubted and self.throttler is not None:
+            self._gate.admitter.answered(self.throttler, target)
         if self.cause_id:
-            assert self._target is not None
-            self._tell("first byte", instance=self._target.instance, status=response.status)
+            self._tell("first byte", instance=target.instance, status=response.status)
         self.answering = True
         self.status = response.status
         self.sent_bytes = len(body)
@@ -252,12 +255,12 @@ class Exchange:
     def upgraded(self, response: Response, data: bytes) -> None:
         """A WebSocket stands: bytes go both ways until one side ends it or its time is over."""
         now = self._gate.now()
-        self._stats.first_byte.add(now - self._started)
+        self._stats.first_byte.add(now - self.started)
         self.answering = self._tunnelled = True
         self.status = 101
         self.sent_bytes = len(data)
         assert self._choice is not None
-        self.front.due = self._started + self._choice.timeout_s
+        self.front.due = self.started + self._choice.timeout_s
         self.front.tunnel(self, response, data)
 
     def tunnel_ended(self) -> None:
@@ -290,7 +293,10 @@ class Exchange:
         """Something broke on the way: an error while that is possible, a visible cut after the first byte."""
         if self.ended:
             return
+        unanswered = self.back is not None and not self.answering
         self._drop()
+        if unanswered and self._target is not None and reason in UNANSWERED and self.throttler is not None:
+            self._gate.admitter.unanswered(self.throttler, self._target)
         if not self.answering:
             self.refused(reason, message)
             return
@@ -318,25 +324,22 @@ class Exchange:
         choice = self._choice
         if choice is None or self.ended:
             return
-        if now >= self._started + choice.timeout_s:
+        if now >= self.started + choice.timeout_s:
             if self._tunnelled and self.front.go_away():
                 return
-            self._time_over(f"the request took longer than {choice.timeout_s:g} s")
-        elif self.back is not None and choice.start_s and not self.answering and now >= self._sent_at + choice.start_s:
-            self._time_over(f"the answer did not start within {choice.start_s:g} s")
+            self.failed("timeout", f"the request took longer than {choice.timeout_s:g} s")
+        elif self.back is not None and choice.start_s and not self.answering and now >= self.sent_at + choice.start_s:
+            self.failed("timeout", f"the answer did not start within {choice.start_s:g} s")
         elif self.back is not None and self.idle_s and not self._tunnelled and now >= self.active_at + self.idle_s:
-            self._time_over(f"the instance sent nothing for {self.idle_s:g} s")
+            self.failed("timeout", f"the instance sent nothing for {self.idle_s:g} s")
         else:
             self._set_due(choice)
 
-    def _time_over(self, message: str) -> None:
-        self.failed("timeout", message)
-
     def _set_due(self, choice: Choice) -> None:
-        due = self._started + choice.timeout_s
+        due = self.started + choice.timeout_s
         if self.back is not None:
             if choice.start_s and not self.answering:
-                due = min(due, self._sent_at + choice.start_s)
+                due = min(due, self.sent_at + choice.start_s)
             if self.idle_s and not self._tunnelled:
                 due = min(due, self.active_at + self.idle_s)
         self.front.due = due
@@ -350,7 +353,7 @@ class Exchange:
         """Once: give the slot back, count, log, and let the connection go on. `at_once`: the answer came whole with its head."""
         self.ended = True
         self.back = None
-        target, throttler = self._target, self._throttler
+        target, throttler = self._target, self.throttler
         if throttler is not None:
             if self._waiter is not None:
                 throttler.leave(self._waiter, now)
@@ -363,37 +366,14 @@ class Exchange:
         stats = self._stats
         if stats is not None:
             stats.by_class[self.status // 100] += 1
-            (stats.at_once if at_once else stats.total).add(now - self._started)
+            (stats.at_once if at_once else stats.total).add(now - self.started)
             stats.sent_bytes += self.sent_bytes
             stats.received_bytes += self.received_bytes
-            if self._waited_s:
-                stats.queue.add(self._waited_s)
+            if self.waited_s:
+                stats.queue.add(self.waited_s)
         if self._gate.access.mode != "off" and self._gate.access.wants(self.status):
-            self._log(now, target)
+            self._gate.access.write(line_of(self, self._choice, target, now, self._gate.clock.wall()))
         self.front.over(self, now)
-
-    def _log(self, now: float, target: Target | None) -> None:
-        request = self.request
-        self._gate.access.write(
-            Line(
-                at=self._gate.clock.wall(),
-                client=self.front.client,
-                method=request.method.decode("latin-1"),
-                host=request.host.decode("latin-1"),
-                target=request.target.decode("latin-1"),
-                status=self.status,
-                took_s=round(now - self._started, 6),
-                request_id=request.request_id.decode("latin-1"),
-                revision=self._choice.revision if self._choice is not None else "",
-                instance=target.instance if target is not None else "",
-                sent_bytes=self.sent_bytes,
-                queued_s=round(self._waited_s, 6),
-                reason=self.reason,
-                cause_id=self.cause_id,
-                cut=self.cut,
-                protocol=self.front.protocol,
-            )
-        )
 
     def _tell(self, what: str, *, instance: str = "", **detail: Any) -> None:
         revision = self._choice.revision if self._choice is not None else ""

@@ -36,6 +36,10 @@ CONNECT_ATTEMPTS = 8
 """Instances that may fail to connect before a request is given up."""
 UPSTREAM_IDLE_S = 1.5
 """A connection to an instance is not used again after so long: app servers drop theirs after 2 s (gunicorn), 5 s (Node)."""
+UPSTREAM_SWEEP_S = 0.25
+"""How often connections to instances are looked at: for those too old, and for instances that do not answer."""
+SILENCE_S = 1.0
+"""An instance that owes answers and gave none for so long, while another does, gets nothing new for a moment."""
 UPSTREAM_IDLE_MOST = 256
 """Idle connections kept for one instance."""
 

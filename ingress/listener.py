@@ -8,6 +8,7 @@ from ingress import limits
 from ingress.client import Client
 from ingress.gate import Gate
 from ingress.http2 import Http2
+from ingress.silence import look
 from ingress.upstream import close_idle
 from process import logs
 
@@ -57,8 +58,9 @@ class Listener:
             await asyncio.sleep(limits.SWEEP_S)
             now = clock.now()
             if now >= upstreams_at:
-                upstreams_at = now + 1
+                upstreams_at = now + limits.UPSTREAM_SWEEP_S
                 close_idle(self._gate, now)
+                look(self._gate, now)
             for client in [client for client in self._clients if client.due <= now]:
                 client.expired(now)
 

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 class Pool:
-    """`alive_at`: when the instance last answered or accepted, monotonic seconds."""
+    """`alive_at`: when the instance last answered; `accepted_at`: when it (or its kernel) last accepted; monotonic seconds."""
 
-    __slots__ = ("alive_at", "dialling", "idle")
+    __slots__ = ("accepted_at", "alive_at", "dialling", "idle")
 
     def __init__(self) -> None:
         self.idle: Any = []
         self.dialling: dict[Exchange, None] = {}
-        self.alive_at = -1.0
+        self.alive_at = self.accepted_at = -1.0
 
     def give(self, back: Any) -> None:
         """`back` is free: for who waits, else for later."""

@@ -34,6 +34,9 @@ TABLE: dict[str, Row] = {
     "version": Row(505, "HTTP Version Not Supported", "HTTP/1.0 and HTTP/1.1 are spoken here"),
 }
 
+UNANSWERED = frozenset({"instance-failed", "bad-response", "timeout"})
+"""Of a request that an instance had: it counts against that instance (`activator/ejection.py`)."""
+
 
 class Refused(Exception):
     """A request that is answered by the front door itself. `reason` is a row of TABLE."""

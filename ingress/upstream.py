@@ -53,7 +53,8 @@ class Upstream(asyncio.Protocol):
         self.transport: Any = None
         self.exchange: Exchange | None = None
         self.since = 0.0
-        self.idle_until = 0.0
+        self.idle_until = float("inf")
+        """Until `connect` hands it over it is nobody's to sweep away."""
         self._state = _HEAD
         self._buffer = b""
         self._left = 0
@@ -103,6 +104,10 @@ class Upstream(asyncio.Protocol):
 
     def send_raw(self, data: bytes) -> None:
         self.transport.write(data)
+
+    def asking(self) -> "list[Exchange]":
+        """What is asked here and not answered yet."""
+        return [self.exchange] if self.exchange is not None and not self.exchange.answering else []
 
     def pause(self) -> None:
         """The client reads too slowly: the instance waits."""
@@ -243,15 +248,18 @@ class Upstream(asyncio.Protocol):
                 return
             self._state = _COUNTED
             self._left = -over
+            self.pool.alive_at = now
             exchange.answered(response, body, False, now)
         elif length == CHUNKED:
             self._state = _CHUNKS
             self._decoder = ChunkDecoder()
+            self.pool.alive_at = now
             exchange.answered(response, b"", False, now)
             if body and self.exchange is exchange:
                 self._chunks(exchange, body)
         else:
             self._state = _CLOSE
+            self.pool.alive_at = now
             exchange.answered(response, body, False, now)
 
     def _counted(self, exchange: "Exchange", data: bytes) -> None:

@@ -134,9 +134,12 @@ class Back2(Lane):
         if response.status < 200:
             exchange.informed(response)
             return
+        now = self.link.gate.now()
         if ended:
             self.detach()
-        exchange.answered(response, b"", ended, self.link.gate.now())
+        else:
+            self.link.pool.alive_at = now
+        exchange.answered(response, b"", ended, now)
 
     def ended(self, trailers: Trailers) -> None:
         exchange = self.detach()
@@ -152,7 +155,8 @@ class Upstream2(Link):
         self.target = target
         self.pool = pool
         self.sock = sock
-        self.since = self.idle_until = gate.now()
+        self.since = gate.now()
+        self.idle_until = self.since + limits.HELLO_TIME_S + limits.UPSTREAM2_IDLE_S
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the instance's first SETTINGS are in."""
         self.leaving = False
@@ -162,6 +166,11 @@ class Upstream2(Link):
     def exchange(self) -> object:
         """Not None while it is in use."""
         return self.lanes or None
+
+    def asking(self) -> "list[Exchange]":
+        """What is asked here and not answered yet."""
+        asked = [lane.exchange for lane in self.lanes.values()]
+        return [exchange for exchange in asked if exchange is not None and not exchange.answering]
 
     @property
     def room(self) -> int:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import settings
 
 from store.backend import Store
 from store.bus import Bus
@@ -12,6 +13,10 @@ from tests import real
 
 # Without it, looptime's plugin makes an event loop for the first test that is not async, and nobody closes it.
 asyncio.set_event_loop(None)
+
+# How long an example takes says more of the machine's other work than of the code.
+settings.register_profile("ebb", deadline=None)
+settings.load_profile("ebb")
 
 
 @pytest.fixture(scope="session")

@@ -317,9 +317,13 @@ def test_ejection_grows_and_is_bounded() -> None:
     made = throttler(1, "i1")
     target = made.targets["i1"]
     waits = []
+    now = 0.0
     for _ in range(12):
-        made.unreachable(target, 0.0)
-        waits.append(target.ejected_until)
+        made.unreachable(target, now)
+        made.unreachable(target, now)  # Another request that found the same at the same moment.
+        waits.append(round(target.ejected_until - now, 6))
+        now = target.ejected_until
+        made.tick(now)
     assert waits[:3] == [0.1, 0.2, 0.4]
     assert waits[-1] == 10.0
 

@@ -86,6 +86,21 @@ class Admission(RuleBasedStateMachine):
         if target is not None:
             self.perform(self.throttler.reached(target, self.now))
 
+    @rule(name=names, silent=st.booleans())
+    def owe(self, name: str, silent: bool) -> None:
+        target = self.throttler.targets.get(name)
+        if target is not None:
+            self.perform(self.throttler.unanswered(target, self.now, silent=silent))
+            serving = [each for each in self.throttler.targets.values() if each.state is State.SERVING]
+            if target.ejected_until > self.now and target.mute:
+                assert sum(each.mute for each in serving) * 2 <= len(serving), "half of them at most"
+
+    @rule(name=names)
+    def answer(self, name: str) -> None:
+        target = self.throttler.targets.get(name)
+        if target is not None:
+            self.perform(self.throttler.answered(target, self.now))
+
     @rule(limit=st.integers(0, 3))
     def limit(self, limit: int) -> None:
         self.perform(self.throttler.limited(limit, self.now))
@@ -115,6 +130,7 @@ class Admission(RuleBasedStateMachine):
             assert target.place == place
             assert target.room
             assert target.state is State.SERVING
+            assert target.in_flight < target.limit
             assert made.targets[target.instance] is target
         for target in made.targets.values():
             fit = target.room and target.state is State.SERVING and not target.ejected_until
