@@ -12,8 +12,9 @@ from typing import Protocol
 
 from activator.balance import Target
 from activator.breaker import QUEUE_BOUND, Waiter
+from activator.effects import Dispatch, DrainedNow, Effect, Refuse, Swelling, WakeUp
 from activator.reporter import INTERVAL_S, report
-from activator.throttler import Dispatch, DrainedNow, Effect, Refuse, Swelling, Throttler, WakeUp
+from activator.throttler import Throttler
 from process import logs
 from process.clock import Clock
 from store import messages

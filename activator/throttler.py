@@ -11,13 +11,13 @@ there in a second (`swelling`), that is reported at once.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from activator import ejection
 from activator.balance import NO_LIMIT, Balance, State, Target
 from activator.breaker import QUEUE_BOUND, Line, Waiter
 from activator.concurrency import Concurrency
+from activator.effects import NOTHING, Dispatch, DrainedNow, Effect, Refuse, Swelling, WakeUp
 from activator.slowstart import ramp, ramping
 from store.lifecycle import Phase
 from store.messages import Refusal
@@ -38,53 +38,6 @@ COMING = frozenset({Phase.PENDING, Phase.PULLING, Phase.STARTING})
 LEAVING = frozenset({Phase.DRAINING, Phase.FROZEN})
 """Gets nothing new, and its node waits to hear when nothing is in flight there. A frozen one may be Ready again."""
 OVER = frozenset({Phase.STOPPED, Phase.FAILED})
-
-
-@dataclass(frozen=True, slots=True)
-class Dispatch(Generic[R]):
-    """Send `request` to `target`; its slot is reserved, `waited_s` it stood in line."""
-
-    request: R
-    target: Target
-    waited_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse(Generic[R]):
-    """Answer `request` with an error. `reason` is a row of ingress/refusals.py."""
-
-    request: R
-    reason: str
-    message: str = ""
-    retry_after_s: float = 0
-
-
-@dataclass(frozen=True, slots=True)
-class WakeUp:
-    """Tell the autoscaler that `waiting` requests wait and nothing serves."""
-
-    waiting: int
-    cause_id: str
-    unheard: bool = False
-    """Several went out before and nothing came of them: say it another way too."""
-
-
-@dataclass(frozen=True, slots=True)
-class DrainedNow:
-    """Nothing of ours is in flight at `instance` of `node`, nor will be before there is newer news than `seq` of it."""
-
-    instance: str
-    node: str
-    seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class Swelling:
-    """More wait than what serves and comes will have served soon: the autoscaler shall not hear of it in a second only."""
-
-
-Effect = Dispatch[R] | Refuse[R] | WakeUp | DrainedNow | Swelling
-NOTHING: tuple[()] = ()
 
 
 class Throttler(Generic[R]):

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from activator.balance import Target
+from activator.effects import Dispatch, DrainedNow, Effect, Refuse, Swelling, WakeUp
 from activator.reporter import sample
-from activator.throttler import Dispatch, DrainedNow, Effect, Refuse, Swelling, Throttler, WakeUp
+from activator.throttler import Throttler
 from autoscaler import keepalive, parking, plan, steady
 from autoscaler.backoff import Row, failed
 from autoscaler.fleet import Fleet, Slot

@@ -27,7 +27,7 @@ IMPURE = {
 PURE_IN = ("store", "activator", "ingress", "autoscaler", "nodeagent", "registry")
 PURE_NAMES = {
     "errors", "imageref", "keys", "lifecycle", "messages", "model", "txn",
-    "balance", "breaker", "concurrency", "ejection", "slowstart", "throttler",
+    "balance", "breaker", "concurrency", "effects", "ejection", "slowstart", "throttler",
     "chunked", "headers", "refusals", "routes", "traffic",
     "active", "backoff", "idle", "keepalive", "lean", "parking", "placement", "plan", "policy",
     "profile", "reach", "signals", "steady", "victims", "window",

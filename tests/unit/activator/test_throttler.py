@@ -3,7 +3,8 @@
 import pytest
 
 from activator.balance import SCAN, Target
-from activator.throttler import Dispatch, DrainedNow, Refuse, Swelling, Throttler, WakeUp
+from activator.effects import Dispatch, DrainedNow, Refuse, Swelling, WakeUp
+from activator.throttler import Throttler
 from store.lifecycle import Phase
 from store.messages import Refusal
 from store.model import Instance

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from activator.balance import State
-from activator.throttler import Dispatch, Refuse, Throttler
+from activator.effects import Dispatch, Refuse
+from activator.throttler import Throttler
 from store.lifecycle import Phase
 from store.messages import Refusal
 from store.model import Instance
