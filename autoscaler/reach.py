@@ -6,7 +6,7 @@ from store.model import RevisionKey, RouteEntry
 
 def named_by(entry: RouteEntry) -> frozenset[RevisionKey]:
     """The revisions that `entry` sends anything to. A tag's host sends all to one."""
-    return frozenset(f"{entry.project}/{t.revision}" for targets in entry.hosts.values() for t in targets if t.percent > 0)
+    return frozenset(f"{entry.project}/{t.revision}" for targets in entry.addresses.values() for t in targets if t.percent > 0)
 
 
 class Reachability:

@@ -84,6 +84,7 @@ def deploy(
     set_secrets: Annotated[list[str] | None, typer.Option(help="ENV=SECRET:KEY; repeat, or with commas.")] = None,
     pull_secret: Annotated[list[str] | None, typer.Option(help="Secret with the login of the image's registry.")] = None,
     port: Annotated[int | None, typer.Option(help="Port the app listens on ($PORT).")] = None,
+    tcp: Annotated[int | None, typer.Option(help="Raw TCP, on this port of the front door; 0: HTTP again.")] = None,
     concurrency: Annotated[int | None, typer.Option("--concurrency", "--concurrency-limit", help="Requests at once.")] = None,
     min_scale: Annotated[int | None, typer.Option("--min-scale", "--min-instances", "--scale-min", help="At least.")] = None,
     max_scale: Annotated[int | None, typer.Option("--max-scale", "--max-instances", "--scale-max", help="At most.")] = None,
@@ -111,7 +112,7 @@ def deploy(
         raise BadUsage("--image and --archive exclude each other")
     words = (args or [""])[0].split(",") if args and len(args) == 1 else args or ()
     wanted = Wanted(
-        image=image, env=env or (), port=port, concurrency=concurrency, min_scale=min_scale, max_scale=max_scale,
+        image=image, env=env or (), port=port, tcp=tcp, concurrency=concurrency, min_scale=min_scale, max_scale=max_scale,
         timeout_s=timeout, cpu=cpu, memory=memory, command=command or (), args=words, annotations=annotation or (),
         labels=label or (), revision_suffix=revision_suffix, no_traffic=no_traffic, secrets=set_secrets or (),
         pull_secrets=pull_secret or (),

@@ -8,6 +8,7 @@ import msgspec
 
 from cli.errors import BadUsage
 
+TCP_PORT = "ebb.dev/tcp-port"
 SCALING = "autoscaling.knative.dev/"
 API_VERSION = "serving.knative.dev/v1"
 Object = dict[str, Any]
@@ -22,6 +23,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """`ENV=SECRET:KEY` words."""
     pull_secrets: Sequence[str] = ()
     port: int | None = None
+    tcp: int | None = None
+    """The front door's port for raw TCP; 0: HTTP again."""
     concurrency: int | None = None
     min_scale: int | None = None
     max_scale: int | None = None
@@ -52,6 +55,8 @@ def service(name: str, wanted: Wanted, old: Object | None, at: str) -> Object:
     if wanted.revision_suffix:
         meta["name"] = f"{name}-{wanted.revision_suffix}"
     _container(template, wanted)
+    if wanted.tcp is not None:
+        _tcp(made, wanted.tcp)
     inner = template["spec"]
     if wanted.concurrency is not None:
         inner["containerConcurrency"] = wanted.concurrency
@@ -96,6 +101,15 @@ def _container(template: Object, wanted: Wanted) -> None:
         container["command"] = list(wanted.command)
     if wanted.args:
         container["args"] = list(wanted.args)
+
+
+def _tcp(made: Object, port: int) -> None:
+    """The annotation and the container port's name that make it a raw TCP service, or that do not any more."""
+    meta, container = made["metadata"], made["spec"]["template"]["spec"]["containers"][0]
+    notes = {key: value for key, value in (meta.get("annotations") or {}).items() if key != TCP_PORT}
+    meta["annotations"] = {**notes, TCP_PORT: str(port)} if port else notes
+    kept = {key: value for key, value in (container.get("ports") or [{}])[0].items() if key != "name"}
+    container["ports"] = [{"containerPort": 8080, **kept, **({"name": "tcp"} if port else {})}]
 
 
 def _secrets(given: Sequence[str]) -> list[Object]:

@@ -30,6 +30,13 @@ WRITE_HIGH_BYTES = 256 * 1024
 DRAIN_IDLE_S = 1.0
 """After a drain began, how long idle connections stay: a request that is on its way is answered, with `Connection: close`."""
 
+TCP_IDLE_S = 3600.0
+"""A raw TCP connection on which neither side says anything, unless its service has an `idleTimeoutSeconds`."""
+TCP_KEEPALIVE_S = 60
+"""Silence of such a client after which its kernel is asked whether it is still there; three times, then it is gone."""
+PORT_AGAIN_S = 1.0
+"""A service's port that could not be listened on is tried again after so long."""
+
 CONNECT_TIME_S = 1.0
 """To connect to an instance: it is in the next room."""
 CONNECT_ATTEMPTS = 8

@@ -3,12 +3,15 @@
 import asyncio
 import socket
 import time
+from collections.abc import Callable
+from typing import Any
 
 from ingress import limits
 from ingress.client import Client
 from ingress.gate import Gate
 from ingress.http2 import Http2
 from ingress.silence import look
+from ingress.tcp import reset
 from ingress.upstream import close_idle
 from process import logs
 
@@ -18,12 +21,13 @@ BACKLOG = 4096
 
 
 class Listener:
-    """One listening address. `scheme` is what clients speak on it."""
+    """One listening address. `scheme` is what clients speak on it, `serve` makes what speaks with each of them."""
 
-    def __init__(self, gate: Gate, scheme: str = "http") -> None:
+    def __init__(self, gate: Gate, scheme: str = "http", serve: "Callable[[Listener, Gate], Any]" = Client) -> None:
         self._gate = gate
         self._scheme = scheme
-        self._clients: set[Client | Http2] = set()
+        self._serve = serve
+        self._clients: set[Any] = set()
         self._server: asyncio.Server | None = None
         self._sock: socket.socket | None = None
         self._date = b""
@@ -44,14 +48,14 @@ class Listener:
             sock.bind((host.strip("[]") or "0.0.0.0", int(port)))
         except OSError as error:
             sock.close()
-            raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}; choose another with --listen") from None
+            raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}; choose another") from None
         loop = asyncio.get_running_loop()
         self._sock = sock.dup()
-        self._server = await loop.create_server(lambda: Client(self, self._gate), sock=sock, backlog=BACKLOG)
+        self._server = await loop.create_server(lambda: self._serve(self, self._gate), sock=sock, backlog=BACKLOG)
         self.port = sock.getsockname()[1]
 
     async def sweep(self) -> None:
-        """Call `expired` on every connection whose time has come. Never returns."""
+        """Look at all clocks again and again. Never returns."""
         clock = self._gate.clock
         upstreams_at = 0.0
         while True:
@@ -61,14 +65,18 @@ class Listener:
                 upstreams_at = now + limits.UPSTREAM_SWEEP_S
                 close_idle(self._gate, now)
                 look(self._gate, now)
-            for client in [client for client in self._clients if client.due <= now]:
-                client.expired(now)
+            self.look(now)
+
+    def look(self, now: float) -> None:
+        """Call `expired` on every connection whose time has come."""
+        for client in [client for client in self._clients if client.due <= now]:
+            client.expired(now)
 
     async def drain(self, timeout_s: float) -> None:
         """Accept no more, finish what runs, close. What is not over after `timeout_s` is cut."""
         gate, clock = self._gate, self._gate.clock
         gate.closing = True
-        await self._stop_accepting()
+        await self.stop_accepting()
         now = clock.now()
         end = now + timeout_s
         idle_end = now + min(limits.DRAIN_IDLE_S, timeout_s / 2)
@@ -80,11 +88,11 @@ class Listener:
         if self._clients:
             log.warning("connections cut after the drain time", connections=len(self._clients), drain_timeout_s=timeout_s)
         for client in list(self._clients):
-            client.transport.abort()
+            reset(client.transport)
         close_idle(gate, float("inf"))
         await asyncio.sleep(0)
 
-    async def _stop_accepting(self) -> None:
+    async def stop_accepting(self) -> None:
         """Close the socket; who connected before that is still served, or the kernel would reset what waits to be accepted."""
         if self._server is None or self._sock is None:
             return
@@ -102,17 +110,17 @@ class Listener:
             sock.close()
         loop = asyncio.get_running_loop()
         for each in waiting:
-            await loop.connect_accepted_socket(lambda: Client(self, self._gate), each)
+            await loop.connect_accepted_socket(lambda: self._serve(self, self._gate), each)
 
     # -- for its connections --------------------------------------------------------------------------------------------------
 
-    def welcome(self, client: Client) -> bool:
+    def welcome(self, client: Any) -> bool:
         """Count `client` in; False when there are too many."""
         metrics = self._gate.metrics
         metrics.connections_total += 1
         self._clients.add(client)
         metrics.connections += 1
-        return len(self._clients) <= self._gate.bounds.max_connections
+        return metrics.connections <= self._gate.bounds.max_connections
 
     def speaks_http2(self, client: Client, data: bytes) -> None:
         """`client` is no HTTP/1: from `data`, its first bytes, on it is another's."""
@@ -121,7 +129,7 @@ class Listener:
         self._clients.add(other)
         other.take_over(client.transport, data)
 
-    def farewell(self, client: Client | Http2) -> None:
+    def farewell(self, client: Any) -> None:
         if client in self._clients:
             self._clients.discard(client)
             self._gate.metrics.connections -= 1

@@ -51,7 +51,9 @@ class Stats:
     `at_once`: answers that came whole with their head; their first byte and their end are one, counted once.
     """
 
-    __slots__ = ("at_once", "by_class", "connect", "first_byte", "queue", "received_bytes", "revision", "sent_bytes", "total")
+    __slots__ = (
+        "at_once", "by_class", "connect", "first_byte", "queue", "received_bytes", "revision", "sent_bytes", "tcp", "total",
+    )  # fmt: skip
 
     def __init__(self, revision: str) -> None:
         self.revision = revision
@@ -63,6 +65,8 @@ class Stats:
         self.at_once = Times()
         self.sent_bytes = 0
         self.received_bytes = 0
+        self.tcp = 0
+        """Raw TCP connections that reached an instance."""
 
 
 class Metrics:
@@ -129,6 +133,9 @@ class Exposition(Collector):
             labels=("revision", "phase"),
         )
         sizes = CounterMetricFamily("ebb_ingress_bytes", "Bytes of bodies.", labels=("revision", "direction"))
+        tcp = CounterMetricFamily(
+            "ebb_ingress_tcp_connections", "Raw TCP connections that reached an instance.", labels=("revision",)
+        )
         for stats in self._metrics.revisions.values():
             for place, label in enumerate(CLASSES, 1):
                 if stats.by_class[place]:
@@ -141,12 +148,14 @@ class Exposition(Collector):
                     phases.add_metric([stats.revision, phase], times.buckets(), times.sum)
             sizes.add_metric([stats.revision, "sent"], stats.sent_bytes)
             sizes.add_metric([stats.revision, "received"], stats.received_bytes)
+            if stats.tcp:
+                tcp.add_metric([stats.revision], stats.tcp)
         refusals = CounterMetricFamily(
             "ebb_ingress_refusals", "Requests answered by the front door itself.", labels=("reason",)
         )
         for reason, count in self._metrics.refusals.items():
             refusals.add_metric([reason], count)
-        yield from (requests, phases, sizes, refusals)
+        yield from (requests, phases, sizes, tcp, refusals)
 
     def _present(self) -> Iterator[Metric]:
         in_flight = GaugeMetricFamily("ebb_ingress_in_flight", "Requests at instances now.", labels=("revision",))

@@ -1,8 +1,8 @@
-"""Host → Split. A route's hosts change together, between two requests, so that one request sees one version of its route.
+"""Host or port → Split. A route's hosts change together, between two requests, so that one request sees one version of its route.
 
-A route's own host belongs to the first route that claims it; when that lets go, the one that waits longest takes over. A host of the
-world's (a domain) is owned by whom the registry says; it follows its route by name, so it has that route's shares at any moment. An
-exact host comes before a wildcard, and the nearest wildcard before one further up.
+A route's own host (or port) belongs to the first route that claims it; when that lets go, the one that waits longest takes over. A
+host of the world's (a domain) is owned by whom the registry says; it follows its route by name, so it has that route's shares at any
+moment. An exact host comes before a wildcard, and the nearest wildcard before one further up.
 """
 
 import re
@@ -37,6 +37,10 @@ class Routes:
     def __init__(self) -> None:
         self.on_put: Callable[[], None] | None = None
         """Called after a route or domain was put."""
+        self.on_ports: Callable[[], None] | None = None
+        """Called after the keys of `ports` may have changed."""
+        self.ports: dict[int, Split] = {}
+        """Ports of services that speak raw TCP."""
         self.memo: dict[bytes, Split] = {}
         """Host as it was spelt → Split; emptied when any route changes."""
         self._hosts: dict[str, Split] = {}
@@ -87,14 +91,15 @@ class Routes:
         self.memo.clear()
         old = self._entries.get(key)
         self._entries[key] = entry
-        freed = [host for host in old.hosts if host not in entry.hosts] if old is not None else []
+        addresses = entry.addresses
+        freed = [host for host in old.addresses if host not in addresses] if old is not None else []
         for host in freed:
             self._let_go(key, host)
         choices: dict[str, Choice] = {}
-        for host, targets in entry.hosts.items():
+        for host, targets in addresses.items():
             owner = self._owners.setdefault(host, key)
             if owner == key:
-                self._hosts[host] = split(entry, targets, choices)
+                self._serve(host, split(entry, targets, choices))
             elif key not in self._contested.setdefault(host, []):
                 self._contested[host].append(key)
         if self.on_put is not None:
@@ -104,19 +109,35 @@ class Routes:
         """There is no route at `key` any more."""
         self.memo.clear()
         entry = self._entries.pop(key, None)
-        for host in entry.hosts if entry is not None else ():
+        for host in entry.addresses if entry is not None else ():
             self._let_go(key, host)
+
+    def _serve(self, host: str, found: Split | None) -> None:
+        """`host` (a port, when it begins with a colon) goes to `found`; None: to nobody."""
+        if found is None:
+            del self._hosts[host]
+        else:
+            self._hosts[host] = found
+        if host[0] == ":":
+            if found is None:
+                del self.ports[int(host[1:])]
+            else:
+                self.ports[int(host[1:])] = found
+            if self.on_ports is not None:
+                self.on_ports()
 
     def _let_go(self, key: str, host: str) -> None:
         heirs = self._contested.get(host, [])
         if key in heirs:
             heirs.remove(key)
         if self._owners.get(host) == key:
-            del self._owners[host], self._hosts[host]
+            del self._owners[host]
             if heirs:
                 heir = heirs.pop(0)
                 entry = self._entries[heir]
                 self._owners[host] = heir
-                self._hosts[host] = split(entry, entry.hosts[host], {})
+                self._serve(host, split(entry, entry.addresses[host], {}))
+            else:
+                self._serve(host, None)
         if not heirs:
             self._contested.pop(host, None)

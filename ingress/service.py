@@ -2,12 +2,15 @@
 
 import asyncio
 
+import msgspec
+
 from activator.admitter import Admitter
 from activator.breaker import QUEUE_BOUND
 from ingress.access_log import AccessLog
 from ingress.gate import Bounds, Gate
 from ingress.listener import Listener
 from ingress.metrics import Exposition, Metrics
+from ingress.ports import Ports
 from ingress.watcher import Watcher
 from process import logs, metrics
 from process.clock import Clock
@@ -49,6 +52,8 @@ class Ingress:
         self.admitter = Admitter(bus, member, clock, self._wake_in_store, story.tell, bound=queue_bound)
         self.gate = Gate(self.admitter, clock, bounds or Bounds(), self.access, self.metrics, story.tell)
         self.listener = Listener(self.gate)
+        self.ports = Ports(self.gate, self._tell_ports)
+        self._member = Member(role="ingress", member=member)
         self.watcher = Watcher(store, bus, self.gate.routes, self.admitter)
         self._presence = Presence(store, MEMBER_TTL_S)
         self._bus = bus
@@ -60,14 +65,15 @@ class Ingress:
         await self.watcher.start(self._jobs)
         # The member key comes before the first request: from then on a draining instance waits for our word.
         await self._presence.start()
-        member = Member(role="ingress", member=self.member, address=listen, admin=admin)
-        await self._presence.put(keys.member("ingress", self.member), encode(member))
+        self._member = Member(role="ingress", member=self.member, address=listen, admin=admin)
+        await self._presence.put(keys.member("ingress", self.member), encode(self._member))
         await self.listener.start(listen)
+        self.ports.start(listen.rpartition(":")[0], frozenset({self.listener.port}), self._jobs)
         self._jobs.start(self.listener.sweep(), "sweep", fatal=True)
 
     async def drain(self, timeout_s: float) -> None:
         """Finish what is in flight, at most `timeout_s`, then leave."""
-        await self.listener.drain(timeout_s)
+        await asyncio.gather(self.listener.drain(timeout_s), self.ports.drain(timeout_s))
         await self._presence.stop()
         await self._jobs.cancel()
         self.access.close()
@@ -82,6 +88,11 @@ class Ingress:
     def problem_of_bus(self) -> str | None:
         """A bus that is away is survived: wakes go through the store."""
         return None if self._bus.connected else "away; wakes go through etcd"
+
+    def _tell_ports(self) -> None:
+        """Which ports are listened on and which cannot be, for the conditions of their routes."""
+        member = msgspec.structs.replace(self._member, ports={**dict.fromkeys(self.ports.open, ""), **self.ports.down})
+        self._jobs.start(self._presence.put(keys.member("ingress", self.member), encode(member)), "tell ports")
 
     async def _wake_in_store(self, wake: Wake) -> None:
         lease = await self._store.grant(WAKE_LEASE_S)

@@ -63,6 +63,7 @@ ANNOTATION_MODIFIER = f"{GROUP}/lastModifier"
 ANNOTATION_PROGRESS_DEADLINE = f"{GROUP}/progress-deadline"
 ANNOTATION_NO_GC = f"{GROUP}/no-gc"
 ANNOTATION_PARK = "ebb.dev/park"
+ANNOTATION_TCP_PORT = "ebb.dev/tcp-port"
 ANNOTATION_KEYS = "ebb.dev/keys"
 ANNOTATION_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 LABEL_VISIBILITY = "networking.knative.dev/visibility"
@@ -86,6 +87,11 @@ def labels_of(obj: Object) -> dict[str, str]:
 def annotations_of(obj: Object) -> dict[str, str]:
     value = meta(obj).get("annotations")
     return value if isinstance(value, dict) else {}
+
+
+def tcp_port_of(obj: Object) -> int:
+    """The front door's port that a valid Service or Route asks for; 0: none, it is reached by host."""
+    return int(annotations_of(obj).get(ANNOTATION_TCP_PORT, 0))
 
 
 def generation_of(obj: Object) -> int:

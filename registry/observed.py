@@ -73,6 +73,8 @@ class Observed:
         self._instances_of: dict[str, dict[str, Instance]] = defaultdict(dict)
         self._routed: Counter[tuple[str, str]] = Counter()
         self._hosts: dict[str, set[Unit]] = defaultdict(set)
+        self._hopeful: dict[str, set[Unit]] = defaultdict(set)
+        """Routes that wanted a host or port that was another's."""
         self._borrowers: dict[Unit, set[Unit]] = defaultdict(set)
         self._wanting: dict[str, dict[str, int]] = defaultdict(dict)
         """By host, the projects with a mapping of it and when each was made."""
@@ -84,7 +86,7 @@ class Observed:
         self.scales: Table[Scale] = Table(store, keys.SCALE, Scale, self._scale_changed)
         self.instances: Table[Instance] = Table(store, keys.INSTANCES, Instance, self._instance_changed)
         self.nodes: Table[Node] = Table(store, keys.NODES, Node, self._node_changed)
-        self.members: Table[Member] = Table(store, keys.MEMBERS, Member)
+        self.members: Table[Member] = Table(store, keys.MEMBERS, Member, self._member_changed)
 
     def tables(self) -> dict[str, Table[Any]]:
         return {
@@ -167,6 +169,7 @@ class Observed:
             routed_elsewhere=frozenset(r for r in revisions if self._routed[project, r] > (1 if r in here else 0)),
             nodes=len(self.nodes),
             host_owner=lambda host: self._other_owner(host, unit),
+            port_told=self._port_told,
         )
 
     def mapping_view(self, unit: Unit) -> MappingView:
@@ -192,7 +195,15 @@ class Observed:
         return Claim(self.domains.get(keys.domain(host)), entry.store_rev) if entry is not None else Claim()
 
     def _other_owner(self, host: str, unit: Unit) -> str:
-        return next((name for project, name in sorted(self._hosts.get(host, ())) if (project, name) != unit), "")
+        """Who else has `host`; `unit` is told when it is free."""
+        owner = next((each for each in sorted(self._hosts.get(host, ())) if each != unit), None)
+        if owner is None:
+            return ""
+        self._hopeful[host].add(unit)
+        return owner[1] if owner[0] == unit[0] else "/".join(owner)
+
+    def _port_told(self, port: int) -> list[str | None]:
+        return [member.ports.get(port) for _, member in self.members.items() if member.role == "ingress"]
 
     def _see(self, seen: dict[str, Seen], key: str) -> None:
         found = self.object(key)
@@ -299,7 +310,7 @@ class Observed:
                 continue
             route = (entry.project, entry.route)
             self._dirty(route)
-            for host in entry.hosts:
+            for host in entry.addresses:
                 self._host_changed(host, route, step > 0)
             for revision in entry.limits:
                 self._routed[entry.project, revision] += step
@@ -316,6 +327,15 @@ class Observed:
         self._hosts[host].discard(route)
         if not self._hosts[host]:
             del self._hosts[host]
+            for unit in self._hopeful.pop(host, ()):
+                self._dirty(unit)
+
+    def _member_changed(self, _: str, new: Member | None, old: Member | None) -> None:
+        """An ingress opened a port, or could not: the condition of its route."""
+        before, after = old.ports if old is not None else {}, new.ports if new is not None else {}
+        for port in {port for port, _ in before.items() ^ after.items()}:
+            for unit in self._hosts.get(f":{port}", ()):
+                self._dirty(unit)
 
     def _scale_changed(self, key: str, new: Scale | None, old: Scale | None) -> None:
         project, name = keys.tail(key, keys.SCALE)

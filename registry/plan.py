@@ -185,7 +185,9 @@ class _Planner:
                 self.draft.also(Delete(key), ROUTE)
             return None
         every = self.draft.all(CONFIGURATION)
-        routed = routing.route(route, self.draft.all(REVISION), every, self.compiled, self.naming, self.view.host_owner)
+        routed = routing.route(
+            route, self.draft.all(REVISION), every, self.compiled, self.naming, self.view.host_owner, self.view.port_told
+        )
         if routed.entry is not None and routed.entry != before:
             self.draft.also(Put(key, encode(routed.entry)), ROUTE)
             said = ", ".join(f"{t['revisionName']}={t['percent']}" for t in routed.traffic)

@@ -1,13 +1,14 @@
 """A Route's traffic → the hosts and shares of its `RouteEntry`. Shares move only when every target can be reached."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from registry import objects
 from registry.bounds import LOCAL_DOMAIN, Naming
-from registry.conditions import FALSE, UNKNOWN, condition, find
+from registry.conditions import FALSE, TRUE, UNKNOWN, condition, find
 from registry.objects import Object
+from registry.view import listening, nobody
 from store.model import Limits, Revision, RouteEntry, TrafficTarget
 
 
@@ -19,6 +20,8 @@ class Routing:
     entry: RouteEntry | None = None
     traffic: list[Object] = field(default_factory=list)
     problem: Object | None = None
+    listening: Object = field(default_factory=lambda: condition("IngressReady", TRUE))
+    """Whether the ingress has the port that the entry asks for; hosts it always has."""
 
 
 def route(
@@ -27,44 +30,88 @@ def route(
     configurations: Mapping[str, Object],
     compiled: Mapping[str, Revision],
     naming: Naming,
-    host_owner: Callable[[str], str],
+    host_owner: Callable[[str], str] = nobody,
+    port_told: Callable[[int], Sequence[str | None]] = listening,
 ) -> Routing:
     """`revisions` and `configurations` have their present status; `compiled` are the revisions that run; `host_owner` names
-    another route that answers to a host already."""
+    another route that answers to a host (or `:port`) already; `port_told` is what the ingresses say of a port."""
     project, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
     local = objects.labels_of(obj).get(objects.LABEL_VISIBILITY) == "cluster-local"
     domain = LOCAL_DOMAIN if local else ""
     main = naming.host(name, project, domain)
+    port = objects.tcp_port_of(obj)
+    url = f"tcp://{main}:{port}" if port else naming.url(main)
     shares: dict[str, int] = {}
     hosts: dict[str, list[TrafficTarget]] = {}
     traffic: list[Object] = []
     for target in obj["spec"]["traffic"]:
         revision, problem = _aim(target, revisions, configurations, compiled)
         if problem is not None:
-            return Routing(naming.url(main), problem=problem)
+            return Routing(url, problem=problem)
         percent = target.get("percent", 0)
         if percent:
             shares[revision] = shares.get(revision, 0) + percent
         shown: dict[str, Any] = {"revisionName": revision, "latestRevision": "revisionName" not in target, "percent": percent}
-        if tag := target.get("tag"):
+        tag = target.get("tag")
+        if tag and port:
+            shown["tag"] = tag  # A name for people: only the route itself has a port.
+        elif tag:
             host = naming.host(f"{tag}-{name}", project, domain)
             hosts[host] = [TrafficTarget(revision=revision, percent=100)]
             shown |= {"tag": tag, "url": naming.url(host)}
         traffic.append(shown)
-    hosts[main] = [TrafficTarget(revision=revision, percent=share) for revision, share in shares.items()]
-    for host in hosts:
-        if owner := host_owner(host):
-            said = f"host {host!r} belongs to route {owner!r} already; use another tag or name"
-            return Routing(naming.url(main), problem=_problem(FALSE, "HostTaken", said))
-    named = {share.revision for targets in hosts.values() for share in targets}
+    main_targets = [TrafficTarget(revision=revision, percent=share) for revision, share in shares.items()]
+    if not port:
+        hosts[main] = main_targets
+    named = {share.revision for targets in (main_targets, *hosts.values()) for share in targets}
     entry = RouteEntry(
         project=project,
         route=name,
         hosts=dict(sorted(hosts.items())),
+        ports={port: main_targets} if port else {},
         limits={revision: limits(compiled[revision]) for revision in sorted(named)},
-        main=main,
+        main="" if port else main,
     )
-    return Routing(naming.url(main), entry, traffic)
+    problem = _taken(entry, host_owner) or _tongues(entry, port, configurations.get(name))
+    if problem is not None:
+        return Routing(url, problem=problem)
+    return Routing(
+        url, entry, traffic, listening=_listening(port, port_told(port)) if port else condition("IngressReady", TRUE)
+    )
+
+
+def _taken(entry: RouteEntry, host_owner: Callable[[str], str]) -> Object | None:
+    for address in entry.addresses:
+        if not (owner := host_owner(address)):
+            continue
+        if address[0] == ":":
+            said = f"port {address[1:]} belongs to route {owner!r} already; give {objects.ANNOTATION_TCP_PORT} another"
+            return _problem(FALSE, "PortTaken", said)
+        return _problem(FALSE, "HostTaken", f"host {address!r} belongs to route {owner!r} already; use another tag or name")
+    return None
+
+
+def _tongues(entry: RouteEntry, port: int, configuration: Object | None) -> Object | None:
+    """What is reached by port speaks raw TCP, what is reached by host does not: a route is all of one or of the other."""
+    wrong = [name for name, kept in entry.limits.items() if (kept.protocol == "tcp") != bool(port)]
+    if not wrong:
+        return None
+    status = configuration.get("status", {}) if configuration is not None else {}
+    settled = status.get("latestReadyRevisionName") == status.get("latestCreatedRevisionName")
+    if port:
+        said = f"the route has port {port}, but revision {wrong[0]!r} speaks {entry.limits[wrong[0]].protocol}, not tcp"
+    else:
+        said = f"revision {wrong[0]!r} speaks raw TCP, which needs a port: annotate with {objects.ANNOTATION_TCP_PORT}"
+    return _problem(FALSE if settled else UNKNOWN, "ProtocolMismatch", said)
+
+
+def _listening(port: int, told: Sequence[str | None]) -> Object:
+    """IngressReady of a route with a port of its own."""
+    if why := next((each for each in told if each), ""):
+        return condition("IngressReady", FALSE, "PortNotOpen", why)
+    if not told or None in told:
+        return condition("IngressReady", UNKNOWN, "PortOpening", f"waiting until the ingress listens on port {port}")
+    return condition("IngressReady", TRUE)
 
 
 def limits(revision: Revision) -> Limits:

@@ -79,7 +79,9 @@ def route(obj: Object, routed: Routing, now: str) -> Object:
     status: Object = {"url": routed.url, "address": {"url": routed.url}}
     if routed.entry is not None:
         status["traffic"] = routed.traffic
-        assigned, ingress = condition("AllTrafficAssigned", TRUE), condition("IngressReady", TRUE)
+        assigned, ingress = condition("AllTrafficAssigned", TRUE), routed.listening
+        if ingress["status"] == UNKNOWN and find(obj, "IngressReady")["status"] == TRUE and _url(obj) == routed.url:
+            ingress = condition("IngressReady", TRUE)  # An ingress that has just begun says nothing yet.
     else:
         assigned = routed.problem or condition("AllTrafficAssigned", UNKNOWN)
         serving = bool(obj.get("status", {}).get("traffic"))
@@ -92,6 +94,10 @@ def route(obj: Object, routed: Routing, now: str) -> Object:
 def domain_mapping(obj: Object, url: str, found: list[Object], now: str) -> Object:
     """`url` is where the host answers; `found` are the conditions, Ready among them."""
     return _with_status(obj, {"url": url, "address": {"url": url}}, found, now)
+
+
+def _url(obj: Object) -> str:
+    return str(obj.get("status", {}).get("url", ""))
 
 
 def service(obj: Object, configuration_obj: Object | None, route_obj: Object | None, not_owned: str, now: str) -> Object:

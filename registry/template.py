@@ -44,7 +44,7 @@ _HTTP_HEADER = mapping({"name": text, "value": text}, required=("name",))
 
 def _port(problems: Problems, value: Any, path: str) -> None:
     if isinstance(value, str):
-        if value not in ("http1", "h2c", "user-port"):
+        if value not in ("http1", "h2c", "tcp", "user-port"):
             problems.bad(path, value, "a number from 0 to 65535 (0: the container's own port), or the port's name")
         return
     integer(0, 65535)(problems, value, path)
@@ -134,7 +134,7 @@ def _env(problems: Problems, value: Any, path: str) -> None:
 
 def _ports(problems: Problems, value: Any, path: str) -> None:
     port = mapping(
-        {"name": one_of("http1", "h2c"), "containerPort": integer(1, 65535), "protocol": one_of("TCP")},
+        {"name": one_of("http1", "h2c", "tcp"), "containerPort": integer(1, 65535), "protocol": one_of("TCP")},
         {"hostPort": _HOST, "hostIP": _HOST},
         required=("containerPort",),
     )
@@ -307,6 +307,9 @@ def _template_annotations(problems: Problems, value: Any, path: str) -> None:
     if not isinstance(value, Mapping):
         return
     scale_values(value, problems, path)
+    if objects.ANNOTATION_TCP_PORT in value:
+        where = f"{path}[{objects.ANNOTATION_TCP_PORT}]"
+        problems.forbid(where, "a port belongs to the service, not to a revision: put it under metadata.annotations")
     for name in (objects.ANNOTATION_PARK, objects.ANNOTATION_NO_GC):
         if name in value and value[name] not in ("true", "false"):
             problems.bad(f"{path}[{name}]", value[name], '"true" or "false"')

@@ -27,6 +27,8 @@ from registry.revise import same_template
 from registry.template import template
 
 MAX_TARGETS = 100
+TCP_PORTS = range(1024, 65536)
+"""What services may have of their own; those below are the machine's."""
 
 
 def validate(kind: objects.Kind, obj: Any, bounds: Bounds) -> Problems:
@@ -45,7 +47,25 @@ def validate(kind: objects.Kind, obj: Any, bounds: Bounds) -> Problems:
             problems.append(Problem(str(name), f"unknown field{closest(str(name), known)}; known: {', '.join(known)}"))
     name = _metadata(problems, obj.get("metadata"), _host(bounds) if kind is objects.DOMAIN_MAPPING else _NAME)
     _spec_of(kind, bounds, name)(problems, obj.get("spec", {}), "spec")
+    _tcp_port(problems, kind, obj)
     return problems
+
+
+def _tcp_port(problems: Problems, kind: objects.Kind, obj: Object) -> None:
+    """A port number, and only together with a container port named `tcp`."""
+    where = f"metadata.annotations[{objects.ANNOTATION_TCP_PORT}]"
+    given = objects.annotations_of(obj).get(objects.ANNOTATION_TCP_PORT)
+    if given is not None and not (str(given).isascii() and str(given).isdigit() and int(given) in TCP_PORTS):
+        problems.bad(where, given, f"a port from {TCP_PORTS.start} to {TCP_PORTS.stop - 1}")
+    if kind is not objects.SERVICE or problems:
+        return
+    port = (obj["spec"]["template"]["spec"]["containers"][0].get("ports") or [{}])[0]
+    if (port.get("name") == "tcp") != (given is not None):
+        at = "spec.template.spec.containers[0].ports[0].name"
+        if given is None:
+            problems.missing(where, f"the front door's port for this service, as {at} is tcp")
+        else:
+            problems.bad(at, port.get("name", "http1"), f"tcp, as the service has {objects.ANNOTATION_TCP_PORT}")
 
 
 _NAME = matching(DNS_1035, "lower-case letters, digits and '-', beginning with a letter")

@@ -30,6 +30,11 @@ def nobody(_: str) -> str:
     return ""
 
 
+def listening(_: int) -> Sequence[str | None]:
+    """One ingress, and it listens."""
+    return ("",)
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """Service, Configuration and Route of one name with the revisions of that Configuration, and what others say of them.
@@ -50,7 +55,9 @@ class View:
     """Revisions that routes of another name send requests to."""
     nodes: int = 0
     host_owner: Callable[[str], str] = nobody
-    """Name of another route of the project that answers to a host, or an empty string."""
+    """Name of another route that answers to a host (or `:port`), or an empty string."""
+    port_told: Callable[[int], Sequence[str | None]] = listening
+    """What each ingress says of a port: empty, it listens; why it cannot; or None: nothing yet."""
 
     def key(self, kind: objects.Kind, name: str = "") -> str:
         return keys.object_(kind.plural, self.project, name or self.name)

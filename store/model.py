@@ -149,7 +149,7 @@ class Revision(Model, frozen=True, kw_only=True):
     """`runAsUser`, or empty for the image's own."""
     port: int = 8080
     protocol: str = "http1"
-    """http1 or h2c: what the instance speaks."""
+    """http1, h2c or tcp: what the instance speaks."""
     container_concurrency: int = 0
     """Hard limit of requests in flight in one instance; 0: none."""
     timeout_s: float = 300
@@ -203,10 +203,17 @@ class RouteEntry(Model, frozen=True, kw_only=True):
     route: str
     hosts: dict[str, list[TrafficTarget]]
     """Host without port, lower case → shares. A tag's host has one target of 100."""
+    ports: dict[int, list[TrafficTarget]] = {}
+    """TCP port of the front door → shares, when its revisions speak raw TCP; then there are no hosts."""
     limits: dict[str, Limits] = {}
-    """By revision name; every revision named in `hosts` is here."""
+    """By revision name; every revision named in `hosts` or `ports` is here."""
     main: str = ""
     """Which of `hosts` is the route's own, that its domains stand for."""
+
+    @property
+    def addresses(self) -> dict[str, list[TrafficTarget]]:
+        """All that it answers to: its hosts, and its ports as `:15432`."""
+        return {**self.hosts, **{f":{port}": targets for port, targets in self.ports.items()}} if self.ports else self.hosts
 
 
 class Domain(Model, frozen=True, kw_only=True):
@@ -340,6 +347,8 @@ class Member(Model, frozen=True, kw_only=True):
     member: str
     address: str = ""
     admin: str = ""
+    ports: dict[int, str] = {}
+    """TCP ports that routes name, as an ingress sees them: empty, it listens; else why it cannot."""
 
 
 _encoder = msgspec.json.Encoder()

@@ -54,6 +54,14 @@ class Door:
         await self.store.put(keys.route("default", host), encode(entry))
         await eventually(lambda: self.ingress.gate.routes.find(host.encode()), "the route is seen")
 
+    async def route_port(self, port: int, name: str = "db", shares: dict[str, int] | None = None, **limits: Any) -> None:
+        """Route `name` has `port` for revisions that speak raw TCP."""
+        shares = shares or {"r1": 100}
+        targets = [TrafficTarget(revision=revision, percent=percent) for revision, percent in shares.items()]
+        kept = {revision: Limits(protocol="tcp", **limits) for revision in shares}
+        entry = RouteEntry(project="default", route=name, hosts={}, ports={port: targets}, limits=kept)
+        await self.store.put(keys.route("default", name), encode(entry))
+
     def news(self, name: str, phase: Phase, address: str = "", revision: str = "r1") -> Instance:
         seq = self._seqs[name] = self._seqs.get(name, 0) + 1
         return Instance(instance=name, project="default", revision=revision, node="n1", phase=phase, address=address, seq=seq)

@@ -32,6 +32,15 @@ def existing(**spec: Any) -> dict[str, Any]:
     }
 
 
+def test_tcp_is_a_port_of_the_service_and_a_name_of_the_containers_port() -> None:
+    made = service("db", Wanted(image="a:1", port=5432, tcp=15432), None, AT)
+    assert made["metadata"]["annotations"] == {"ebb.dev/tcp-port": "15432"}
+    assert made["spec"]["template"]["spec"]["containers"][0]["ports"] == [{"containerPort": 5432, "name": "tcp"}]
+    back = service("db", Wanted(tcp=0), made, AT)
+    assert back["metadata"]["annotations"] == {}
+    assert back["spec"]["template"]["spec"]["containers"][0]["ports"] == [{"containerPort": 5432}]
+
+
 def test_a_new_service_has_what_the_flags_say() -> None:
     wanted = Wanted(
         image="a:1", env=["A=1", "B=x=y"], port=9000, concurrency=5, min_scale=0, max_scale=3, timeout_s=60, cpu="1",

@@ -66,6 +66,59 @@ def test_a_cluster_local_route_has_no_public_host() -> None:
     assert list(made.entry.hosts) == ["hello.p.svc.cluster.local"]
 
 
+def tcp(names: dict[str, str], **more: Any) -> routing.Routing:
+    """A Route with port 15432 to hello-2, whose revisions speak what `names` says."""
+    meta = {"name": "hello", "namespace": "p", "annotations": {objects.ANNOTATION_TCP_PORT: "15432"}}
+    obj = {"metadata": meta, "spec": {"traffic": [{"configurationName": "hello", "percent": 100, "tag": "next"}]}}
+    made = {name: Revision(project="p", name=name, image="i", protocol=speaks) for name, speaks in names.items()}
+    settled = READY["status"]["latestReadyRevisionName"]
+    configuration = {"status": {**READY["status"], "latestCreatedRevisionName": more.pop("created", settled)}}
+    return routing.route(obj, {}, {"hello": configuration}, made, NAMING, **more)
+
+
+def test_a_route_with_a_port_is_reached_by_that_and_by_no_host() -> None:
+    made = tcp({"hello-2": "tcp"})
+    assert made.url == "tcp://hello.p.example.org:15432"
+    assert made.entry is not None
+    assert made.entry.hosts == {}
+    assert [(share.revision, share.percent) for share in made.entry.ports[15432]] == [("hello-2", 100)]
+    assert made.entry.limits["hello-2"].protocol == "tcp"
+    assert made.traffic[0]["tag"] == "next"
+    assert "url" not in made.traffic[0]
+
+
+def test_a_port_belongs_to_who_had_it_first() -> None:
+    made = tcp({"hello-2": "tcp"}, host_owner=lambda address: "q/other" if address == ":15432" else "")
+    assert made.entry is None
+    assert made.problem is not None
+    assert (made.problem["status"], made.problem["reason"]) == ("False", "PortTaken")
+    assert "'q/other'" in made.problem["message"]
+
+
+def test_a_port_wants_revisions_that_speak_tcp_and_waits_for_one_that_is_coming() -> None:
+    for created, status in (("hello-2", "False"), ("hello-3", "Unknown")):
+        made = tcp({"hello-2": "http1"}, created=created)
+        assert made.problem is not None
+        assert (made.problem["status"], made.problem["reason"]) == (status, "ProtocolMismatch")
+    without = routing.route(
+        {"metadata": {"name": "hello", "namespace": "p"}, "spec": {"traffic": [{"configurationName": "hello", "percent": 100}]}},
+        {}, {"hello": READY}, {"hello-2": Revision(project="p", name="hello-2", image="i", protocol="tcp")}, NAMING,
+    )  # fmt: skip
+    assert without.problem is not None
+    assert "ebb.dev/tcp-port" in without.problem["message"]
+
+
+def test_a_port_is_ready_when_every_ingress_listens_on_it() -> None:
+    for told, status, reason in (
+        ([], "Unknown", "PortOpening"),
+        (["", None], "Unknown", "PortOpening"),
+        (["", "in use"], "False", "PortNotOpen"),
+        (["", ""], "True", ""),
+    ):
+        said = tcp({"hello-2": "tcp"}, port_told=lambda _, told=told: told).listening
+        assert (said["status"], said.get("reason", "")) == (status, reason)
+
+
 def test_what_cannot_be_reached_moves_nothing_and_says_why() -> None:
     for target, reason in (
         ({"revisionName": "nope", "percent": 100}, "RevisionMissing"),

@@ -36,6 +36,7 @@ def said(body: Any, kind: objects.Kind = objects.SERVICE) -> str:
 
 
 C = "spec.template.spec.containers[0]"
+TCP = objects.ANNOTATION_TCP_PORT
 
 
 def test_a_plain_service_is_fine() -> None:
@@ -119,7 +120,11 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         (service({"image": "a b"}), f"{C}.image", "got 'a b'"),
         (service({"image": "Hello:v1"}), f"{C}.image", "got 'Hello:v1'"),
         (service({"image": "hello@sha256:12"}), f"{C}.image", "64"),
-        (service({"ports": [{"name": "grpc", "containerPort": 1}]}), f"{C}.ports[0].name", "http1 or h2c"),
+        (service({"ports": [{"name": "grpc", "containerPort": 1}]}), f"{C}.ports[0].name", "http1 or h2c or tcp"),
+        (service({"ports": [{"name": "tcp", "containerPort": 1}]}), f"metadata.annotations[{TCP}]", "required"),
+        (service(meta={"name": "hello", "annotations": {TCP: "5432"}}), f"{C}.ports[0].name", "tcp, as the service has"),
+        (service(meta={"name": "hello", "annotations": {TCP: "80"}}), f"metadata.annotations[{TCP}]", "1024 to 65535"),
+        (service(annotations={TCP: "5432"}), f"spec.template.metadata.annotations[{TCP}]", "belongs to the service"),
         (service({"ports": [{"containerPort": 8080, "hostPort": 80}]}), f"{C}.ports[0].hostPort", "not supported"),
         (service({"stdin": True}), f"{C}.stdin", "not supported"),
         (service({"tty": True}), f"{C}.tty", "not supported"),
