@@ -8,7 +8,7 @@ GOAWAY is taken out of the stream: streams that are open when it comes may end, 
 from ingress.limits import HEAD_BYTES
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
-END_STREAM = 0x1
+END_STREAM = ACK = 0x1
 END_HEADERS = 0x4
 PADDED = 0x8
 
@@ -17,12 +17,23 @@ BUDGET = 1000.0
 REFILL_PER_S = 100.0
 RESET_COST = 2.0
 """A reset throws a request away that was already begun."""
+GOAWAY_BYTES = 1024
+"""A GOAWAY with what it says of its reason."""
+PROTOCOL_ERROR, FRAME_SIZE_ERROR = 1, 6
 SMALL_BYTES = 256
 """Padded data below this may be nothing but padding."""
 
 
 class Flood(Exception):
     """The peer sends more than it may; the message says what."""
+
+
+class BadFrame(Exception):
+    """A frame that no peer may send, by the rules that the protocol library does not see or calls by another name."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class FrameCounter:
@@ -44,7 +55,7 @@ class FrameCounter:
         """(last stream, error code) of the last GOAWAY."""
 
     def feed(self, data: bytes, now: float) -> bytes:
-        """What of `data` goes on to the protocol library. Raises Flood."""
+        """What of `data` goes on to the protocol library. Raises Flood, BadFrame."""
         if now > self._touched:
             self._tokens = min(BUDGET, self._tokens + (now - self._touched) * REFILL_PER_S)
             self._touched = now
@@ -72,6 +83,7 @@ class FrameCounter:
             kind = data[at + 3]
             self._count(kind, data[at + 4], self._left)
             if kind == GOAWAY:
+                self._check_goaway(data[at + 5 : at + 9], self._left)
                 passed.append(data[begin:at])
                 begin = at + 9
                 self._dropping = True
@@ -109,12 +121,21 @@ class FrameCounter:
             self.spend(RESET_COST, "RST_STREAM")
         elif kind in (SETTINGS, PING):
             self.spend(1, "SETTINGS" if kind == SETTINGS else "PING")
+            if kind == SETTINGS and flags & ACK and length:
+                raise BadFrame(FRAME_SIZE_ERROR, "a SETTINGS acknowledgement with a payload")
         elif kind == GOAWAY:
             self.spend(1, "GOAWAY")
-            if not 8 <= length <= 1024:
+            if length > GOAWAY_BYTES:
                 raise Flood(f"a GOAWAY of {length} bytes")
         else:
             self.spend(0.1 if kind == WINDOW_UPDATE else 1, "WINDOW_UPDATE" if kind == WINDOW_UPDATE else f"of kind {kind}")
+
+    @staticmethod
+    def _check_goaway(stream: bytes, length: int) -> None:
+        if length < 8:
+            raise BadFrame(FRAME_SIZE_ERROR, f"a GOAWAY of {length} bytes")
+        if int.from_bytes(stream, "big") & 0x7FFFFFFF:
+            raise BadFrame(PROTOCOL_ERROR, "a GOAWAY on a stream")
 
     def _went_away(self) -> None:
         head = self._goaway_head

@@ -260,12 +260,16 @@ class Http2(Link):
         elif isinstance(event, StreamEnded):
             stream.ended()
         elif isinstance(event, StreamReset):
-            self.lanes.pop(stream.id, None)
             stream.open_out = False
-            stream.unhold()
-            if stream.exchange is not None:
-                stream.exchange.client_gone()
-            self.rested()
+            self._drop(stream)
+
+    def _drop(self, stream: Stream) -> None:
+        """The client wants, or gets, nothing more on `stream`."""
+        self.lanes.pop(stream.id, None)
+        stream.unhold()
+        if stream.exchange is not None:
+            stream.exchange.client_gone()
+        self.rested()
 
     def _request(self, event: RequestReceived) -> None:
         stream = Stream(self, event.stream_id or 0)
@@ -289,8 +293,10 @@ class Http2(Link):
             return
         try:
             trailers = trailers_in(headers)
-        except Malformed as error:
-            exchange.failed("bad-request", f"the trailers: {error}")
+        except Malformed:
+            self.gate.metrics.refused("bad-request")
+            self.reset(stream, ErrorCodes.PROTOCOL_ERROR)
+            self._drop(stream)
             return
         exchange.trailed = True
         exchange.body_end(trailers)

@@ -14,11 +14,12 @@ from h2.errors import ErrorCodes
 from h2.events import Event, RemoteSettingsChanged, WindowUpdated
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
+from hpack import HPACKError
 from hyperframe.frame import GoAwayFrame
 
 from ingress import limits
 from ingress.chunked import Trailers
-from ingress.frames2 import RESET_COST, Flood, FrameCounter
+from ingress.frames2 import RESET_COST, BadFrame, Flood, FrameCounter
 from ingress.gate import Gate
 from ingress.heads2 import trailers_out
 
@@ -208,8 +209,10 @@ class Link(asyncio.Protocol):
         except Flood as flood:
             self.gate.metrics.refused("flood")
             self.goodbye(ErrorCodes.ENHANCE_YOUR_CALM, str(flood))
+        except BadFrame as error:
+            self.goodbye(error.code, str(error))
         except ProtocolError as error:
-            self.flush(force=True)
+            self._last_words(error)
             self.broken(f"{type(error).__name__}: {error}")
         finally:
             self._working = False
@@ -217,6 +220,13 @@ class Link(asyncio.Protocol):
             (last, code), self.frames.goaway = self.frames.goaway, None
             self.on_goaway(last, code)
         self.flush()
+
+    def _last_words(self, error: ProtocolError) -> None:
+        """Write what is left; its end is the library's GOAWAY, which calls an error of compression one of the protocol."""
+        data = self.h2.data_to_send()
+        if isinstance(error.__cause__, HPACKError) and data:
+            data = data[:-4] + ErrorCodes.COMPRESSION_ERROR.to_bytes(4, "big")
+        self.transport.write(data)
 
     def on_event(self, event: Event) -> None:
         """One event of a stream."""
