@@ -85,7 +85,7 @@ class Hands:
             mind.signals.forget([key])
             mind.reach.forget(key)
             mind.history.forget(key)
-            mind.profiles.pop(key, None)
+            mind.forget_profile(key)
             return
         active.committing = True
         self._jobs.start(self._remove(key, active, slots, scale), f"remove {key}")

@@ -67,7 +67,7 @@ class Ears:
             self._wake_unknown(wake, now)
             return
         mind.signals.track(wake.revision, revision.scale).wake(wake.sender, wake.waiting, now)
-        mind.profile_of(wake.revision).loaded(now)
+        mind.heard_load(wake.revision, revision, now)
         active = mind.active_of(wake.revision, now)
         if not active.cause_id or not active.woken(now):
             active.cause_id = wake.cause_id
@@ -163,6 +163,6 @@ class Ears:
             mind.signals.track(sample.revision, revision.scale).take(report.sender, report.interval_s, sample, now)
             mind.active_of(sample.revision, now)
             if sample.concurrency > 0 or sample.requests or sample.queued:
-                mind.profile_of(sample.revision).loaded(now)
+                mind.heard_load(sample.revision, revision, now)
             if sample.queued:
                 self.mark(sample.revision)

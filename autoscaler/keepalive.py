@@ -2,9 +2,11 @@
 
 In the manner of the hybrid histogram policy: from the idle times of the revision's own past (`profile`), instead of one window for
 all. Being warm through a bin of the histogram costs its width times the chance of still being idle then, and wins the chance that
-the next request falls into it. A cold start avoided is worth `PRICE_MB_S` of idle memory, so a small app is kept longer than a
-large one. Two spans are chosen: the one from the last request on that wins most, and one later, when requests come on a
-beat. What is not known yet is filled by a prior: any order of magnitude of idle time is as likely as any other.
+the next request falls into it. A cold start avoided is worth a price in idle memory-time that is the same for all revisions
+(`budget`), so memory goes where it avoids most, and a small app is kept longer than a large one. Two spans are chosen: the one
+from the last request on that wins most, and one later. When requests come on a beat, the later one is as narrow as the beat is even,
+and nothing is kept until then. What is not known yet is filled by a prior: any order of magnitude of idle time is as likely as
+any other.
 """
 
 import math
@@ -12,8 +14,6 @@ from dataclasses import dataclass
 
 from autoscaler.profile import BINS, Profile, bin_of, lower_s
 
-PRICE_MB_S = 30_000.0
-"""Idle megabyte-seconds that one avoided cold start is worth: 128 MB for 234 s."""
 PRIOR = 3.0
 """Weight of the prior, in idle times."""
 SHORTEST_S = 6.0
@@ -21,8 +21,12 @@ SHORTEST_S = 6.0
 LEAST_MB = 16.0
 AHEAD = 0.9
 """A start ahead is made at so much of the time that its span begins."""
-BEAT = 0.3
+SHARE = 0.3
 """A span later is only used when so large a share of all idle times end in it."""
+OFFS = 4.0
+"""A beat's span reaches so many mean deviations to each side, and `SLACK_S` for the tick; it catches `CAUGHT` of the requests."""
+SLACK_S = 2.0
+CAUGHT = 0.93
 
 _WIDTH_S = [lower_s(index + 1) - lower_s(index) for index in range(BINS)]
 
@@ -44,10 +48,43 @@ class Keep:
         """The next idle time at which `warm` turns true; infinity: never."""
         return self.from_s if idle_s < self.from_s < self.until_s else math.inf
 
+    def ends_s(self, idle_s: float) -> float:
+        """The idle time up to which `warm` stays what it is at `idle_s`."""
+        if idle_s < self.keep_s:
+            return self.keep_s
+        return self.until_s if self.from_s <= idle_s < self.until_s else self.next_s(idle_s)
 
-def plan(profile: Profile, memory_bytes: int) -> Keep:
-    """The spans for a revision whose instance holds `memory_bytes`."""
-    price_s = PRICE_MB_S / max(LEAST_MB, memory_bytes / (1 << 20))
+    def held_s(self, idle_s: float) -> float:
+        """For how long of an idle time of `idle_s` an instance stood."""
+        again_s = min(idle_s, self.until_s) - self.from_s if self.until_s > self.from_s else 0.0
+        return min(idle_s, self.keep_s) + max(0.0, again_s)
+
+
+def plan(profile: Profile, memory_bytes: int, price_mb_s: float) -> Keep:
+    """The spans for a revision whose instance holds `memory_bytes`; a cold start is worth `price_mb_s` idle megabyte-seconds."""
+    price_s = price_mb_s / max(LEAST_MB, memory_bytes / (1 << 20))
+    gains = _gains(profile, price_s)
+    kept, best = _best_start(gains)
+    keep_s = max(SHORTEST_S, lower_s(kept))
+    seen = round(profile.seen)
+    why = f"of {seen} idle times half ended within {profile.within(0.5):.0f} s; a cold start is worth {price_s:.0f} s of its memory"
+    if profile.steady_beat:
+        half_s, ahead_s = OFFS * profile.off_s + SLACK_S, SLACK_S + profile.start_s
+        if CAUGHT * price_s - (2 * half_s + ahead_s) - SHORTEST_S > best:
+            from_s, until_s = max(SHORTEST_S, profile.mean_s - half_s - ahead_s), profile.mean_s + half_s
+            return Keep(
+                SHORTEST_S, from_s, until_s, f"{why}; they come {profile.mean_s:.0f} s apart, give or take {half_s:.0f}"
+            )
+    first, last = _best_span(gains, max(kept, bin_of(SHORTEST_S)))
+    caught = sum(profile.idle[first:last])
+    if lower_s(last) <= keep_s or profile.seen < 4 or caught < SHARE * profile.seen:
+        return Keep(keep_s, why=why)
+    why += f", and {caught / profile.seen:.0%} end between {lower_s(first):.0f} and {lower_s(last):.0f} s"
+    return Keep(keep_s, max(keep_s, AHEAD * lower_s(first) - profile.start_s), lower_s(last), why)
+
+
+def _gains(profile: Profile, price_s: float) -> list[float]:
+    """What being warm through each bin wins beyond what it costs, in seconds of the instance's memory."""
     total = profile.seen + PRIOR
     each = PRIOR / (BINS + 1)
     gains: list[float] = []
@@ -56,29 +93,18 @@ def plan(profile: Profile, memory_bytes: int) -> Keep:
         share = (profile.idle[index] + each) / total
         gains.append(share * price_s - (left - share / 2) * _WIDTH_S[index])
         left -= share
-    kept = _best_start(gains)
-    keep_s = max(SHORTEST_S, lower_s(kept))
-    first, last = _best_span(gains, max(kept, bin_of(SHORTEST_S)))
-    caught = sum(profile.idle[first:last])
-    if lower_s(last) <= keep_s or profile.seen < 4 or caught < BEAT * profile.seen:
-        first = last = 0
-    seen = round(profile.seen)
-    why = f"of {seen} idle times half ended within {profile.within(0.5):.0f} s; a cold start is worth {price_s:.0f} s of its memory"
-    if last > first:
-        why += f", and {caught / profile.seen:.0%} end between {lower_s(first):.0f} and {lower_s(last):.0f} s"
-        return Keep(keep_s, max(keep_s, AHEAD * lower_s(first)), lower_s(last), why)
-    return Keep(keep_s, why=why)
+    return gains
 
 
-def _best_start(gains: list[float]) -> int:
-    """How many bins from the first on are worth most together."""
+def _best_start(gains: list[float]) -> tuple[int, float]:
+    """How many bins from the first on are worth most together, and what."""
     best = total = 0.0
     bins = 0
     for index, gain in enumerate(gains):
         total += gain
         if total > best:
             best, bins = total, index + 1
-    return bins
+    return bins, best
 
 
 def _best_span(gains: list[float], after: int) -> tuple[int, int]:

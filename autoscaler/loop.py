@@ -192,7 +192,7 @@ class Scaler:
         made = plan.make(revision, wish, mind.fleet, signal.busy, new_name)
         active.unplaced = made.unplaced
         if not self._act(revision, active, decision, standing, made, wall) and not active.committing:
-            mind.remember(revision, active, decision, standing, mode, now)
+            mind.remember(revision, active, decision, signal, standing, mode, now)
 
     def _park(self, revision: Revision, active: Active, reach: Reach, decision: Decision) -> bool:
         wanted, _ = parking.wanted(

@@ -9,6 +9,7 @@ import msgspec
 from autoscaler import freezing, keepalive, policy, steady
 from autoscaler.active import Active, History
 from autoscaler.backoff import restored
+from autoscaler.budget import Budget
 from autoscaler.fleet import Fleet
 from autoscaler.idle import Reach
 from autoscaler.keepalive import Keep
@@ -16,7 +17,7 @@ from autoscaler.placement import Need
 from autoscaler.policy import Mode
 from autoscaler.profile import Profile
 from autoscaler.reach import Reachability
-from autoscaler.signals import Signals
+from autoscaler.signals import Signal, Signals
 from autoscaler.world import Hearer, World
 from store.backend import Store
 from store.model import Goal, Revision, RevisionKey
@@ -24,6 +25,9 @@ from store.txn import Guard
 
 AGAIN_S = 15
 """A decision that holds is made anew after so long, or up to twice as long so that not all are at once, for its steps to be true."""
+
+AGAIN_QUIET_S = 120.0
+"""The same for one that is idle and kept warm."""
 
 SHORTEST_WINDOW_S = 6.0
 """No stable window is shorter: who had load within it need not be asked for its own."""
@@ -59,6 +63,9 @@ class Mind:
         self.active: dict[RevisionKey, Active] = {}
         self.profiles: dict[RevisionKey, Profile] = {}
         """Of revisions that had load or a start since this process began; at most `PROFILES`, the oldest goes."""
+        self.budget = Budget(now)
+        self._keeps: dict[RevisionKey, Keep] = {}
+        """What follows from the profiles, until more is learned."""
         self._expected: list[tuple[float, RevisionKey]] = []
         """A heap: when the next requests of revisions at rest are due; one entry each, `_due_at` has the newest word."""
         self._due_at: dict[RevisionKey, float] = {}
@@ -101,9 +108,23 @@ class Mind:
         found = self.profiles.get(key)
         if found is None:
             if len(self.profiles) >= PROFILES:
-                del self.profiles[next(iter(self.profiles))]
+                self.forget_profile(next(iter(self.profiles)))
             found = self.profiles[key] = Profile()
         return found
+
+    def forget_profile(self, key: RevisionKey) -> None:
+        self.profiles.pop(key, None)
+        self._keeps.pop(key, None)
+
+    def heard_load(self, key: RevisionKey, revision: Revision, now: float) -> None:
+        """There is load: what its idle time tells is learned and accounted for."""
+        idle_s = self.profile_of(key).loaded(now)
+        if not idle_s:
+            return
+        keep = self._keeps.pop(key, None)
+        if keep is not None:
+            window_s = revision.scale.stable_window_s + max(self.limits.scale_to_zero_grace_s, revision.scale.retention_s)
+            self.budget.settle(keep.held_s(idle_s), min(idle_s, window_s), Need.of(revision).memory_bytes / (1 << 20), now)
 
     def notice(self, revision: Revision, active: Active, standing: policy.Standing, now: float) -> None:
         """Bring what is remembered in step with what stands."""
@@ -150,7 +171,11 @@ class Mind:
         profile = self.profiles.get(revision.key) if revision.scale.policy == "learned" else None
         if profile is None or profile.busy_at == float("-inf"):
             return None
-        return keepalive.plan(profile, Need.of(revision).memory_bytes)
+        keep = self._keeps.get(revision.key)
+        if keep is None:
+            memory = Need.of(revision).memory_bytes
+            keep = self._keeps[revision.key] = keepalive.plan(profile, memory, self.budget.price_mb_s)
+        return keep
 
     def due(self, now: float) -> list[RevisionKey]:
         """Revisions at rest whose next request is expected soon, each told once."""
@@ -177,13 +202,17 @@ class Mind:
                 self._due_at[key] = busy_at + next_s
 
     def remember(
-        self, revision: Revision, active: Active, decision: policy.Decision, standing: policy.Standing, mode: Mode, now: float
-    ) -> None:
+        self, revision: Revision, active: Active, decision: policy.Decision, signal: Signal, standing: policy.Standing, mode: Mode,
+        now: float,
+    ) -> None:  # fmt: skip
         """A decision changed nothing: within which load, and how long, it holds without being made again."""
         if self.lost or active.row.count or active.failure is not None or active.unplaced:
             return
         active.steady = steady.found(revision, decision, standing, mode)
         active.steady_until = now + AGAIN_S + zlib.crc32(revision.key.encode()) % AGAIN_S
+        rest_s = steady.resting(revision, decision, signal, standing, mode)
+        if active.steady is None and rest_s > 0:
+            active.steady, active.steady_until = steady.QUIET, now + min(rest_s, AGAIN_QUIET_S)
 
     def is_steady(self, key: RevisionKey, now: float) -> bool:
         """Whether the last decision on `key` holds, so that it need not be made again."""

@@ -187,9 +187,14 @@ class Placement:
         """Names of the nodes that are there."""
         return [name for name, room in self._rooms.items() if room.node is not None]
 
+    def taken(self, node: str) -> tuple[int, int, int]:
+        """(cpu_m, memory_bytes, instances) taken on `node`."""
+        room = self._rooms[node]
+        return room.cpu_m, room.memory_bytes, room.slots
+
     def account(self) -> dict[str, tuple[int, int, int]]:
         """(cpu_m, memory_bytes, instances) taken on every node, for tests and for people."""
-        return {name: (room.cpu_m, room.memory_bytes, room.slots) for name, room in self._rooms.items()}
+        return {name: self.taken(name) for name in self._rooms}
 
     def _best(self, need: Need, order: Iterable[tuple[float, str]]) -> str | None:
         found: str | None = None

@@ -17,6 +17,10 @@ GAP_S = 2.5
 """Load is reported every second; silence for longer was idleness."""
 PHASES = 8
 """Phases of a start that are kept."""
+BEAT_SEEN = 4
+"""Idle times that a beat is told from at least."""
+BEAT_EVEN = 0.12
+"""Idle times that differ from their mean by no larger share of it, on average, are a beat."""
 _NEW = 0.2
 """Weight of the newest in a running mean."""
 _LOG = math.log(GROWTH)
@@ -37,24 +41,31 @@ def bin_of(idle_s: float) -> int:
 class Profile:
     """One revision's habits. Times are seconds."""
 
-    __slots__ = ("busy_at", "idle", "phases_s", "seen", "start_s")
+    __slots__ = ("busy_at", "count", "idle", "mean_s", "off_s", "phases_s", "seen", "start_s")
 
     def __init__(self) -> None:
         self.idle = array("f", bytes(4 * (BINS + 1)))
         """Idle times by bin; the last one holds those beyond the range."""
         self.seen = 0.0
         """Sum of `idle`."""
+        self.count = 0
+        """Idle times seen in all."""
+        self.mean_s = self.off_s = 0.0
+        """Running means of the idle times and of how far they are from that mean."""
         self.busy_at = -math.inf
         """When load was last heard of."""
         self.start_s = 0.0
         """Running mean of a start; 0: none seen."""
         self.phases_s: dict[str, float] = {}
 
-    def loaded(self, now: float) -> None:
-        """There is load at `now`; so there was without a break if it was heard of within `GAP_S`."""
-        if GAP_S < now - self.busy_at < math.inf:
-            self.was_idle(now - self.busy_at)
+    def loaded(self, now: float) -> float:
+        """There is load at `now`: the idle time that ended with it; 0 when load was heard of within `GAP_S`, or never."""
+        idle_s = now - self.busy_at
         self.busy_at = max(now, self.busy_at)
+        if not GAP_S < idle_s < math.inf:
+            return 0.0
+        self.was_idle(idle_s)
+        return idle_s
 
     def was_idle(self, idle_s: float) -> None:
         """A request came after `idle_s` without any."""
@@ -63,6 +74,18 @@ class Profile:
             self.seen /= 2
         self.idle[bin_of(idle_s)] += 1
         self.seen += 1
+        self.count += 1
+        new = max(_NEW / 2, 1 / self.count)
+        off_s = abs(idle_s - self.mean_s) if self.count > 1 else 0.0
+        self.off_s += (
+            max(new, 1 / 3) * (off_s - self.off_s) if self.count <= 3 else new * (min(off_s, self.mean_s) - self.off_s)
+        )
+        self.mean_s += new * (idle_s - self.mean_s)
+
+    @property
+    def steady_beat(self) -> bool:
+        """Whether the next request can be told from the last: all idle times are about the same."""
+        return self.count >= BEAT_SEEN and self.off_s < BEAT_EVEN * self.mean_s
 
     def started(self, took_s: float, phases_ms: Mapping[str, float]) -> None:
         """An instance became ready `took_s` after it was asked for; `phases_ms` as its node says."""

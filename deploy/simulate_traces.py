@@ -2,8 +2,9 @@
 
 Rates: 45 % of apps at most one call an hour, 81 % at most one a minute. A fifth of the apps are timers, two fifths have calls that
 come by themselves (Poisson), two fifths come in bursts (gamma, coefficient of variation 2 to 10); calls by people follow the
-day. Mean durations are log-normal (μ −0.38, σ 2.36 of seconds), memory is Burr. The rarest rates and the longest tail of the busiest
-apps are cut, so that a day can be played: at most `MOST_PER_S` calls a second.
+day. That is the mix `wild`; the others shift it, so that nothing is fitted to one. Mean durations are log-normal (μ −0.38, σ 2.36 of
+seconds), memory is Burr. The rarest rates and the longest tail of the busiest apps are cut, so that a day can be played: at most
+`MOST_PER_S` calls a second.
 """
 
 import math
@@ -47,21 +48,39 @@ class Trace:
                 at += max(1e-3, chance.gammavariate(shape, between / shape))
 
 
-def draw(seed: int, count: int) -> list[Trace]:
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Shares of apps with at most one call an hour, and a minute; weights of timer, poisson and burst."""
+
+    hourly: float
+    minutely: float
+    kinds: tuple[float, float, float]
+
+
+MIXES = {
+    "wild": Mix(0.45, 0.81, (0.2, 0.4, 0.4)),
+    "timers": Mix(0.45, 0.81, (0.6, 0.2, 0.2)),
+    "people": Mix(0.30, 0.81, (0.0, 0.2, 0.8)),
+    "rare": Mix(0.70, 0.97, (0.2, 0.4, 0.4)),
+    "chance": Mix(0.30, 0.85, (0.0, 1.0, 0.0)),
+}
+
+
+def draw(seed: int, count: int, mix: str = "wild") -> list[Trace]:
     """`count` apps from one seed."""
     chance = random.Random(seed)
-    return [_app(chance, seed * 1_000_003 + number) for number in range(count)]
+    return [_app(chance, seed * 1_000_003 + number, MIXES[mix]) for number in range(count)]
 
 
-def _app(chance: random.Random, seed: int) -> Trace:
+def _app(chance: random.Random, seed: int, mix: Mix) -> Trace:
     where = chance.random()
-    if where < 0.45:
+    if where < mix.hourly:
         rate = _log_uniform(chance, 1 / DAY_S, 1 / 3600)
-    elif where < 0.81:
+    elif where < mix.minutely:
         rate = _log_uniform(chance, 1 / 3600, 1 / 60)
     else:
         rate = min(MOST_PER_S, (1 / 60) * chance.paretovariate(0.6))
-    kind = chance.choices(("timer", "poisson", "burst"), (0.2, 0.4, 0.4))[0]
+    kind = chance.choices(("timer", "poisson", "burst"), mix.kinds)[0]
     memory_mb = min(1500.0, 107.083 * ((1 - chance.random()) ** (-1 / 0.221) - 1) ** (1 / 11.652))
     return Trace(
         seed=seed,

@@ -45,7 +45,7 @@ def small(seed: int) -> World:
         for n in range(pick([1, 2, 3]))
     ]
     faults = pick([Faults(), Faults(start=0.1), Faults(start=0.3, node=0.01), Faults(node=0.03, away_s=5)])
-    return World(seed, apps, nodes, CALLS_S, policy=simulate.POLICIES[seed % 3], faults=faults)
+    return World(seed, apps, nodes, CALLS_S, policy=simulate.POLICIES[seed % 4], faults=faults)
 
 
 @pytest.mark.parametrize("first", range(0, len(SEEDS), 30))
@@ -56,16 +56,16 @@ def test_limits_hold_no_call_is_lost_and_all_comes_to_rest(first: int) -> None:
         where = f"seed {seed}: replay with small({seed}).play({CALLS_S + 400:.0f})"
         assert not world.broken, f"{where}: {world.broken[:3]}"
         for key, app in world.apps.items():
-            assert app.came == app.served + app.refused, (
-                f"{where}: {key}: {app.came} came, {app.served} served, {app.refused} refused"
-            )
+            assert app.ledger.came == app.ledger.served + app.ledger.refused, f"{where}: {key}: {app.ledger}"
             assert app.throttler.load.present == 0, f"{where}: {key} has {app.throttler.load.present} calls left"
             least = app.revision.scale.min_scale
-            kept = world.policy == "learned" and app.keep is not None and app.keep.warm(world.now - app.busy_at)
+            kept = world.policy == "learned" and app.mind.keep is not None and app.mind.keep.warm(world.now - app.busy_at)
             most = max(least, int(kept))
-            assert app.last is None or least <= app.last.desired <= most, f"{where}: {key} does not come to rest: {app.last}"
+            assert app.mind.last is None or least <= app.mind.last.desired <= most, (
+                f"{where}: {key} does not come to rest: {app.mind.last}"
+            )
             standing = world.fleet.standing(key).asked
-            assert standing <= (most if app.came else 0), f"{where}: {key}: {standing} stand, {most} should"
+            assert standing <= (most if app.ledger.came else 0), f"{where}: {key}: {standing} stand, {most} should"
             parked = [slot for slot in world.fleet.of(key) if slot.goal == Goal.PARK]
             assert len(parked) <= 1, f"{where}: {key} has {len(parked)} parked"
 
@@ -86,7 +86,7 @@ def test_callers_are_the_same_under_every_policy() -> None:
 
 
 def world_calls(world: World) -> tuple[int, ...]:
-    return tuple(app.came for app in world.apps.values())
+    return tuple(app.ledger.came for app in world.apps.values())
 
 
 def test_traces_have_the_published_shape() -> None:

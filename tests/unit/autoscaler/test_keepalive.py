@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoscaler import keepalive
+from autoscaler.budget import PRICE_MB_S
 from autoscaler.idle import Reach
 from autoscaler.keepalive import Keep
 from autoscaler.policy import Memory, Mode, Standing, decide
@@ -53,30 +54,61 @@ def test_a_changed_habit_is_learned() -> None:
 
 
 def test_what_returns_within_two_minutes_is_kept_that_long() -> None:
-    keep = keepalive.plan(profile(*[100.0] * 40), 128 * MB)
+    keep = keepalive.plan(profile(*[50.0, 100.0] * 20), 128 * MB, PRICE_MB_S)
     assert 100 < keep.keep_s < 300
     assert keep.warm(99)
+    assert keep.ends_s(99) == keep.keep_s
+
+
+def test_an_even_beat_is_met_by_a_narrow_span_and_nothing_is_kept_until_then() -> None:
+    keep = keepalive.plan(profile(*[598.0, 602.0] * 20), 128 * MB, PRICE_MB_S)
+    assert keep.keep_s == keepalive.SHORTEST_S
+    assert 580 < keep.from_s < 596
+    assert 604 < keep.until_s < 620
+    assert keep.held_s(600) < 30
+    assert keep.held_s(3) == 3
+    assert keep.ends_s(10) == keep.from_s
+    assert keep.ends_s(keep.from_s) == keep.until_s
+
+
+def test_a_beat_is_told_from_a_few_idle_times_and_lost_when_they_scatter() -> None:
+    assert profile(600, 601, 599, 600).steady_beat
+    assert not profile(600, 601).steady_beat
+    assert not profile(600, 601, 599, 600, 100, 900, 20, 1500).steady_beat
+
+
+def test_an_app_that_starts_slowly_is_started_earlier() -> None:
+    slow, quick = profile(*[600.0] * 9), profile(*[600.0] * 9)
+    slow.started(20, {})
+    assert keepalive.plan(slow, MB, PRICE_MB_S).from_s == keepalive.plan(quick, MB, PRICE_MB_S).from_s - 20
+
+
+def test_the_dearer_a_cold_start_the_longer_it_is_kept() -> None:
+    habits = profile(*[float(20 * n) for n in range(1, 60)])
+    kept = [keepalive.plan(habits, 128 * MB, price).keep_s for price in (2e3, 3e4, 1e6)]
+    assert kept == sorted(kept)
+    assert kept[0] < kept[-1]
 
 
 def test_what_comes_on_a_beat_is_let_go_and_started_ahead() -> None:
-    keep = keepalive.plan(profile(*[1800.0] * 40), 128 * MB)
+    keep = keepalive.plan(profile(*[1800.0] * 40), 128 * MB, PRICE_MB_S)
     assert keep.keep_s < 200
     assert not keep.warm(1000)
-    assert keep.warm(1790)
-    assert 1500 < keep.next_s(keep.keep_s) < 1800
+    assert keep.warm(1797)
+    assert 1780 < keep.next_s(keep.keep_s) < 1800
     assert keep.until_s < 2000
 
 
 def test_a_large_app_is_kept_shorter_than_a_small_one() -> None:
     habits = profile(*[float(20 * n) for n in range(1, 60)])
-    assert keepalive.plan(habits, 1024 * MB).keep_s < keepalive.plan(habits, 32 * MB).keep_s
+    assert keepalive.plan(habits, 1024 * MB, PRICE_MB_S).keep_s < keepalive.plan(habits, 32 * MB, PRICE_MB_S).keep_s
 
 
-@given(st.lists(st.floats(0, 2 * RANGE_S), max_size=60), st.integers(0, 8192))
-def test_spans_are_in_order_and_within_the_range(idle_s: list[float], memory_mb: int) -> None:
-    keep = keepalive.plan(profile(*idle_s), memory_mb * MB)
+@given(st.lists(st.floats(0, 2 * RANGE_S), max_size=60), st.integers(0, 8192), st.floats(2e3, 1e6))
+def test_spans_are_in_order_and_within_the_range(idle_s: list[float], memory_mb: int, price: float) -> None:
+    keep = keepalive.plan(profile(*idle_s), memory_mb * MB, price)
     assert keepalive.SHORTEST_S <= keep.keep_s <= lower_s(BINS)
-    assert keep.from_s == keep.until_s == 0 or keep.keep_s <= keep.from_s < keep.until_s <= lower_s(BINS)
+    assert keep.from_s == keep.until_s == 0 or keep.keep_s <= keep.from_s < keep.until_s
     assert keep.why
 
 

@@ -1,10 +1,13 @@
 """A revision that is steady is one whose decision would be the same: the short way never differs from the long one."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from autoscaler import steady
 from autoscaler.idle import Reach
+from autoscaler.keepalive import Keep
 from autoscaler.policy import Memory, Mode, Standing, decide
 from autoscaler.signals import Signal
 from store.model import Revision, ScaleSpec
@@ -44,6 +47,35 @@ def test_what_is_steady_would_be_decided_the_same(
     if bounds is not None and bounds.holds(later, later_panic):
         again = decide(revision, Signal(later, later_panic, in_flight), standing, mode, first.memory, 1002)
         assert (again.desired, again.reason, again.memory) == (first.desired, first.reason, first.memory)
+
+
+keeps = st.builds(Keep, keep_s=st.sampled_from([6.0, 90.0]), from_s=st.just(200.0), until_s=st.just(300.0))
+
+
+@given(keeps, st.integers(0, 2), loads, st.floats(0, 400), st.floats(0, 1), st.sampled_from([0, 30, 250]))
+def test_what_rests_would_be_decided_the_same_until_its_time_is_over(
+    keep: Keep, ready: int, stable: float, idle_s: float, part: float, retention_s: float
+) -> None:
+    revision = Revision(project="p", name="r", image="i@sha256:1", scale=ScaleSpec(retention_s=retention_s))
+    standing, mode = Standing(ready), Mode(idle_s=idle_s, keep=keep)
+    first = decide(revision, Signal(stable, stable), standing, mode, Memory(), 1000)
+    rest_s = min(1e6, steady.resting(revision, first, Signal(stable, stable), standing, mode))
+    if rest_s > 0:
+        assert steady.QUIET.holds(stable, stable)
+        later = replace(mode, idle_s=idle_s + part * rest_s * 0.999)
+        again = decide(revision, Signal(0.0, 0.0), standing, later, first.memory, 1000 + part * rest_s)
+        assert again.desired == first.desired
+
+
+def test_where_idle_times_are_followed_it_is_steady_only_while_there_is_load() -> None:
+    revision, mode = Revision(project="p", name="r", image="i@sha256:1"), Mode(idle_s=0, keep=Keep(20))
+    decision = decide(revision, Signal(40, 40), Standing(1), mode, Memory(), 0)
+    bounds = steady.found(revision, decision, Standing(1), mode)
+    assert bounds is not None
+    assert bounds.holds(40, 1)
+    assert not bounds.holds(40, 0)
+    slow = Revision(project="p", name="r", image="i@sha256:1", scale=ScaleSpec(stable_window_s=600))
+    assert steady.found(slow, decision, Standing(1), mode) is None, "its panic window is a minute long"
 
 
 def test_one_instance_under_even_load_is_steady_until_load_leaves_its_bounds() -> None:

@@ -1,0 +1,42 @@
+"""What an avoided cold start may cost: one price for all revisions, such that in all no more is kept warm than their windows would keep.
+
+Every idle time that ends tells two things: for how long an instance was kept through it, and for how long the revision's own stable window
+would have kept one. The price of a cold start, in idle megabyte-seconds, falls while the first sum is above `SHARE` of the second
+and rises while it is below. So the memory that fixed windows would waste is spent, and not more, where it avoids the most. Pure.
+"""
+
+PRICE_MB_S = 30_000.0
+"""At first: 128 MB for 234 s."""
+LOWEST_MB_S, HIGHEST_MB_S = 2_000.0, 1_000_000.0
+SHARE = 0.95
+HALF_LIFE_S = 2 * 3600.0
+EVERY_S = 60.0
+GAIN = 0.05
+"""The exponent of each correction."""
+_STEEPEST = 2.0
+
+
+class Budget:
+    """Memory-time kept and allowed, fading, and the price that follows from them. Times are seconds of `now`'s clock."""
+
+    __slots__ = ("_at", "allowed", "kept", "price_mb_s")
+
+    def __init__(self, now: float) -> None:
+        self.price_mb_s = PRICE_MB_S
+        self.kept = self.allowed = 0.0
+        """Megabyte-seconds."""
+        self._at = now
+
+    def settle(self, kept_s: float, window_s: float, memory_mb: float, now: float) -> None:
+        """An idle time ended: an instance of `memory_mb` stood for `kept_s` of it, and with a fixed window would have for `window_s`."""
+        self.kept += kept_s * memory_mb
+        self.allowed += window_s * memory_mb
+        past_s = now - self._at
+        if past_s < EVERY_S:
+            return
+        self._at = now
+        off = max(1 / _STEEPEST, min(_STEEPEST, SHARE * self.allowed / self.kept)) if self.kept > 0 else 1.0
+        self.price_mb_s = max(LOWEST_MB_S, min(HIGHEST_MB_S, self.price_mb_s * off**GAIN))
+        fade = 0.5 ** (past_s / HALF_LIFE_S)
+        self.kept *= fade
+        self.allowed *= fade

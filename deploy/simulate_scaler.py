@@ -1,0 +1,182 @@
+"""The autoscaler's turn in the simulator: the real signals, policy, profile, keep-alive, budget, plan, parking and back-off."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from activator.reporter import sample
+from autoscaler import keepalive, parking, plan, steady
+from autoscaler.backoff import Row
+from autoscaler.budget import Budget
+from autoscaler.idle import Reach
+from autoscaler.policy import Decision, Memory, Mode, Standing, decide, target_of
+from autoscaler.profile import Profile
+from autoscaler.signals import Signal, Signals
+from store.messages import Refusal
+from store.model import Goal, RevisionKey
+
+if TYPE_CHECKING:
+    from deploy.simulate_world import App, World
+
+TICK_S, SAMPLE_S = 2.0, 1.0
+GRACE_S = 30.0
+"""What Knative waits at most beyond the window, before the last instance goes."""
+
+
+@dataclass(slots=True)
+class Mind:
+    """What the autoscaler remembers of one app."""
+
+    profile: Profile = field(default_factory=Profile)
+    memory: Memory = field(default_factory=Memory)
+    row: Row = field(default_factory=Row)
+    keep: keepalive.Keep | None = None
+    bounds: steady.Steady | None = None
+    last: Decision | None = None
+    running_since: float = 0.0
+    due_at: float = float("inf")
+    """When it is looked at again though nothing happens."""
+
+
+class Scaler:
+    """`policy`: knative, grace, fixed or learned (see `deploy/simulate.py`)."""
+
+    def __init__(self, world: World, policy: str) -> None:
+        self.world, self.policy = world, policy
+        self.signals = Signals()
+        self.budget = Budget(0.0)
+        self.loud: dict[RevisionKey, App] = {}
+        """Who has something to report."""
+        self.active: dict[RevisionKey, App] = {}
+        self._grace_s = GRACE_S if policy == "grace" else 0.0
+        self._rev, self._names = itertools.count(1), itertools.count(1)
+        world.after(TICK_S, self._tick)
+        world.after(SAMPLE_S, self._sample)
+
+    def idle_s(self, app: App) -> float:
+        """How long no call has been here."""
+        return 0.0 if app.throttler.load.present else self.world.now - app.busy_at
+
+    def calls_again(self, app: App) -> None:
+        """A call came after nothing was here: what that idle time tells is learned."""
+        idle_s, mind = self.world.now - app.busy_at, app.mind
+        if idle_s > 2.5:
+            mind.profile.was_idle(idle_s)
+            if mind.keep is not None:
+                window_s = min(idle_s, app.revision.scale.stable_window_s)
+                self.budget.settle(mind.keep.held_s(idle_s), window_s, app.ledger.memory_mb, self.world.now)
+            mind.keep = None
+
+    def wake(self, app: App, waiting: int) -> None:
+        """The throttler says that somebody waits with nothing to run it."""
+        if not app.throttler.line.waiting:
+            return
+        self.signals.track(app.revision.key, app.revision.scale).wake("ingress", waiting, self.world.now)
+        self.decide(app, tick=False, waking=waiting)
+        if app.mind.row.wait_s(self.world.now) > 0 and not self.world.fleet.standing(app.revision.key).asked:
+            refusal = Refusal(revision=app.revision.key, reason="StartFailed", message="it exited", retry_after_s=1)
+            self.world.effects(app, app.throttler.refused(refusal, self.world.now))
+
+    def swell(self, app: App) -> None:
+        """The throttler says that its line swells."""
+        interval_s = self.world.now - app.throttler.load.since
+        said = sample(app.throttler, self.world.now)
+        if said is not None:
+            self.signals.track(app.revision.key, app.revision.scale).take("ingress", interval_s, said, self.world.now)
+            self.decide(app, tick=False)
+
+    def failed(self, app: App) -> None:
+        """A wait after a failed start is over."""
+        self.decide(app, tick=False, waking=app.throttler.line.waiting)
+
+    def decide(self, app: App, *, tick: bool, waking: int = 0) -> None:
+        """One decision, and what follows from it, at once."""
+        world, mind, key, now = self.world, app.mind, app.revision.key, self.world.now
+        standing = world.fleet.standing(key)
+        if not standing.asked:
+            mind.running_since = now
+        mode = Mode(
+            waking=waking, tick=tick, idle_s=self.idle_s(app), active_s=now - mind.running_since, grace_s=self._grace_s,
+            keep=self._keep(app) if self.policy == "learned" else None,
+        )  # fmt: skip
+        signal = self.signals.view(key, now)
+        mind.last = decide(app.revision, signal, standing, mode, mind.memory, now)
+        mind.memory = mind.last.memory
+        park, _ = parking.wanted(
+            app.revision, enabled=True, reach=Reach.ROUTED, verified=True, failing=mind.row.count > 0, desired=mind.last.desired
+        )
+        wish = plan.Wish(mind.last.desired, may_start=mind.row.wait_s(now) == 0, park=park, at=now)
+        made = plan.make(app.revision, wish, world.fleet, signal.busy, self._name)
+        mind.bounds = None if made else steady.found(app.revision, mind.last, standing, mode)
+        self.active[key] = app
+        if made:
+            made.commit(world.fleet, next(self._rev))
+            world.obey(app, made)
+            app.ledger.compare(
+                len(world.fleet.running(key)), target_of(app.revision.scale, app.revision.container_concurrency).target
+            )
+        elif tick and self._may_rest(signal, standing, mind):
+            self._rest(app, mode)
+
+    def _may_rest(self, signal: Signal, standing: Standing, mind: Mind) -> bool:
+        """Whether only time, or a call, can change the decision."""
+        quiet = not signal.load and not signal.stable and not signal.panic and not standing.starting
+        return quiet and mind.last is not None and mind.last.desired == standing.ready and mind.memory == Memory()
+
+    def _rest(self, app: App, mode: Mode) -> None:
+        """Look again when time changes the decision; until then a call or a node is what can."""
+        spec, idle_s = app.revision.scale, mode.idle_s
+        ends_s = spec.stable_window_s + max(self._grace_s, spec.retention_s)
+        if mode.keep is not None:
+            ends_s = mode.keep.ends_s(idle_s)
+            ends_s = min(ends_s, spec.retention_s) if idle_s < spec.retention_s else ends_s
+        if app.mind.last is not None and app.mind.last.desired > spec.min_scale and not idle_s < ends_s:
+            return  # It may go, but for something else that changes soon.
+        app.mind.due_at = float("inf")
+        self.active.pop(app.revision.key, None)
+        if not self.world.fleet.standing(app.revision.key).asked:
+            self.signals.forget([app.revision.key])
+            if mode.keep is None:
+                return
+        if idle_s <= ends_s < float("inf"):
+            app.mind.due_at = app.busy_at + ends_s
+            self.world.after(max(0.0, app.mind.due_at - self.world.now) + 1e-3, self._look, app, app.mind.due_at)
+
+    def _look(self, app: App, due_at: float) -> None:
+        if app.mind.due_at == due_at:
+            self.active[app.revision.key] = app
+
+    def _keep(self, app: App) -> keepalive.Keep:
+        if app.mind.keep is None:
+            app.mind.keep = keepalive.plan(app.mind.profile, app.revision.memory_request_bytes, self.budget.price_mb_s)
+        return app.mind.keep
+
+    def _sample(self) -> None:
+        now = self.world.now
+        for key, app in list(self.loud.items()):
+            said = sample(app.throttler, now)
+            if said is None:
+                del self.loud[key]
+                continue
+            self.signals.track(key, app.revision.scale).take("ingress", SAMPLE_S, said, now)
+            if said.queued:
+                self.decide(app, tick=False)
+        self.world.after(SAMPLE_S, self._sample)
+
+    def _tick(self) -> None:
+        now = self.world.now
+        for key, app in list(self.active.items()):
+            bounds = app.mind.bounds
+            if bounds is None or not bounds.holds(*self.signals.averages(key, now)):
+                self.decide(app, tick=True)
+        self.world.after(TICK_S, self._tick)
+
+    def _name(self, revision: str) -> str:
+        return plan.instance_name(revision, f"{next(self._names):08}")
+
+
+def parked(app: App, world: World) -> int:
+    """How many instances of `app` are parked or being so."""
+    return sum(1 for slot in world.fleet.of(app.revision.key) if slot.goal == Goal.PARK and not slot.ended)
