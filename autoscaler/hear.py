@@ -16,7 +16,7 @@ from process.clock import Clock
 from store import messages
 from store.bus import Bus
 from store.lifecycle import Phase
-from store.messages import SampleReport, Wake
+from store.messages import SampleReport, UsageReport, Wake
 from store.model import Goal, Instance, RevisionKey, decode
 
 log = logs.get("autoscaler")
@@ -55,6 +55,7 @@ class Ears:
         await bus.handle(messages.WAKE, self._on_wake)
         await bus.handle(messages.SAMPLES, self._on_samples)
         await bus.handle(messages.INSTANCE, self._on_instance)
+        await bus.handle(messages.USAGE, self._on_usage)
 
     def wake(self, wake: Wake) -> None:
         """Somebody waits for `wake.revision` with nothing to run it: decided before this returns."""
@@ -148,6 +149,18 @@ class Ears:
             self.on_instance(decode(Instance, data))
         except msgspec.MsgspecError as error:
             log.warning("an instance's status cannot be read", error=str(error))
+
+    def _on_usage(self, _: str, data: bytes) -> None:
+        try:
+            report = decode(UsageReport, data)
+        except msgspec.MsgspecError as error:
+            log.warning("usage cannot be read", error=str(error))
+            return
+        mind, now = self._mind, self._clock.now()
+        for name, (cpu_m, memory_bytes) in report.used.items() if mind.leading else ():
+            slot = self.fleet.get(name)
+            if slot is not None and slot.goal == Goal.RUN:
+                mind.signals.usage(slot.assignment.revision_key).take(name, cpu_m, memory_bytes, now)
 
     def _on_samples(self, _: str, data: bytes) -> None:
         try:

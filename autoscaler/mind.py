@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from autoscaler import freezing, keepalive, policy, steady
+from autoscaler import freezing, keepalive, policy, schedule, steady
 from autoscaler.active import Active, History
 from autoscaler.backoff import restored
 from autoscaler.budget import Budget
@@ -69,6 +69,8 @@ class Mind:
         self._expected: list[tuple[float, RevisionKey]] = []
         """A heap: when the next requests of revisions at rest are due; one entry each, `_due_at` has the newest word."""
         self._due_at: dict[RevisionKey, float] = {}
+        self._changes_at: dict[RevisionKey, float] = {}
+        """When what schedules ask for may be something else, of revisions that have any."""
         self.world: World
         self.leader: Guard | None = None
         self.leading = False
@@ -115,6 +117,7 @@ class Mind:
     def forget_profile(self, key: RevisionKey) -> None:
         self.profiles.pop(key, None)
         self._keeps.pop(key, None)
+        self._changes_at.pop(key, None)
 
     def heard_load(self, key: RevisionKey, revision: Revision, now: float) -> None:
         """There is load: what its idle time tells is learned and accounted for."""
@@ -162,9 +165,18 @@ class Mind:
             active_s=now - active.running_since,
             grace_s=self.limits.scale_to_zero_grace_s,
             keep=keep,
+            scheduled=self._scheduled(revision, now, wall),
             freeze_after_s=freezing.after_s(revision, reach),
             gave_up=active.row.count > 0 and wall - revision.created_at > revision.progress_deadline_s,
         )
+
+    def _scheduled(self, revision: Revision, now: float, wall: float) -> schedule.Least:
+        """What its schedules ask for now; until when is remembered for when it is at rest."""
+        if not revision.scale.schedules:
+            return schedule.NEVER
+        found = schedule.least(revision.scale.schedules, wall)
+        self._changes_at[revision.key] = now + found.until - wall
+        return found
 
     def keep_of(self, revision: Revision) -> Keep | None:
         """What was learned of when it is needed, for a revision that asks for it and had load since this process began."""
@@ -182,24 +194,26 @@ class Mind:
         found = []
         while self._expected and self._expected[0][0] <= now:
             key = heapq.heappop(self._expected)[1]
-            if self._due_at[key] > now:  # It was busy since, and is expected later.
-                heapq.heappush(self._expected, (self._due_at[key], key))
-            else:
+            due_at = self._due_at.get(key, float("inf"))
+            if now < due_at < float("inf"):  # It was busy since, and is expected later.
+                heapq.heappush(self._expected, (due_at, key))
+            elif due_at <= now:
                 del self._due_at[key]
                 found.append(key)
         return found
 
     def _expect(self, key: RevisionKey, now: float) -> None:
-        """A revision comes to rest: remember when its next request is due."""
+        """A revision comes to rest: remember when its next request is due, or its schedule changes."""
         revision = self.world.revision(key)
         keep = self.keep_of(revision) if revision is not None else None
+        due_at = self._changes_at.get(key, float("inf"))
         if keep is not None:
             busy_at = self.profiles[key].busy_at
-            next_s = keep.next_s(now - busy_at)
-            if next_s < float("inf"):
-                if key not in self._due_at:
-                    heapq.heappush(self._expected, (busy_at + next_s, key))
-                self._due_at[key] = busy_at + next_s
+            due_at = min(due_at, busy_at + keep.next_s(now - busy_at))
+        if due_at < self._due_at.get(key, float("inf")):
+            heapq.heappush(self._expected, (due_at, key))
+        if due_at < float("inf"):
+            self._due_at[key] = due_at
 
     def remember(
         self, revision: Revision, active: Active, decision: policy.Decision, signal: Signal, standing: policy.Standing, mode: Mode,
@@ -210,9 +224,11 @@ class Mind:
             return
         active.steady = steady.found(revision, decision, standing, mode)
         active.steady_until = now + AGAIN_S + zlib.crc32(revision.key.encode()) % AGAIN_S
+        active.steady_until = min(active.steady_until, self._changes_at.get(revision.key, active.steady_until))
         rest_s = steady.resting(revision, decision, signal, standing, mode)
         if active.steady is None and rest_s > 0:
             active.steady, active.steady_until = steady.QUIET, now + min(rest_s, AGAIN_QUIET_S)
+            active.steady_until = min(active.steady_until, self._changes_at.get(revision.key, active.steady_until))
 
     def is_steady(self, key: RevisionKey, now: float) -> bool:
         """Whether the last decision on `key` holds, so that it need not be made again."""

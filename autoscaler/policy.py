@@ -20,8 +20,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from autoscaler import utilization
 from autoscaler.idle import Idleness, Reach, may_leave
 from autoscaler.keepalive import SHORTEST_S, Keep
+from autoscaler.schedule import NEVER, Least
 from autoscaler.signals import Signal
 from store.model import Revision, ScaleSpec
 
@@ -87,6 +89,8 @@ class Mode:
     """What was learned of when it is needed, for revisions that ask for it; None: Knative's windows alone."""
     freeze_after_s: float = math.inf
     """Idle for so long, the last instance is frozen; infinity: the windows alone say when it goes."""
+    scheduled: Least = NEVER
+    """What its schedules ask for now."""
     gave_up: bool = False
     """Its progress deadline passed without it ever having been ready."""
 
@@ -105,7 +109,7 @@ class Memory:
 class Decision:
     desired: int
     reason: str
-    """InitialScale, Waking, Traffic, NoTraffic, MinScale, Unreachable or TimedOut."""
+    """InitialScale, Waking, Traffic, NoTraffic, MinScale, Schedule, Unreachable or TimedOut."""
     steps: tuple[Step, ...]
     memory: Memory
     excess_burst_capacity: float = 0.0
@@ -119,7 +123,9 @@ def takeover(ready: int, now: float) -> Memory:
 
 def target_of(spec: ScaleSpec, container_concurrency: int) -> Target:
     """What one instance can and shall hold."""
-    if spec.metric == "rps":
+    if spec.metric in utilization.METRICS:
+        total = float(container_concurrency) or CONCURRENCY_TOTAL
+    elif spec.metric == "rps":
         total = spec.target or RPS_TOTAL
     else:
         total = spec.target or float(container_concurrency) or CONCURRENCY_TOTAL
@@ -138,6 +144,8 @@ def decide(revision: Revision, signal: Signal, standing: Standing, mode: Mode, m
     elif mode.reach is Reach.UNROUTED:
         wish = math.ceil(signal.load / per.total)
         steps.append(Step("no route", wish, "{} requests in flight or queued, and no more will come", (signal.load,)))
+    elif spec.metric in utilization.METRICS:
+        wish, memory = _use(revision, signal, standing, mode, memory, now, steps)
     elif signal.stable is None or signal.panic is None:
         wish = standing.asked if mode.idle_s < spec.stable_window_s else 0
         steps.append(Step("no data", wish, "nothing was heard of it yet" if wish else "nothing was heard of it for a window"))
@@ -217,14 +225,33 @@ def _follow(
     if (standing.starting or not mode.tick) and wish > standing.asked:
         wish = _subtract_starting(spec, standing, signal, per, wish, steps)
         memory = replace(memory, panic_peak=min(memory.panic_peak, wish)) if memory.panic_at is not None else memory
-    if spec.scale_down_delay_s <= 0:
+    return _delay(wish, spec.scale_down_delay_s, memory, now, steps)
+
+
+def _delay(wish: int, delay_s: float, memory: Memory, now: float, steps: list[Step]) -> tuple[int, Memory]:
+    """The most that was wished in the last `delay_s`."""
+    if delay_s <= 0:
         return wish, memory
-    recent = [(at, n) for at, n in memory.wishes if n > wish and now - at < spec.scale_down_delay_s]
+    recent = [(at, n) for at, n in memory.wishes if n > wish and now - at < delay_s]
     wishes = (*recent, (now, wish))
     if wishes[0][1] > wish:
         wish = wishes[0][1]
-        steps.append(Step("scale-down delay", wish, f"the most of the last {spec.scale_down_delay_s:g} s"))
+        steps.append(Step("scale-down delay", wish, f"the most of the last {delay_s:g} s"))
     return wish, replace(memory, wishes=wishes)
+
+
+def _use(
+    revision: Revision, signal: Signal, standing: Standing, mode: Mode, memory: Memory, now: float, steps: list[Step]
+) -> tuple[int, Memory]:
+    """What cpu or memory asks for; zero when it may and nothing came for a window."""
+    spec = revision.scale
+    if spec.scale_to_zero and not signal.load and mode.idle_s >= spec.stable_window_s:
+        steps.append(Step(spec.metric, 0, "nothing came for a window"))
+        return 0, replace(memory, wishes=())
+    found = utilization.need(revision, signal.used, standing.ready)
+    wish, why = found if found is not None else (max(1, standing.asked), "not told by its nodes yet")
+    steps.append(Step(spec.metric, wish, why))
+    return _delay(wish, spec.scale_down_delay_s or utilization.STABILIZED_S, memory, now, steps)
 
 
 def _panic(
@@ -279,17 +306,19 @@ def _hold(spec: ScaleSpec, signal: Signal, standing: Standing, mode: Mode, per: 
 
 
 def _bound(spec: ScaleSpec, mode: Mode, wish: int, reason: str, steps: list[Step]) -> tuple[int, str]:
-    """`min_scale`, `initial_scale` until verified, `max_scale`, which always wins."""
+    """`min_scale`, schedules, `initial_scale` until verified, `max_scale`, which always wins."""
     least = spec.min_scale if mode.reach is not Reach.UNROUTED else 0
     why = "MinScale"
     if mode.gave_up and not mode.verified and not mode.waking:
         steps.append(Step("gave up", 0, "not ready before its progress deadline"))
         return 0, "TimedOut"
+    if mode.reach is Reach.ROUTED and mode.scheduled.instances > least:
+        least, why = mode.scheduled.instances, "Schedule"
     if not mode.verified and mode.reach is not Reach.UNROUTED and spec.initial_scale > least:
         least, why = spec.initial_scale, "InitialScale"
     if wish < least:
         wish, reason = least, why
-        steps.append(Step("at least", wish, why))
+        steps.append(Step("at least", wish, mode.scheduled.why if why == "Schedule" else why))
     if spec.max_scale and wish > spec.max_scale:
         wish = spec.max_scale
         steps.append(Step("at most", wish, "max-scale"))

@@ -8,10 +8,11 @@ A sender that is silent for `stale_after_s` no longer counts as in flight; the w
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from msgspec import structs
 
+from autoscaler.utilization import Usage, Used
 from autoscaler.window import Window, panic_length_s
 from store.messages import Sample
 from store.model import RevisionKey, ScaleSpec
@@ -33,6 +34,8 @@ class Signal:
     """In flight by instance; who is not here is idle."""
     swelling: bool = False
     """A line somewhere is longer than what serves and comes will have served in a second."""
+    used: Used | None = None
+    """What its instances use, where a node is asked to say."""
     unreported: bool = False
     """A sender fell silent while it had load: what it has now is not known."""
 
@@ -135,7 +138,7 @@ class Track:
             swelling |= known.swelling
             for instance, count in known.busy.items():
                 busy[instance] = busy.get(instance, 0) + count
-        return Signal(self._stable.average(now), self._panic.average(now), in_flight, queued, busy, swelling, unreported)
+        return Signal(self._stable.average(now), self._panic.average(now), in_flight, queued, busy, swelling, None, unreported)
 
 
 def _belongs(second: int, last: int) -> int:
@@ -148,6 +151,7 @@ class Signals:
 
     def __init__(self) -> None:
         self._tracks: dict[RevisionKey, Track] = {}
+        self._usage: dict[RevisionKey, Usage] = {}
 
     def __len__(self) -> int:
         return len(self._tracks)
@@ -164,7 +168,16 @@ class Signals:
 
     def view(self, revision: RevisionKey, now: float) -> Signal:
         track = self._tracks.get(revision)
-        return track.signal(now) if track is not None else Signal()
+        signal = track.signal(now) if track is not None else Signal()
+        usage = self._usage.get(revision)
+        return replace(signal, used=usage.mean(now)) if usage is not None else signal
+
+    def usage(self, revision: RevisionKey) -> Usage:
+        """What the revision's instances use; made on first use."""
+        found = self._usage.get(revision)
+        if found is None:
+            found = self._usage[revision] = Usage()
+        return found
 
     def averages(self, revision: RevisionKey, now: float) -> tuple[float | None, float | None]:
         """Of the stable and of the panic window; None when nothing was heard."""
@@ -179,3 +192,4 @@ class Signals:
     def forget(self, revisions: Iterable[RevisionKey]) -> None:
         for revision in revisions:
             self._tracks.pop(revision, None)
+            self._usage.pop(revision, None)

@@ -11,6 +11,7 @@ from autoscaler.idle import Reach
 from autoscaler.keepalive import SHORTEST_S
 from autoscaler.policy import Decision, Memory, Mode, Standing, target_of
 from autoscaler.signals import Signal
+from autoscaler.utilization import METRICS
 from autoscaler.window import panic_length_s
 from store.model import Revision
 
@@ -50,7 +51,14 @@ def found(revision: Revision, decision: Decision, standing: Standing, mode: Mode
         or decision.memory.wishes
     ):
         return None
-    if decision.reason != "Traffic" or mode.waking or not mode.verified or not mode.tick or mode.reach is not Reach.ROUTED:
+    if (
+        spec.metric in METRICS
+        or decision.reason != "Traffic"
+        or mode.waking
+        or not mode.verified
+        or not mode.tick
+        or mode.reach is not Reach.ROUTED
+    ):
         return None
     if mode.keep is not None and panic_length_s(spec.stable_window_s, spec.panic_window_percentage) > SHORTEST_S:
         return None

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from nodeagent import cgroups, runtime
+from nodeagent import cgroups, runtime, usage
 from nodeagent.blueprint import Blueprints
 from nodeagent.containerd.client import Containerd
 from nodeagent.containerd.errors import ContainerdError
@@ -32,7 +32,7 @@ from store.backend import Store
 from store.bus import Bus
 from store.errors import Unavailable
 from store.lease import Presence
-from store.messages import PullProgress
+from store.messages import PullProgress, UsageReport
 from store.model import Node, encode
 from store.seal import Keyring
 from store.story import Story
@@ -41,6 +41,7 @@ CONTAINERD_S = 60.0
 END_ALL_S = 60.0
 NODE_EVERY_S = 5.0
 TIDY_EVERY_S = 60.0
+USAGE_EVERY_S = 5.0
 LOGS_KEPT = 1000
 SPARE_BYTES = 256 * 2**20
 """With less room on the disk nothing new is placed here."""
@@ -158,6 +159,7 @@ class Agent:
         self._jobs.start(self._engine.compare_for_ever(), "compare", fatal=True)
         self._jobs.start(self._tend(), "tend", fatal=True)
         self._jobs.start(self._tidy(), "tidy", fatal=True)
+        self._jobs.start(self._tell_usage(), "usage", fatal=True)
         self._started = True
 
     async def _adopt(self) -> tuple[dict[str, Observed], dict[str, Found]]:
@@ -214,6 +216,18 @@ class Agent:
             images=self.images.unpacked_digests,
             unschedulable=f"disk full: {free // 2**20} MiB left under {self.root}" if free < SPARE_BYTES else "",
         )
+
+    async def _tell_usage(self) -> None:
+        """One message a round for all instances whose revisions scale by what they use; none while there are none."""
+        meter = usage.Meter(cgroups.detect(), self.cgroup_parent)
+        while True:
+            await asyncio.sleep(USAGE_EVERY_S)
+            observed = list(self.loop.observed.items())
+            asked = [name for name, have in observed if have.ready and have.revision and usage.asked_for(have.revision)]
+            if asked:
+                used = await asyncio.to_thread(meter.read, asked, self.clock.now())
+                report = UsageReport(node=self._node, at=self.clock.wall(), used=used)
+                self._bus.publish(messages.USAGE, encode(report))
 
     async def _tidy(self) -> None:
         while True:

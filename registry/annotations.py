@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from registry import schedule
 from registry.problem import Problems, closest
 from registry.quantity import duration_s
 from store.model import ScaleSpec
@@ -10,7 +11,7 @@ from store.model import ScaleSpec
 PREFIX = "autoscaling.knative.dev/"
 POLICY = "ebb.dev/policy"
 IDLE = "ebb.dev/idle"
-_CLASS = "kpa.autoscaling.knative.dev"
+_KPA, _HPA = "kpa.autoscaling.knative.dev", "hpa.autoscaling.knative.dev"
 
 Parser = Callable[[str], Any]
 """Raises ValueError whose text says what is allowed."""
@@ -60,8 +61,8 @@ def _word(*words: str, instead: str = "") -> Parser:
 
 
 KNOWN: dict[str, tuple[str, Parser]] = {
-    "class": ("", _word(_CLASS, instead=" (CPU- and memory-based classes do not exist here)")),
-    "metric": ("metric", _word("concurrency", "rps")),
+    "class": ("scaling_class", _word(_KPA, _HPA)),
+    "metric": ("metric", _word("concurrency", "rps", "cpu", "memory")),
     "target": ("target", _number(0.01)),
     "target-utilization-percentage": ("target_utilization", _number(1, 100)),
     "min-scale": ("min_scale", _number(0, 100_000, whole=True)),
@@ -79,6 +80,7 @@ KNOWN: dict[str, tuple[str, Parser]] = {
 """Annotation (without prefix) → field of ScaleSpec and its parser."""
 
 
+SCHEDULE = "ebb.dev/schedule"
 _WORDS = {POLICY: ("policy", ("knative", "learned")), IDLE: ("idle", ("park", "freeze"))}
 """Annotations of our own: the field of ScaleSpec, and what it may be."""
 
@@ -102,6 +104,11 @@ def scale_values(annotations: Mapping[str, Any], problems: Problems, path: str) 
                 found[field] = raw
             else:
                 problems.bad(f"{path}[{key}]", raw, " or ".join(words))
+        if key == SCHEDULE:
+            try:
+                found["schedules"] = schedule.parse(raw if isinstance(raw, str) else "")
+            except ValueError as error:
+                problems.bad(f"{path}[{key}]", raw, str(error))
         if not isinstance(key, str) or not key.startswith(PREFIX):
             continue
         where = f"{path}[{key}]"
@@ -121,12 +128,22 @@ def scale_values(annotations: Mapping[str, Any], problems: Problems, path: str) 
             continue
         if field:
             found[field] = value / 100 if field == "target_utilization" else value
+    _by_class(found, problems, path)
     low, high = found.get("min_scale", 0), found.get("max_scale", 0)
     if high and low > high:
         problems.bad(f"{path}[{PREFIX}min-scale]", low, f"at most max-scale, which is {high}")
     if high and found.get("initial_scale", 1) > high:
         problems.bad(f"{path}[{PREFIX}initial-scale]", found["initial_scale"], f"at most max-scale, which is {high}")
     return found
+
+
+def _by_class(found: dict[str, Any], problems: Problems, path: str) -> None:
+    """What the class says of the metric, in Knative's manner: hpa scales by cpu or memory, cpu when nothing is said, and not to zero."""
+    if found.pop("scaling_class", _KPA) != _HPA:
+        return
+    if found.setdefault("metric", "cpu") not in ("cpu", "memory"):
+        problems.bad(f"{path}[{PREFIX}metric]", found["metric"], f"cpu or memory with class {_HPA}")
+    found["scale_to_zero"] = False
 
 
 def scale_spec(annotations: Mapping[str, Any]) -> ScaleSpec:

@@ -5,6 +5,7 @@
 | ebb.wake                         | Wake          | activator → autoscaler  | on the first waiting request, then 4/s   |
 | ebb.samples                      | SampleReport  | activator → autoscaler  | 1/s a process with traffic, on 0 → 1, a line swells |
 | ebb.instance                     | Instance      | agent → all             | one a change of phase                    |
+| ebb.usage                        | UsageReport   | agent → autoscaler      | 1 in 5 s a node that is asked for it     |
 | ebb.refusal                      | Refusal       | autoscaler → activators | when a start fails or nothing fits       |
 | ebb.drained.<node>               | Drained       | activator → agent       | one a drained or frozen instance         |
 | ebb.story                        | StoryEvent    | all → registry          | a few a cold start; none when warm       |
@@ -19,6 +20,7 @@ from store.model import V1, Instance, Model, RevisionKey
 WAKE = "ebb.wake"
 SAMPLES = "ebb.samples"
 INSTANCE = "ebb.instance"
+USAGE = "ebb.usage"
 REFUSAL = "ebb.refusal"
 STORY = "ebb.story"
 IMAGE_RESOLVE = "ebb.image.resolve"
@@ -71,6 +73,15 @@ class SampleReport(Model, frozen=True, kw_only=True):
     at: float
     interval_s: float
     samples: list[Sample]
+
+
+class UsageReport(Model, frozen=True, kw_only=True):
+    """What the instances of one node use whose revisions scale by it: (mean cpu_m since the last report, memory_bytes) by name."""
+
+    v: int = V1
+    node: str
+    at: float
+    used: dict[str, tuple[float, int]]
 
 
 class Refusal(Model, frozen=True, kw_only=True):

@@ -47,13 +47,30 @@ class Probe(Model, frozen=True, kw_only=True):
     failure_threshold: int = 3
 
 
+class Schedule(Model, frozen=True, kw_only=True):
+    """At least `min_scale` instances for `for_s` seconds from each minute of local time that all fields match. Fields are bits: bit 5 of
+    `minutes` is minute 5, bit 0 of `weekdays` Sunday."""
+
+    minutes: int
+    hours: int
+    days: int
+    months: int
+    weekdays: int
+    any_day: bool = False
+    """Either of the two days is enough."""
+    zone: str = "UTC"
+    min_scale: int
+    for_s: float
+
+
 class ScaleSpec(Model, frozen=True, kw_only=True):
     """How a revision scales: Knative's annotations with its defaults (KPA). Meanings: docs of autoscaler/policy.py."""
 
     metric: str = "concurrency"
-    """concurrency or rps."""
+    """concurrency or rps; cpu or memory: autoscaler/utilization.py."""
     target: float = 0
-    """Per instance; 0: containerConcurrency or 100 (concurrency), 200 (rps)."""
+    """Per instance; 0: containerConcurrency or 100 (concurrency), 200 (rps), 80 (cpu and memory). cpu: percent of the request;
+    memory: MiB, and without one percent of the request."""
     target_utilization: float = 0.7
     min_scale: int = 0
     max_scale: int = 0
@@ -74,6 +91,7 @@ class ScaleSpec(Model, frozen=True, kw_only=True):
     """linear or weighted-exponential."""
     idle: str = "park"
     """What becomes of the last instance: park (stopped, and one created anew but not started) or freeze."""
+    schedules: list[Schedule] = []
     policy: str = "knative"
     """knative: its windows alone. learned: when idle, by the revision's own idle times (autoscaler/keepalive.py)."""
 
@@ -255,7 +273,7 @@ class Scale(Model, frozen=True, kw_only=True):
     verified: bool = False
     """`initial_scale` instances have been Ready at once: the revision works."""
     reason: str = ""
-    """Why `desired` is what it is: InitialScale, Waking, Traffic, NoTraffic, MinScale, Unreachable."""
+    """Why `desired` is what it is: InitialScale, Waking, Traffic, NoTraffic, MinScale, Schedule, Unreachable."""
     at: float = 0
     failure: Failure | None = None
     """The last start failure, until a start succeeds."""

@@ -188,7 +188,18 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         (service(annotations={"autoscaling.knative.dev/minscael": "1"}), "minscael", "did you mean 'min-scale'"),
         (service(annotations={"autoscaling.knative.dev/window": "5s"}), "window", "from 6s to 3600s"),
         (service(annotations={"autoscaling.knative.dev/window": "61500ms"}), "window", "whole seconds"),
-        (service(annotations={"autoscaling.knative.dev/metric": "cpu"}), "metric", "concurrency or rps"),
+        (service(annotations={"autoscaling.knative.dev/metric": "gpu"}), "metric", "concurrency or rps or cpu or memory"),
+        (
+            service(
+                annotations={
+                    "autoscaling.knative.dev/class": "hpa.autoscaling.knative.dev",
+                    "autoscaling.knative.dev/metric": "rps",
+                }
+            ),
+            "metric",
+            "cpu or memory with class hpa",
+        ),
+        (service(annotations={"ebb.dev/schedule": "8 min=1 for=1h"}), "ebb.dev/schedule", "five fields as in cron"),
         (service(annotations={"autoscaling.knative.dev/initial-scale": "-1"}), "initial-scale", "from 0 to"),
         (
             service(annotations={"autoscaling.knative.dev/min-scale": "3", "autoscaling.knative.dev/maxScale": "2"}),
