@@ -13,7 +13,7 @@ LARGE = [("grpc.max_receive_message_length", 64 * 2**20), ("grpc.max_send_messag
 
 
 class Echo(grpc.GenericRpcHandler):
-    """`Unary`, `ServerStream`, `ClientStream`, `Bidi`, `Fail`, `Hang`, `Flood`; it records what came in and what was cancelled."""
+    """A method for each kind of call and end; it records what came in and what was cancelled. `Held` waits for `go`."""
 
     def __init__(self) -> None:
         self.metadata: list[dict[str, str | bytes]] = []
@@ -23,11 +23,19 @@ class Echo(grpc.GenericRpcHandler):
         self.most = 0
         self.left_s: list[float] = []
         self.sent = 0
+        self.go = asyncio.Event()
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        name = handler_call_details.method.rpartition("/")[2]
+        service, _, name = handler_call_details.method.rpartition("/")
+        if service != f"/{SERVICE}":
+            return None
         kinds = {
             "Unary": grpc.unary_unary_rpc_method_handler(self.unary),
+            "Say": grpc.unary_unary_rpc_method_handler(self.say),
+            "SayStream": grpc.stream_stream_rpc_method_handler(self.say_stream),
+            "Sizes": grpc.unary_stream_rpc_method_handler(self.sizes),
+            "Endless": grpc.stream_stream_rpc_method_handler(self.endless),
+            "Held": grpc.unary_unary_rpc_method_handler(self.held),
             "Slow": grpc.unary_unary_rpc_method_handler(self.slow),
             "Fail": grpc.unary_unary_rpc_method_handler(self.fail),
             "Hang": grpc.unary_unary_rpc_method_handler(self.hang),
@@ -42,6 +50,38 @@ class Echo(grpc.GenericRpcHandler):
         self.metadata.append(dict(context.invocation_metadata()))
         await context.send_initial_metadata((("x-initial", "first"), ("x-bits-bin", b"\x00\x01\xff")))
         context.set_trailing_metadata((("x-trailing", "last"), ("x-end-bin", b"\xfe\x00")))
+        return request
+
+    async def say(self, request: bytes, context: Any) -> bytes:
+        """Fails with the request as its message."""
+        await context.abort(grpc.StatusCode.UNKNOWN, request.decode(), (("x-why", "said"),))
+        raise AssertionError
+
+    async def say_stream(self, request: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        async for _ in request:
+            await context.abort(grpc.StatusCode.UNKNOWN, "test status message")
+        yield b""
+
+    async def sizes(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
+        """Messages of the sizes asked for, `9,100`."""
+        for size in request.split(b","):
+            yield bytes(int(size))
+
+    async def endless(self, request: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        """Echoes once, then says nothing until it is cancelled."""
+        self.left_s.append(context.time_remaining() or 0)
+        try:
+            async for each in request:
+                yield each
+                await asyncio.sleep(60)
+        finally:
+            self.cancelled += 1
+
+    async def held(self, request: bytes, context: Any) -> bytes:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await self.go.wait()
+        self.now -= 1
         return request
 
     async def slow(self, request: bytes, context: Any) -> bytes:
@@ -82,6 +122,10 @@ class Echo(grpc.GenericRpcHandler):
         return b"%d" % sum([len(each) async for each in request])
 
     async def bidi(self, request: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        """Echoes; metadata that asks for it comes back at both ends."""
+        given = context.invocation_metadata()
+        await context.send_initial_metadata([pair for pair in given if pair[0].endswith("-echo-initial")])
+        context.set_trailing_metadata([pair for pair in given if pair[0].endswith("-echo-trailing-bin")])
         async for each in request:
             yield each
 
