@@ -1,0 +1,28 @@
+"""Framing and desynchronisation, as scripts of varnishtest: its clients and servers say every byte, the real front door is between."""
+
+import asyncio
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.integration.ingress.door import HOST, open_door
+
+SCRIPTS = sorted((Path(__file__).parents[2] / "varnish").glob("*.vtc"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+async def test_the_script_is_played_to_its_end(script: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    async with open_door() as door:
+        await door.route()
+        await door.ready("i1", port)
+        defined = {"door": f"127.0.0.1:{door.port}", "instance": f"127.0.0.1:{port}", "host": HOST}
+        flags = [word for name, value in defined.items() for word in ("-D", f"{name}={value}")]
+        played = await asyncio.create_subprocess_exec(
+            "varnishtest", "-t", "30", *flags, str(script), stdout=-1, stderr=-2, env={"TMPDIR": str(tmp_path)}
+        )
+        said, _ = await played.communicate()
+    assert played.returncode == 0, said.decode("utf-8", "replace")[-6000:]
