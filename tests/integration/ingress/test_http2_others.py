@@ -1,8 +1,9 @@
-"""HTTP/2 with peers that others wrote: curl (nghttp2) in front, Node behind."""
+"""HTTP/2 with peers that others wrote: curl, nghttp and h2load in front, Node behind."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from tests.integration.ingress.door import HOST, Recorder, instance, open_door
 
@@ -31,14 +32,16 @@ async def node() -> AsyncIterator[int]:
         await child.wait()
 
 
-async def curl(*argv: str, data: bytes = b"") -> bytes:
-    """What curl prints."""
-    child = await asyncio.create_subprocess_exec(
-        "curl", "-sS", "--max-time", "20", *argv, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
+async def run(*argv: str, data: bytes = b"") -> bytes:
+    """What a program prints."""
+    child = await asyncio.create_subprocess_exec(*argv, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
     out, _ = await asyncio.wait_for(child.communicate(data), 30)
     assert child.returncode == 0
     return out
+
+
+async def curl(*argv: str, data: bytes = b"") -> bytes:
+    return await run("curl", "-sS", "--max-time", "20", *argv, data=data)
 
 
 async def test_curl_and_node_speak_http2_through_the_door() -> None:
@@ -68,3 +71,25 @@ async def test_curl_by_http2_reaches_an_instance_of_http1() -> None:
         answer = await curl("--http2-prior-knowledge", "-i", "-H", f"Host: {HOST}", f"http://127.0.0.1:{door.port}/")
         assert answer.startswith(b"HTTP/2 200")
         assert answer.endswith(b"ok 1")
+
+
+async def test_nghttp_sends_continuations_trailers_and_padding_through_a_tiny_window(tmp_path: Path) -> None:
+    upload = tmp_path / "upload"
+    upload.write_bytes(bytes(300_000))
+    async with open_door() as door, node() as port:
+        await door.route(protocol="h2c")
+        await door.ready("i1", port)
+        ask = ("nghttp", f"-H:authority: {HOST}", "--continuation", "-b", "100", "-w", "10", "-W", "12")
+        said = await run(*ask, "-v", "-n", "-d", str(upload), "--trailer", "x-sum: 1", f"http://127.0.0.1:{door.port}/up")
+        assert b":status: 200" in said
+        assert b"x-size: 300000" in said
+        assert len(await run(*ask, f"http://127.0.0.1:{door.port}/large")) == 3_000_000
+
+
+async def test_h2load_is_answered_without_an_error_on_many_streams() -> None:
+    async with open_door() as door, instance(Recorder()) as port:
+        await door.route(container_concurrency=50)
+        await door.ready("i1", port)
+        where = (f"--connect-to=127.0.0.1:{door.port}", f"http://{HOST}/")
+        said = await run("h2load", "-n", "3000", "-c", "6", "-m", "100", *where)
+        assert b"3000 done, 3000 succeeded, 0 failed, 0 errored, 0 timeout" in said

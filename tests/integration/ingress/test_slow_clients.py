@@ -1,0 +1,68 @@
+"""Clients that mean harm by being slow (slowhttptest): the others are answered, and who is too slow is ended."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from ingress.gate import Bounds
+from tests.eventually import eventually
+from tests.integration.ingress.door import Door, instance, open_door, read_head
+
+HOST = "127.0.0.1"
+CLIENTS = 400
+MODES = {
+    "slow heads": ("-H",),
+    "slow bodies": ("-B", "-s", "100000"),
+    "ranges": ("-R",),
+    "slow readers": ("-X", "-w", "512", "-y", "1024", "-n", "1", "-z", "32", "-k", "3"),
+}
+
+
+async def large(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Reads what comes, and answers with a lot, or little for /quick."""
+    while head := await read_head(reader):
+        if b"content-length: " in head.lower():
+            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+        body = b"quick" if b" /quick " in head else bytes(2**18)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        await writer.drain()
+
+
+@asynccontextmanager
+async def attacked(door: Door, *mode: str) -> AsyncIterator[None]:
+    """While it lasts, `CLIENTS` slow connections are held against `door`."""
+    flags = ("-c", str(CLIENTS), "-r", "1000", "-i", "1", "-l", "60", "-x", "8", "-p", "60", "-v", "0")
+    child = await asyncio.create_subprocess_exec(
+        "slowhttptest", *mode, *flags, "-u", f"http://{HOST}:{door.port}/", stdout=asyncio.subprocess.DEVNULL, stderr=-3
+    )
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            child.kill()
+        await child.wait()
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+async def test_the_others_are_answered_while_slow_clients_hold_on(mode: tuple[str, ...]) -> None:
+    async with open_door(bounds=Bounds(header_time_s=20)) as door, instance(large) as port:
+        await door.route(host=HOST)
+        await door.ready("i1", port)
+        async with attacked(door, *mode):
+            await eventually(lambda: door.ingress.metrics.connections_total >= CLIENTS, "the attack has begun")
+            for _ in range(20):
+                begun = time.monotonic()
+                answer = await door.get("/quick", host=HOST)
+                assert answer.endswith(b"quick"), answer
+                assert time.monotonic() - begun < 2
+
+
+async def test_heads_that_do_not_end_are_ended() -> None:
+    async with open_door(bounds=Bounds(header_time_s=0.5)) as door:
+        await door.route(host=HOST)
+        async with attacked(door, *MODES["slow heads"]):
+            await eventually(lambda: door.ingress.metrics.refusals.get("header-timeout", 0) >= CLIENTS, "each is answered 408")
+            await eventually(lambda: len(door.ingress.listener) == 0, "and closed")
