@@ -7,22 +7,23 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cli import secret_words
+from cli import cert_words, secret_words
 from cli.errors import BadUsage, Refused
 from cli.flags import Address, Output, Project
 from cli.show import Form
 
-HANDED_OVER = ("up", "down", "status")
+HANDED_OVER = ("up", "down", "status", "trust")
 
 app = typer.Typer(
     name="ebb", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None,
     context_settings={"max_content_width": 110, "help_option_names": ["-h", "--help"]},
     help="Runs container images as serverless apps on your own Linux machines.\n\n"
-    "The engine itself: ebb up | down | status (each with --help).",
+    "The engine itself: ebb up | down | status | trust (each with --help).",
 )  # fmt: skip
 image_app = typer.Typer(no_args_is_help=True, help="Images on the nodes: import, list, delete.", rich_markup_mode=None)
 app.add_typer(image_app, name="image")
 app.add_typer(secret_words.app, name="secret")
+app.add_typer(cert_words.app, name="cert")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the service.")]
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these.")]
@@ -70,6 +71,11 @@ def down() -> None:
 @app.command(add_help_option=False)
 def status() -> None:
     """What runs on this machine and how it is."""
+
+
+@app.command(add_help_option=False)
+def trust() -> None:
+    """Make this machine trust the engine's own certificates."""
 
 
 # -- services -------------------------------------------------------------------------------------------------------------------

@@ -39,13 +39,13 @@ def create(
 
 def list_(api: Api, form: Form) -> None:
     """Names, types, keys."""
-    found = api.items(_path(api.project))
+    found = api.items(path(api.project))
     show.listing(form, found, ["NAME", "TYPE", "KEYS", "AGE"], lambda: _rows(found), lambda: [_meta(s)["name"] for s in found])
 
 
 def delete(api: Api, names: Sequence[str]) -> None:
     for name in names:
-        api.delete(_path(api.project, name))
+        api.delete(path(api.project, name))
         sys.stdout.write(f"deleted secret {name}\n")
 
 
@@ -84,14 +84,14 @@ def docker_config(server: str, user: str, password: str) -> str:
 def write(api: Api, name: str, body: Object, *, replace: bool) -> None:
     """Create it, or replace the one that is there."""
     try:
-        api.post(_path(api.project), {}, body)
+        api.post(path(api.project), {}, body)
         said = "created"
     except Refused as error:
         if error.status != 409:
             raise
         if not replace:
             raise Refused(f"secret {name} exists already; give --replace to write over it") from None
-        api.put(_path(api.project, name), body)
+        api.put(path(api.project, name), body)
         said = "replaced"
     sys.stdout.write(f"{said} secret {name}\n")
 
@@ -100,7 +100,8 @@ def _stdin() -> str:
     return sys.stdin.read().rstrip("\r\n")
 
 
-def _path(project: str, name: str = "") -> str:
+def path(project: str, name: str = "") -> str:
+    """Where Secrets are; one of them when named."""
     return f"/api/v1/namespaces/{project}/secrets" + (f"/{name}" if name else "")
 
 

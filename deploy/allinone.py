@@ -1,6 +1,6 @@
-"""`ebb up`, `ebb down`, `ebb status`: the whole engine on one machine.
+"""`ebb up`, `ebb down`, `ebb status`, `ebb trust`: the whole engine on one machine.
 
-    python -m deploy.allinone up|down|status …
+    python -m deploy.allinone up|down|status|trust …
 
 Exit codes: 0 done, 1 refused (the message says why and what to do), 2 bad usage.
 """
@@ -20,6 +20,7 @@ from typing import NoReturn
 import msgspec
 
 from deploy import leftovers, preflight, statefile, view
+from deploy import trust as trusting
 from deploy.runner import Runner, problems, stop_leftovers
 from deploy.settings import BadUsage, Engine, check
 from deploy.statefile import EngineState
@@ -199,6 +200,7 @@ def status(arguments: argparse.Namespace) -> int:
             "phase": state.phase,
             "healthy": healthy,
             "url": state.engine.url(f"<service>.default.{state.engine.domain}"),
+            "https": state.engine.secure_url(f"<service>.default.{state.engine.domain}") if state.engine.https_port else "",
             "api": state.engine.api,
             "engine": msgspec.to_builtins(state.engine),
             "components": [{**msgspec.to_builtins(row), "healthy": row.healthy} for row in rows],
@@ -218,6 +220,17 @@ def status(arguments: argparse.Namespace) -> int:
     return 0 if healthy else 1
 
 
+def trust(arguments: argparse.Namespace) -> int:
+    """Make this machine trust the certificates of the engine's own authority; --remove: no longer."""
+    root = arguments.root
+    if root is None:
+        state = statefile.read(_state_file(arguments))
+        root = state.engine.root if state is not None else Engine().root
+    work = trusting.distrust if arguments.remove else trusting.trust
+    view.say(work(Path(os.path.abspath(root))))
+    return 0
+
+
 def _state_file(arguments: argparse.Namespace) -> Path:
     """By --run; else by --root, which remembers where its engine was last started; else the default."""
     run = arguments.run
@@ -233,8 +246,11 @@ def _state_file(arguments: argparse.Namespace) -> Path:
 
 def _how_to_go_on(engine: Engine, detached: bool) -> list[str]:
     run = "" if engine.run == "/run/ebb" else f" --run {engine.run}"
+    name = f"SERVICE.default.{engine.domain}"
+    secure = [f"TLS:    {engine.secure_url(name)}   (once: sudo ebb trust{run}, or curl --cacert {engine.local_ca})"]
     return [
-        f"up: the API is {engine.api}, apps answer at {engine.url(f'SERVICE.default.{engine.domain}')}",
+        f"up: the API is {engine.api}, apps answer at {engine.url(name)}",
+        *(secure if engine.https_port else ()),
         f"go on:  ebb deploy hello --image IMAGE   (kn, kubectl: export KUBECONFIG={engine.kubeconfig})",
         f"look:   ebb status{run}   ebb services   ebb top      stop: {f'ebb down{run}' if detached else 'Ctrl-C'}",
     ]
@@ -242,13 +258,14 @@ def _how_to_go_on(engine: Engine, detached: bool) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ebb", description="The whole engine on one machine.")
-    commands = parser.add_subparsers(required=True, metavar="up|down|status")
+    commands = parser.add_subparsers(required=True, metavar="up|down|status|trust")
     default = Engine()
     one = commands.add_parser("up", help="start and supervise the engine", description=up.__doc__)
     one.add_argument("-d", "--detach", action="store_true", help="return when it is ready; it runs on in the background")
     one.add_argument("--root", help=f"state that survives (default {default.root})")
     one.add_argument("--run", help=f"sockets, pids (default {default.run})")
     one.add_argument("--http", help=f"where apps are served (default {default.http})")
+    one.add_argument("--https", help=f"where they are served with TLS, or off (default {default.https})")
     one.add_argument(
         "--port-base", type=int, help=f"first of eight loopback ports; the API has it (default {default.port_base})"
     )
@@ -264,9 +281,12 @@ def _parser() -> argparse.ArgumentParser:
     three = commands.add_parser("status", help="what runs and how it is", description=status.__doc__)
     three.add_argument("-o", "--output", choices=("table", "json", "yaml"), default="table")
     three.set_defaults(does=status)
-    for command in (one, two, three):
+    four = commands.add_parser("trust", help="trust this engine's certificates", description=trust.__doc__)
+    four.add_argument("--remove", action="store_true", help="trust them no longer")
+    four.set_defaults(does=trust)
+    for command in (one, two, three, four):
         command.set_defaults(usage=command)
-    for command in (two, three):
+    for command in (two, three, four):
         command.add_argument("--run", help=f"sockets, pids of the engine meant (default {default.run}; EBB_RUN)")
         command.add_argument("--root", help="the engine meant, by where it keeps its state")
     return parser

@@ -61,6 +61,8 @@ class BenchEngine:
             flags = [
                 "--http",
                 f"127.0.0.1:{self.port}",
+                "--https",
+                "off",
                 "--port-base",
                 str(self.base),
                 "--id",

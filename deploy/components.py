@@ -107,15 +107,21 @@ def _programs(engine: Engine) -> list[Spec]:
     registry = [f"--listen=127.0.0.1:{engine.port('api')}", f"--domain={engine.domain}", f"--url-port={engine.http_port}"]
     agent = [f"--containerd={engine.containerd_socket}", f"--root={engine.root}/node", f"--id={engine.id}"]
     agent += [f"--subnet={engine.subnet}", f"--node={platform.node() or 'node'}", "--on-stop=stop"]
+    ingress = [f"--listen={engine.http}"]
     for own in (registry, agent):
         own.append(f"--secret-key-file={engine.secret_keys}")
+    if engine.https_port:
+        for own in (registry, ingress):
+            own.append(f"--certificate-key-file={engine.certificate_keys}")
+        registry += [f"--local-ca={engine.local_ca}", f"--local-ca-key={engine.local_ca_key}"]
+        ingress.append(f"--listen-tls={engine.https}")
     if engine.insecure_registries:
         agent.append(f"--insecure-registries={engine.insecure_registries}")
     flags: dict[str, tuple[list[str], int, int, float]] = {
         "registry": ([*registry, f"--data={engine.root}/registry"], ENGINE, STOP_DECIDERS, 15),
         "autoscaler": ([f"--park={str(engine.park).lower()}"], ENGINE, STOP_DECIDERS, 15),
         "nodeagent": (agent, ENGINE, STOP_AGENT, 90),
-        "ingress": ([f"--listen={engine.http}"], DOOR, STOP_DOOR, 40),
+        "ingress": (ingress, DOOR, STOP_DOOR, 40),
     }
     found = []
     for name, (own, stage, stop_stage, stop_timeout_s) in flags.items():

@@ -79,8 +79,8 @@ def lock(path: Path, flag: str) -> int:
         os.close(fd)
         raise Refused(
             f"an engine runs already with {flag} {path.parent} (pid {holder}): see it with `ebb status {flag} {path.parent}`, "
-            f"stop it with `ebb down {flag} {path.parent}`; one beside it needs its own --root, --run, --http, --port-base, "
-            f"--id and --subnet"
+            f"stop it with `ebb down {flag} {path.parent}`; one beside it needs its own --root, --run, --http, --https, "
+            f"--port-base, --id and --subnet"
         ) from None
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
@@ -90,8 +90,11 @@ def lock(path: Path, flag: str) -> int:
 def ports(engine: Engine, ours: set[int]) -> None:
     """Raises Refused, naming every port that somebody else has. `ours`: pids of this engine that may have them already."""
     taken = []
-    host, _, port = engine.http.rpartition(":")
-    wanted = [(f"--http {engine.http}", host, int(port))]
+    wanted = []
+    for flag, address in (("--http", engine.http), ("--https", engine.https)):
+        host, _, port = address.rpartition(":")
+        if port.isdigit():
+            wanted.append((f"{flag} {address}", host, int(port)))
     wanted += [(f"--port-base {engine.port_base}: {name}", "127.0.0.1", engine.port(name)) for name in PORTS]
     for what, host, number in wanted:
         error = _bind(host, number)
@@ -103,7 +106,10 @@ def ports(engine: Engine, ours: set[int]) -> None:
         who = f"in use by {Path(pids.command(holder)[0]).name} (pid {holder})" if holder else f"{error.strerror}"
         taken.append(f"port {number} ({what}) cannot be had: {who}")
     if taken:
-        raise Refused("\n".join(taken) + "\nstop who has it, or choose others: ebb up --http 0.0.0.0:PORT --port-base PORT")
+        raise Refused(
+            "\n".join(taken) + "\nstop who has it, or choose others: "
+            "ebb up --http 0.0.0.0:PORT --https 0.0.0.0:PORT --port-base PORT"
+        )
 
 
 def _bind(host: str, port: int) -> OSError | None:

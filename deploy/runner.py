@@ -13,6 +13,7 @@ from deploy.settings import Engine
 from deploy.statefile import ChildState, EngineState
 from process import pids
 from process.supervise import Child, StartFailed, Supervisor
+from registry import authority
 from store.seal import SealError, add_key
 
 Tell = Callable[[str], None]
@@ -123,12 +124,15 @@ class Runner:
 
 
 def _keys(engine: Engine) -> None:
-    """Make the keys of Secrets at the first start. Raises Refused."""
-    if not engine.secret_keys.exists():
-        try:
-            add_key(engine.secret_keys)
-        except SealError as error:
-            raise preflight.Refused(str(error)) from None
+    """Make the keys of Secrets and of certificates, and the local authority, at the first start. Raises Refused."""
+    try:
+        for keys in (engine.secret_keys, engine.certificate_keys):
+            if not keys.exists():
+                add_key(keys)
+        if not authority.fits(engine.local_ca, engine.domain, time.time()):
+            authority.make(engine.local_ca, engine.local_ca_key, engine.domain, time.time())
+    except (SealError, authority.NoAuthority) as error:
+        raise preflight.Refused(str(error)) from None
 
 
 async def problems(state: EngineState) -> dict[str, str]:

@@ -16,11 +16,13 @@ class BadUsage(Exception):
 
 
 class Engine(msgspec.Struct, frozen=True, kw_only=True):
-    """One all-in-one engine. Two engines on one machine differ in root, run, http, port_base, id and subnet."""
+    """One all-in-one engine. Two engines on one machine differ in root, run, http, https, port_base, id and subnet."""
 
     root: str = "/var/lib/ebb"
     run: str = "/run/ebb"
     http: str = "0.0.0.0:8080"
+    https: str = "0.0.0.0:8443"
+    """`off`: TLS is not spoken."""
     port_base: int = 8090
     id: str = "ebb"
     subnet: str = "10.231.0.0/16"
@@ -36,6 +38,11 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def http_port(self) -> int:
         return int(self.http.rpartition(":")[2])
+
+    @property
+    def https_port(self) -> int:
+        """0: TLS is off."""
+        return 0 if self.https == "off" else int(self.https.rpartition(":")[2])
 
     @property
     def api(self) -> str:
@@ -59,12 +66,30 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
         return Path(self.root) / "keys" / "secrets.key"
 
     @property
+    def certificate_keys(self) -> Path:
+        """The keys that private keys of certificates are sealed with; the front door has these and not those of Secrets."""
+        return Path(self.root) / "keys" / "certificates.key"
+
+    @property
+    def local_ca(self) -> Path:
+        """The certificate of this engine's own authority, for clients to trust."""
+        return Path(self.root) / "ca.crt"
+
+    @property
+    def local_ca_key(self) -> Path:
+        return Path(self.root) / "keys" / "ca.key"
+
+    @property
     def logs(self) -> Path:
         return Path(self.root) / "logs"
 
     def url(self, host: str) -> str:
         """The address a browser would use for `host`."""
         return f"http://{host}" + ("" if self.http_port == 80 else f":{self.http_port}")
+
+    def secure_url(self, host: str) -> str:
+        """The same with TLS."""
+        return f"https://{host}" + ("" if self.https_port == 443 else f":{self.https_port}")
 
 
 def check(engine: Engine) -> None:
@@ -77,13 +102,13 @@ def check(engine: Engine) -> None:
     if too_long > 0:
         most = len(engine.run) - too_long
         wrong.append(f"--run {engine.run}: {len(engine.run)} characters; at most {most}, for the sockets in it")
-    host, _, port = engine.http.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        wrong.append(f"--http {engine.http}: want address:port, such as 0.0.0.0:8080")
     if not 1024 <= engine.port_base <= 65535 - len(PORTS):
         wrong.append(f"--port-base {engine.port_base}: want 1024–{65535 - len(PORTS)}; {len(PORTS)} ports from it are used")
-    elif port.isdigit() and engine.port_base <= int(port) < engine.port_base + len(PORTS):
-        wrong.append(f"--http {engine.http}: port {port} is one of --port-base's {engine.port_base}–{engine.port_base + 7}")
+    wrong += _listening(engine, "--http", engine.http, "address:port, such as 0.0.0.0:8080")
+    if engine.https != "off":
+        wrong += _listening(engine, "--https", engine.https, "address:port, such as 0.0.0.0:8443, or off")
+        if engine.https.rpartition(":")[2] == engine.http.rpartition(":")[2]:
+            wrong.append(f"--https {engine.https}: the port is --http's")
     if not re.fullmatch(r"[a-z][a-z0-9]{0,5}", engine.id):
         wrong.append(f"--id {engine.id}: want 1–6 of a–z, 0–9, a letter first")
     try:
@@ -95,3 +120,14 @@ def check(engine: Engine) -> None:
         wrong.append(f"--domain {engine.domain}: want a DNS name in lower case, such as localhost or apps.example.org")
     if wrong:
         raise BadUsage("\n".join(wrong))
+
+
+def _listening(engine: Engine, flag: str, address: str, want: str) -> list[str]:
+    """What is wrong with `address`, where the front door shall listen."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        return [f"{flag} {address}: want {want}"]
+    if engine.port_base <= int(port) < engine.port_base + len(PORTS):
+        last = engine.port_base + len(PORTS) - 1
+        return [f"{flag} {address}: port {port} is one of --port-base's {engine.port_base}–{last}"]
+    return []

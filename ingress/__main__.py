@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from pathlib import Path
 
 from activator.breaker import QUEUE_BOUND
 from ingress.gate import Bounds
@@ -11,8 +12,9 @@ from process.admin import Admin
 from process.clock import SystemClock
 from process.ids import short_id
 from process.run import main
-from process.settings import Common
+from process.settings import BadSettings, Common
 from store.connect import open_bus, open_store
+from store.seal import Keyring
 
 log = logs.get("ingress")
 
@@ -21,6 +23,10 @@ class Settings(Common, frozen=True, kw_only=True):
     """Flags of the front door."""
 
     listen: str = "0.0.0.0:8080"
+    listen_tls: str = ""
+    """Where TLS is spoken; empty: nowhere."""
+    certificate_key_file: str = ""
+    """File of the keys that certificates' private keys are sealed with, mode 0600 (store/seal.py)."""
     member: str = ""
     """Name of this worker; random when empty."""
     drain_timeout_s: float = 30
@@ -36,6 +42,8 @@ class Settings(Common, frozen=True, kw_only=True):
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    if bool(settings.listen_tls) != bool(settings.certificate_key_file):
+        raise BadSettings("--listen-tls ADDRESS:PORT and --certificate-key-file FILE go together: one is missing")
     store = await open_store(settings.etcd)
     member = settings.member or f"ingress-{short_id()}"
     bus = await open_bus(settings.nats, member)
@@ -53,12 +61,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         bounds=bounds,
         access_log=settings.access_log,
         queue_bound=settings.queue_bound,
+        ring=Keyring(Path(settings.certificate_key_file)) if settings.listen_tls else None,
     )
     ingress.expose()
     admin = Admin({"store": ingress.problem_of_store, "draining": lambda: "yes" if stop.is_set() else None})
     await admin.start(settings.admin)
     host = settings.admin.rpartition(":")[0]
-    await ingress.start(settings.listen, admin=f"{host}:{admin.port}", stop=stop)
+    await ingress.start(settings.listen, listen_tls=settings.listen_tls, admin=f"{host}:{admin.port}", stop=stop)
     # What exists now stays: the collector need not look at it again, which takes its pauses out of the request path.
     gc.collect()
     gc.freeze()

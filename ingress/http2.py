@@ -192,6 +192,7 @@ class Http2(Link):
 
     due = 0.0
     """Always due: the streams have their own."""
+    request_of = staticmethod(request_of)
 
     def __init__(self, listener: "Listener", gate: Gate) -> None:
         super().__init__(gate, client_side=False)
@@ -278,7 +279,7 @@ class Http2(Link):
             return
         self.lanes[stream.id] = stream
         try:
-            stream.begin(request_of(event.headers or [], event.stream_ended is not None))
+            stream.begin(self.request_of(event.headers or [], event.stream_ended is not None))
         except Malformed:
             self.gate.metrics.refused("bad-request")
             self.reset(stream, ErrorCodes.PROTOCOL_ERROR)

@@ -14,9 +14,13 @@ BODY_LENGTH_DIGITS = 15
 """Digits of a Content-Length: a petabyte, and far from any integer's edge."""
 
 HEADER_TIME_S = 10.0
-"""From the first byte of a head to its last: a slow sender is not waited for."""
+"""From the first byte of a head to its last, and before that for TLS's handshake: a slow sender is not waited for."""
 IDLE_TIME_S = 60.0
 """Between requests on a kept connection."""
+RECORD_BYTES = 16 * 1024
+"""The most plain text that one record of TLS can hold."""
+CONTEXTS_MOST = 1_000
+"""Certificates kept ready for handshakes; the others are opened again when they are asked for."""
 LINGER_S = 2.0
 """After an early answer, how long the rest of a request is read and dropped, so that the answer is not reset away."""
 SWEEP_S = 0.1

@@ -124,10 +124,17 @@ class Listener:
 
     def speaks_http2(self, client: Client, data: bytes) -> None:
         """`client` is no HTTP/1: from `data`, its first bytes, on it is another's."""
-        other = Http2(self, self._gate)
-        self._clients.discard(client)
-        self._clients.add(other)
+        other = self._http2(client)
+        self._succeed(client, other)
         other.take_over(client.transport, data)
+
+    def _http2(self, client: Client) -> Http2:
+        return Http2(self, self._gate)
+
+    def _succeed(self, old: Any, new: Any) -> None:
+        """`new` is the same connection in its next state."""
+        self._clients.discard(old)
+        self._clients.add(new)
 
     def farewell(self, client: Any) -> None:
         if client in self._clients:

@@ -13,6 +13,7 @@ from ingress.limits import METRIC_REVISIONS_MOST
 
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Upper edges in seconds."""
+HANDSHAKE_OUTCOMES_MOST = 50
 CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 
 
@@ -75,6 +76,8 @@ class Metrics:
     def __init__(self) -> None:
         self.revisions: dict[str, Stats] = {}
         self.refusals: dict[str, int] = {}
+        self.handshakes: dict[str, int] = {}
+        """TLS, by outcome: full, resumed, timeout, or what the library calls the failure."""
         self.connections = 0
         self.connections_total = 0
         self.upstream_connects = 0
@@ -92,6 +95,10 @@ class Metrics:
 
     def refused(self, reason: str) -> None:
         self.refusals[reason] = self.refusals.get(reason, 0) + 1
+
+    def handshake(self, outcome: str) -> None:
+        if outcome in self.handshakes or len(self.handshakes) < HANDSHAKE_OUTCOMES_MOST:
+            self.handshakes[outcome] = self.handshakes.get(outcome, 0) + 1
 
 
 class Exposition(Collector):
@@ -156,6 +163,11 @@ class Exposition(Collector):
         for reason, count in self._metrics.refusals.items():
             refusals.add_metric([reason], count)
         yield from (requests, phases, sizes, tcp, refusals)
+        if self._metrics.handshakes:
+            handshakes = CounterMetricFamily("ebb_ingress_handshakes", "TLS handshakes, by outcome.", labels=("outcome",))
+            for outcome, count in self._metrics.handshakes.items():
+                handshakes.add_metric([outcome.lower()], count)
+            yield handshakes
 
     def _present(self) -> Iterator[Metric]:
         in_flight = GaugeMetricFamily("ebb_ingress_in_flight", "Requests at instances now.", labels=("revision",))

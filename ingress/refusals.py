@@ -14,12 +14,14 @@ class Row:
 
 TABLE: dict[str, Row] = {
     "bad-request": Row(400, "Bad Request", "the request is malformed"),
+    "plain-http": Row(400, "Bad Request", "this port speaks TLS: use https://"),
     "no-route": Row(404, "Not Found", "no service answers to this host"),
     "method-not-allowed": Row(405, "Method Not Allowed", "this method is not passed on"),
     "header-timeout": Row(408, "Request Timeout", "the request head took too long"),
     "body-too-large": Row(413, "Content Too Large", "the request body is too large"),
     "uri-too-long": Row(414, "URI Too Long", "the request line is too long"),
     "expectation-failed": Row(417, "Expectation Failed", "only 100-continue may be expected"),
+    "misdirected": Row(421, "Misdirected Request", "this connection's certificate is not for this host"),
     "flood": Row(429, "Too Many Requests", "too many HTTP/2 frames that bring nothing"),
     "headers-too-large": Row(431, "Request Header Fields Too Large", "the request head is too large"),
     "client-gone": Row(499, "Client Closed Request", "the client went away"),

@@ -86,6 +86,11 @@ class Routes:
         if self.on_put is not None:
             self.on_put()
 
+    def project_of(self, host: str) -> str:
+        """The project whose route answers to `host`; empty: no route does."""
+        found = self.find(host.encode("ascii", "replace"))
+        return found.project if found is not None else ""
+
     def put(self, key: str, entry: RouteEntry) -> None:
         """The route at `key` is `entry` from now on."""
         self.memo.clear()

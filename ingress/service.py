@@ -7,10 +7,13 @@ import msgspec
 from activator.admitter import Admitter
 from activator.breaker import QUEUE_BOUND
 from ingress.access_log import AccessLog
+from ingress.certificates import Certificates
 from ingress.gate import Bounds, Gate
+from ingress.handshake import Handshakes
 from ingress.listener import Listener
 from ingress.metrics import Exposition, Metrics
 from ingress.ports import Ports
+from ingress.tls import TlsListener
 from ingress.watcher import Watcher
 from process import logs, metrics
 from process.clock import Clock
@@ -21,6 +24,7 @@ from store.bus import Bus
 from store.lease import Presence
 from store.messages import Wake
 from store.model import Member, encode
+from store.seal import Keyring
 from store.story import Story
 
 log = logs.get("ingress")
@@ -42,7 +46,9 @@ class Ingress:
         bounds: Bounds | None = None,
         access_log: str = "off",
         queue_bound: int = QUEUE_BOUND,
+        ring: Keyring | None = None,
     ) -> None:
+        """`ring` opens certificates; without it there is no TLS."""
         self.member = member
         self._store = store
         self._jobs = Jobs("ingress")
@@ -52,14 +58,19 @@ class Ingress:
         self.admitter = Admitter(bus, member, clock, self._wake_in_store, story.tell, bound=queue_bound)
         self.gate = Gate(self.admitter, clock, bounds or Bounds(), self.access, self.metrics, story.tell)
         self.listener = Listener(self.gate)
+        self.tls: TlsListener | None = None
+        self.certificates: Certificates | None = None
+        if ring is not None:
+            self.certificates = Certificates(self.gate.routes.project_of)
+            self.tls = TlsListener(self.gate, Handshakes(self.certificates, ring, clock))
         self.ports = Ports(self.gate, self._tell_ports)
         self._member = Member(role="ingress", member=member)
-        self.watcher = Watcher(store, bus, self.gate.routes, self.admitter)
+        self.watcher = Watcher(store, bus, self.gate.routes, self.admitter, self.certificates)
         self._presence = Presence(store, MEMBER_TTL_S)
         self._bus = bus
 
-    async def start(self, listen: str, *, admin: str = "", stop: asyncio.Event | None = None) -> None:
-        """Learn the cluster, then listen, then say that this member is there. Raises OSError when the port is taken."""
+    async def start(self, listen: str, *, listen_tls: str = "", admin: str = "", stop: asyncio.Event | None = None) -> None:
+        """Learn the cluster, say that this member is there, then listen. Raises OSError when a port is taken."""
         self._jobs = Jobs("ingress", stop)
         self._jobs.start(self.admitter.run(), "admitter", fatal=True)
         await self.watcher.start(self._jobs)
@@ -68,12 +79,18 @@ class Ingress:
         self._member = Member(role="ingress", member=self.member, address=listen, admin=admin)
         await self._presence.put(keys.member("ingress", self.member), encode(self._member))
         await self.listener.start(listen)
-        self.ports.start(listen.rpartition(":")[0], frozenset({self.listener.port}), self._jobs)
         self._jobs.start(self.listener.sweep(), "sweep", fatal=True)
+        own = {self.listener.port}
+        if self.tls is not None:
+            await self.tls.start(listen_tls)
+            self._jobs.start(self.tls.sweep(), "sweep TLS", fatal=True)
+            own.add(self.tls.port)
+        self.ports.start(listen.rpartition(":")[0], frozenset(own), self._jobs)
 
     async def drain(self, timeout_s: float) -> None:
         """Finish what is in flight, at most `timeout_s`, then leave."""
-        await asyncio.gather(self.listener.drain(timeout_s), self.ports.drain(timeout_s))
+        tls = () if self.tls is None else (self.tls.drain(timeout_s),)
+        await asyncio.gather(self.listener.drain(timeout_s), self.ports.drain(timeout_s), *tls)
         await self._presence.stop()
         await self._jobs.cancel()
         self.access.close()

@@ -28,9 +28,10 @@ class Choice:
 class Split:
     """The shares of one host."""
 
-    __slots__ = ("_bounds", "_choices", "only")
+    __slots__ = ("_bounds", "_choices", "only", "project")
 
-    def __init__(self, choices: list[tuple[Choice, int]]) -> None:
+    def __init__(self, project: str, choices: list[tuple[Choice, int]]) -> None:
+        self.project = project
         choices = [(choice, percent) for choice, percent in choices if percent > 0]
         self._choices = [choice for choice, _ in choices]
         self._bounds = list(accumulate(percent for _, percent in choices))
@@ -53,4 +54,4 @@ def split(entry: RouteEntry, targets: list[TrafficTarget], choices: dict[str, Ch
             limits = entry.limits.get(target.revision, Limits())
             choice = choices[target.revision] = Choice(entry.project, target.revision, limits)
         shares.append((choice, target.percent))
-    return Split(shares)
+    return Split(entry.project, shares)

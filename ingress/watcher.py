@@ -1,14 +1,18 @@
 """What the front door hears: routes, domains and instances from etcd, readiness and refusals from the bus. All of it is kept in memory."""
 
+from typing import Any
+
 import msgspec
 
 from activator.admitter import Admitter
+from ingress.certificates import Certificates
 from ingress.routes import Routes
 from process import logs
 from process.run import Jobs
 from store import keys, messages
 from store.backend import Store
 from store.bus import Bus
+from store.certificates import Certificate
 from store.messages import Refusal
 from store.model import Domain, Instance, RouteEntry, decode
 from store.watch import Table
@@ -17,30 +21,35 @@ log = logs.get("ingress")
 
 
 class Watcher:
-    """Keeps `routes` and `admitter` in step with the cluster."""
+    """Keeps `routes`, `admitter` and, where TLS is spoken, `certificates` in step with the cluster."""
 
-    def __init__(self, store: Store, bus: Bus, routes: Routes, admitter: Admitter) -> None:
+    def __init__(
+        self, store: Store, bus: Bus, routes: Routes, admitter: Admitter, certificates: Certificates | None = None
+    ) -> None:
         self._bus = bus
         self._routes = routes
         self._admitter = admitter
-        self._route_table = Table(store, keys.ROUTES, RouteEntry, self._route)
-        self._domain_table = Table(store, keys.DOMAINS, Domain, self._domain)
-        self._instance_table = Table(store, keys.INSTANCES, Instance, self._instance)
+        self._certificates = certificates
+        self._tables: list[Table[Any]] = [
+            Table(store, keys.ROUTES, RouteEntry, self._route),
+            Table(store, keys.DOMAINS, Domain, self._domain),
+            Table(store, keys.INSTANCES, Instance, self._instance),
+        ]
+        if certificates is not None:
+            self._tables.append(Table(store, keys.CERTIFICATES, Certificate, self._certificate))
 
     async def start(self, jobs: Jobs) -> None:
         """Begin to listen; returns when the first listing of all tables is in."""
         await self._bus.handle(messages.INSTANCE, self._heard)
         await self._bus.handle(messages.REFUSAL, self._refusal)
-        jobs.start(self._route_table.run(), "watch routes", fatal=True)
-        jobs.start(self._domain_table.run(), "watch domains", fatal=True)
-        jobs.start(self._instance_table.run(), "watch instances", fatal=True)
-        await self._route_table.synced()
-        await self._domain_table.synced()
-        await self._instance_table.synced()
+        for table in self._tables:
+            jobs.start(table.run(), "watch", fatal=True)
+        for table in self._tables:
+            await table.synced()
 
     def problem(self) -> str | None:
         """For /readyz."""
-        return self._route_table.problem() or self._domain_table.problem() or self._instance_table.problem()
+        return next((problem for table in self._tables if (problem := table.problem())), None)
 
     def _route(self, key: str, new: RouteEntry | None, old: RouteEntry | None) -> None:
         if new is None:
@@ -50,6 +59,13 @@ class Watcher:
 
     def _domain(self, key: str, new: Domain | None, old: Domain | None) -> None:
         self._routes.put_domain(keys.tail(key, keys.DOMAINS)[0], new)
+
+    def _certificate(self, key: str, new: Certificate | None, old: Certificate | None) -> None:
+        assert self._certificates is not None
+        if new is None:
+            self._certificates.delete(key)
+        else:
+            self._certificates.put(key, new)
 
     def _instance(self, key: str, new: Instance | None, old: Instance | None) -> None:
         if new is not None:

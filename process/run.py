@@ -39,6 +39,9 @@ def main(name: str, kind: type[S], serve: Callable[[S, asyncio.Event], Awaitable
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop if uv else None) as runner:
             runner.run(body())
+    except BadSettings as error:
+        sys.stderr.write(f"{name}: bad settings:\n{error}\n")
+        raise SystemExit(2) from None
     except Exception:
         log.exception("failed")
         raise SystemExit(1) from None

@@ -7,22 +7,26 @@ from process import ids, logs
 from process.admin import Admin
 from process.clock import SystemClock
 from process.run import Jobs, main
+from process.settings import BadSettings
 from registry import server
-from registry.api import app, ebb, routes, value_routes, why
+from registry.api import app, certificates, ebb, routes, value_routes, why
 from registry.api.resources import Resources
 from registry.api.streams import Streams
 from registry.api.values import ValueStore
 from registry.api.watching import Watches
+from registry.authority import Authority, NoAuthority
 from registry.bounds import LOCAL_DOMAIN, Bounds, Naming
 from registry.digests import Digests
+from registry.issuer import Issuer, Sources
 from registry.loop import Controller
 from registry.nodes import NodeAgents
-from registry.observed import Observed
+from registry.observed import Observed, Unit
 from registry.settings import Settings
 from registry.spool import Spool
 from registry.story import StoryBook
 from registry.top import Samples
 from store import keys
+from store.backend import Store
 from store.bus import Bus
 from store.connect import open_bus, open_store
 from store.election import lead
@@ -31,6 +35,7 @@ from store.messages import IMAGE_PROGRESS, SAMPLES, STORY, PullProgress, SampleR
 from store.model import Member, decode, encode
 from store.seal import Keyring
 from store.story import Story
+from store.txn import Guard
 
 MEMBER_TTL_S = 10.0
 log = logs.get("registry")
@@ -53,6 +58,18 @@ async def _listen(bus: Bus, book: StoryBook, samples: Samples, controller: Contr
     await bus.handle(IMAGE_PROGRESS, pull)
 
 
+def _issuer(settings: Settings, store: Store, clock: SystemClock, ring: Keyring | None, observed: Observed) -> Issuer | None:
+    """None where there is no TLS. Raises BadSettings."""
+    if not settings.certificate_key_file:
+        return None
+    try:
+        authority = Authority(Path(settings.local_ca), Path(settings.local_ca_key)) if settings.local_ca else None
+    except NoAuthority as error:
+        raise BadSettings(f"--local-ca, --local-ca-key: {error}") from None
+    sources = Sources(Keyring(Path(settings.certificate_key_file)), ring, authority, settings.domain)
+    return Issuer(store, clock, sources, observed.synced)
+
+
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run until `stop`."""
     clock, member = SystemClock(), settings.member or f"registry-{ids.short_id(6)}"
@@ -64,25 +81,41 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     jobs = Jobs("registry", stop)
     book, samples, streams = StoryBook(), Samples(), Streams()
     controller = Controller(store, naming, bounds, clock, Story(bus, "registry", clock))
-    observed = Observed(store, controller.mark)
+    issuer: Issuer | None = None
+
+    def dirty(unit: Unit) -> None:
+        controller.mark(unit)
+        if issuer is not None:
+            issuer.mark_project(unit[0])
+
+    observed = Observed(store, dirty)
     digests = Digests(bus, clock, jobs, controller.mark_revision)
     controller.wire(observed, digests)
     await _listen(bus, book, samples, controller, clock)
     agents = NodeAgents(lambda: [node for _, node in observed.nodes.items()])
     knative = routes.KnativeRoutes(Resources(store, bounds, clock), Watches(store, streams), clock)
     ring = Keyring(Path(settings.secret_key_file)) if settings.secret_key_file else None
+    issuer = _issuer(settings, store, clock, ring, observed)
     held = value_routes.ValueRoutes(ValueStore(store, clock, ring), Watches(store, streams), clock)
     own = ebb.EbbRoutes(observed, agents, spool, book, samples, bus, streams, clock)
     reasons = why.handlers(why.WhyRoutes(observed, bus))
-    application = app.build(
-        [*routes.handlers(knative), *value_routes.handlers(held), *ebb.handlers(own), *reasons], observed.projects, bounds
-    )
-    for name, table in observed.tables().items():
+    shown = certificates.handlers(issuer.certificates if issuer is not None else None)
+    every = [*routes.handlers(knative), *value_routes.handlers(held), *ebb.handlers(own), *reasons, *shown]
+    application = app.build(every, observed.projects, bounds)
+    tables = observed.tables() | (issuer.tables() if issuer is not None else {})
+    for name, table in tables.items():
         jobs.start(table.run(), f"watch {name}", fatal=True)
     presence = Presence(store, MEMBER_TTL_S)
-    admin = Admin({name: table.problem for name, table in observed.tables().items()})
+    admin = Admin({name: table.problem for name, table in tables.items()})
     await admin.start(settings.admin)
-    jobs.start(lead(store, "registry", member, settings.lead_ttl_s, controller.lead), "controller", fatal=True)
+
+    async def leading(guard: Guard) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(controller.lead(guard))
+            if issuer is not None:
+                group.create_task(issuer.lead(guard))
+
+    jobs.start(lead(store, "registry", member, settings.lead_ttl_s, leading), "controller", fatal=True)
 
     async def join() -> None:
         await presence.start()

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from registry import objects
+from registry import objects, pair
 from registry.objects import CONFIG_MAP, SECRET, Kind, Object
 from registry.problem import (
     DNS_SUBDOMAIN,
@@ -34,6 +34,8 @@ TOTAL_MAX_BYTES = 256 * 2**10
 OPAQUE = "Opaque"
 DOCKER = "kubernetes.io/dockerconfigjson"
 DOCKER_KEY = ".dockerconfigjson"
+TLS = "kubernetes.io/tls"
+TLS_CHAIN, TLS_KEY = "tls.crt", "tls.key"
 _KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _SERVER_SETS = ("uid", "creationTimestamp", "resourceVersion", "generation", "managedFields", "selfLink", "ownerReferences")
 
@@ -106,8 +108,13 @@ def validate(kind: Kind, body: Any) -> Problems:
 
 
 def _type(problems: Problems, given: str, data: Mapping[str, bytes]) -> None:
-    if given not in (OPAQUE, DOCKER):
-        problems.bad("type", given, f"{OPAQUE} or {DOCKER}", NOT_SUPPORTED)
+    if given not in (OPAQUE, DOCKER, TLS):
+        problems.bad("type", given, f"{OPAQUE}, {DOCKER} or {TLS}", NOT_SUPPORTED)
+    elif given == TLS:
+        try:
+            pair.read(data.get(TLS_CHAIN, b""), data.get(TLS_KEY, b""))
+        except pair.BadPair as error:
+            problems.bad("data", str(error), f"{TLS_CHAIN} with a certificate and its chain, {TLS_KEY} with its private key")
     elif given == DOCKER and not _docker(data.get(DOCKER_KEY)):
         problems.bad(f"data[{DOCKER_KEY}]", "no such JSON", 'a JSON mapping like {"auths": {"host": {"auth": "…"}}}')
 
@@ -153,6 +160,12 @@ def stored(kind: Kind, body: Object, meta: Object, ring: Keyring | None) -> Valu
     data = _data(kind, body)
     sealed = ring.seal(encode(Private(data=data, annotations=private)), bound_to=bound_to(metadata))
     return Values(metadata=metadata, immutable=immutable, type=body.get("type") or OPAQUE, names=sorted(data), sealed=sealed)
+
+
+def pair_of(values: Values, ring: Keyring) -> pair.Pair:
+    """The certificate that a Secret of type kubernetes.io/tls holds. Raises SealError, BadPair."""
+    data = decode(Private, ring.open(values.sealed, bound_to=bound_to(values.metadata))).data
+    return pair.read(data.get(TLS_CHAIN, b""), data.get(TLS_KEY, b""))
 
 
 def resealed(values: Values, ring: Keyring) -> Values:

@@ -5,6 +5,7 @@
 | objects/<kind>/<project>/<name>  | API object      | registry              |                 |
 | secrets/<project>/<name>         | Values, sealed  | registry              |                 |
 | configs/<project>/<name>         | Values          | registry              |                 |
+| certificates/<project>/<name>    | Certificate     | registry              |                 |
 | revisions/<project>/<revision>   | Revision        | registry              |                 |
 | routes/<project>/<route>         | RouteEntry      | registry              |                 |
 | domains/<host>                   | Domain          | registry              |                 |
@@ -22,6 +23,7 @@ ROOT = "/ebb/"
 OBJECTS = ROOT + "objects/"
 SECRETS = ROOT + "secrets/"
 CONFIGS = ROOT + "configs/"
+CERTIFICATES = ROOT + "certificates/"
 REVISIONS = ROOT + "revisions/"
 ROUTES = ROOT + "routes/"
 DOMAINS = ROOT + "domains/"
@@ -49,6 +51,10 @@ def secret(project: str, name: str) -> str:
 
 def config(project: str, name: str) -> str:
     return f"{CONFIGS}{project}/{name}"
+
+
+def certificate(project: str, name: str) -> str:
+    return f"{CERTIFICATES}{project}/{name}"
 
 
 def revision(project: str, name: str) -> str:

@@ -70,10 +70,11 @@ class Engine:
         # Names of its own, so that two runs on one machine leave each other alone.
         self.name = f"t{short_id(4)}"
         self.root, self.run = home / "root", home / "run"
-        base = free_port_base(10)
-        self.port_base, self.http_port = base, base + 9
+        base = free_port_base(11)
+        self.port_base, self.http_port, self.https_port = base, base + 9, base + 10
         self.up_flags = ["--root", str(self.root), "--run", str(self.run), "--http", f"127.0.0.1:{self.http_port}",
-                         "--port-base", str(base), "--id", self.name, "--subnet", free_subnet()]  # fmt: skip
+                         "--https", f"127.0.0.1:{self.https_port}", "--port-base", str(base), "--id", self.name,
+                         "--subnet", free_subnet()]  # fmt: skip
         self.api = httpx.Client(base_url=f"http://127.0.0.1:{base}", timeout=30)
         self.front = httpx.Client(base_url=f"http://127.0.0.1:{self.http_port}", timeout=60)
 

@@ -31,13 +31,13 @@ def until(check: Callable[[], Any], what: str, timeout_s: float = 40) -> Any:
 
 
 def free_base() -> int:
-    """The first of ten free ports in a row."""
+    """The first of eleven free ports in a row."""
     for base in range(34000 + os.getpid() % 200 * 20, 60000, 20):
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for port in range(base, base + 10):
+            for port in range(base, base + 11):
                 stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
             return base
-    raise RuntimeError("no ten free ports in a row")
+    raise RuntimeError("no eleven free ports in a row")
 
 
 class Engine:
@@ -50,7 +50,7 @@ class Engine:
         self.id = "ai" + os.urandom(2).hex()
         self.front = f"127.0.0.1:{self.base + 9}"
         self.flags = ["--root", str(self.root), "--run", str(self.run), "--http", self.front, "--port-base", str(self.base)]
-        self.flags += ["--id", self.id, "--subnet", subnet]
+        self.flags += ["--id", self.id, "--subnet", subnet, "--https", f"127.0.0.1:{self.base + 10}"]
 
     def ebb(self, *words: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-P", "-m", "cli", *words]

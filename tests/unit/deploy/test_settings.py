@@ -19,6 +19,9 @@ def test_the_defaults_are_fine() -> None:
         (Engine(run="/" + "x" * 90), "at most 71"),
         (Engine(http="8080"), "--http 8080"),
         (Engine(http="0.0.0.0:99999"), "--http 0.0.0.0:99999"),
+        (Engine(https="8443"), "--https 8443"),
+        (Engine(https="0.0.0.0:8080"), "the port is --http's"),
+        (Engine(https="0.0.0.0:8090"), "--https 0.0.0.0:8090: port 8090 is one of --port-base's"),
         (Engine(port_base=80), "--port-base 80"),
         (Engine(http="0.0.0.0:8092"), "is one of --port-base's"),
         (Engine(id="Ebb"), "--id Ebb"),
@@ -46,7 +49,8 @@ def test_port_80_is_left_out_of_urls() -> None:
 
 def test_two_engines_share_no_port_path_or_address_on_their_command_lines() -> None:
     one = Engine()
-    two = Engine(root="/srv/two", run="/run/two", http="0.0.0.0:9080", port_base=9090, id="two", subnet="10.232.0.0/16")
+    two = Engine(root="/srv/two", run="/run/two", http="0.0.0.0:9080", https="0.0.0.0:9443", port_base=9090, id="two",
+                 subnet="10.232.0.0/16")  # fmt: skip
     words = [
         {word for spec in components.specs(e, Path(e.root) / "config") for arg in spec.argv for word in arg.split("=")[1:]}
         for e in (one, two)
@@ -71,3 +75,16 @@ def test_the_kubeconfigs_current_context_is_ebb() -> None:
     text = kubeconfig.text("http://127.0.0.1:8090")
     assert "current-context: ebb" in text
     assert "server: http://127.0.0.1:8090" in text
+
+
+def test_without_tls_nobody_gets_its_flags() -> None:
+    words = " ".join(" ".join(spec.argv) for spec in components.specs(Engine(https="off"), Path("/config")))
+    assert "listen-tls" not in words
+    assert "certificate" not in words
+    check(Engine(https="off"))
+
+
+def test_the_front_door_has_no_key_of_secrets() -> None:
+    ingress = next(spec for spec in components.specs(Engine(), Path("/config")) if spec.name == "ingress")
+    assert "--certificate-key-file=/var/lib/ebb/keys/certificates.key" in ingress.argv
+    assert "secrets.key" not in " ".join(ingress.argv)
