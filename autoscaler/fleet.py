@@ -12,6 +12,7 @@ from autoscaler.policy import Standing
 from store.lifecycle import ENDED, Phase
 from store.model import Assignment, Goal, Instance, Node, RevisionKey
 
+_RESTING = frozenset({Goal.PARK, Goal.FREEZE})
 _UNSTARTED = frozenset({Phase.PENDING, Phase.PULLING, Phase.PARKED})
 
 
@@ -63,6 +64,7 @@ class Fleet:
         self._revisions: dict[RevisionKey, dict[str, Slot]] = {}
         self._slots: dict[str, Slot] = {}
         self._by_node: dict[str, set[str]] = {}
+        self._resting: dict[str, dict[str, Slot]] = {}
         self._early: dict[str, Instance] = {}
         self._nodes: dict[str, Node] = {}
         self._away: dict[str, float] = {}
@@ -82,6 +84,10 @@ class Fleet:
     def on(self, node: str) -> list[Slot]:
         """All slots of `node`."""
         return [self._slots[name] for name in self._by_node.get(node, ())]
+
+    def resting(self, node: str) -> list[Slot]:
+        """Slots of `node` that only wait to be woken: parked and frozen ones."""
+        return [slot for slot in self._resting.get(node, {}).values() if not slot.ended]
 
     def revisions(self) -> Iterable[RevisionKey]:
         """Revisions that have any slot."""
@@ -119,6 +125,7 @@ class Fleet:
             self._revisions.setdefault(assignment.revision_key, {})[slot.name] = slot
             self._by_node.setdefault(slot.node, set()).add(slot.name)
             self.placement.take(slot.node, slot.need)
+            self._note(slot)
             return
         if store_rev and store_rev <= slot.store_rev:
             return
@@ -143,6 +150,15 @@ class Fleet:
             self.placement.take(slot.node, need)
             slot.need = need
         slot.assignment = assignment
+        self._note(slot)
+
+    def _note(self, slot: Slot) -> None:
+        """Whether it rests."""
+        resting = self._resting.setdefault(slot.node, {})
+        if slot.goal in _RESTING:
+            resting[slot.name] = slot
+        else:
+            resting.pop(slot.name, None)
 
     def remove(self, instance: str) -> None:
         """The assignment is gone."""
@@ -150,6 +166,7 @@ class Fleet:
         if slot is None:
             return
         self.placement.give(slot.node, slot.need)
+        self._resting[slot.node].pop(instance, None)
         of_revision = self._revisions[slot.assignment.revision_key]
         del of_revision[instance]
         if not of_revision:
@@ -157,7 +174,7 @@ class Fleet:
         on_node = self._by_node[slot.node]
         on_node.discard(instance)
         if not on_node:
-            del self._by_node[slot.node]
+            del self._by_node[slot.node], self._resting[slot.node]
             self._away.pop(slot.node, None)
 
     def report(self, status: Instance) -> bool:

@@ -102,6 +102,7 @@ class Scaler:
         mind.give_up_nodes(now)
         dirty, self._dirty = self._dirty, set()
         dirty.update(mind.due(now))
+        dirty.update(mind.relieve_nodes(now))
         self._ticking = True
         try:
             for key in dirty | mind.active.keys():
@@ -184,12 +185,12 @@ class Scaler:
             decision.desired,
             may_start=active.row.wait_s(wall) == 0,
             park=self._park(revision, active, mode.reach, decision),
-            freeze=freezing.wanted(revision, mode.reach),
+            freeze=freezing.wanted(revision, mode.reach) and key not in mind.relief.given_up,
             lost=mind.lost,
             cause_id=active.cause_id,
             at=wall,
         )
-        made = plan.make(revision, wish, mind.fleet, signal.busy, new_name)
+        made = plan.make(revision, wish, mind.fleet, signal.busy, new_name, lambda slot: mind.worth(slot, now))
         active.unplaced = made.unplaced
         if not self._act(revision, active, decision, standing, made, wall) and not active.committing:
             mind.remember(revision, active, decision, signal, standing, mode, now)
@@ -198,6 +199,7 @@ class Scaler:
         wanted, _ = parking.wanted(
             revision,
             enabled=self.mind.limits.park,
+            given_up=self.mind.relief.given_up.get(revision.key, ""),
             reach=reach,
             verified=active.verified,
             failing=active.failure is not None,

@@ -10,13 +10,14 @@ from autoscaler import freezing, keepalive, policy, schedule, steady
 from autoscaler.active import Active, History
 from autoscaler.backoff import restored
 from autoscaler.budget import Budget
-from autoscaler.fleet import Fleet
+from autoscaler.fleet import Fleet, Slot
 from autoscaler.idle import Reach
 from autoscaler.keepalive import Keep
 from autoscaler.placement import Need
 from autoscaler.policy import Mode
 from autoscaler.profile import Profile
 from autoscaler.reach import Reachability
+from autoscaler.relief import Relief, worth
 from autoscaler.signals import Signal, Signals
 from autoscaler.world import Hearer, World
 from store.backend import Store
@@ -80,6 +81,7 @@ class Mind:
         self.shaky_at = now
         """When the store was last seen to be away."""
         self.node_left_at = float("-inf")
+        self.relief = Relief()
         self.lost: frozenset[str] = frozenset()
         """Nodes given up."""
 
@@ -118,9 +120,11 @@ class Mind:
         self.profiles.pop(key, None)
         self._keeps.pop(key, None)
         self._changes_at.pop(key, None)
+        self.relief.called(key)
 
     def heard_load(self, key: RevisionKey, revision: Revision, now: float) -> None:
-        """There is load: what its idle time tells is learned and accounted for."""
+        """There is load: what its idle time tells is learned and accounted for, and it may keep something parked again."""
+        self.relief.called(key)
         idle_s = self.profile_of(key).loaded(now)
         if not idle_s:
             return
@@ -188,6 +192,14 @@ class Mind:
             memory = Need.of(revision).memory_bytes
             keep = self._keeps[revision.key] = keepalive.plan(profile, memory, self.budget.price_mb_s)
         return keep
+
+    def relieve_nodes(self, now: float) -> list[RevisionKey]:
+        """Revisions that keep nothing parked or frozen any more, because their node has too little memory for it."""
+        return self.relief.choose(self.fleet, self.profiles, now)
+
+    def worth(self, slot: Slot, now: float) -> float:
+        """Of a parked or frozen instance."""
+        return worth(slot, self.profiles.get(slot.assignment.revision_key), now)
 
     def due(self, now: float) -> list[RevisionKey]:
         """Revisions at rest whose next request is expected soon, each told once."""

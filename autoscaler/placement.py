@@ -20,6 +20,8 @@ PARKED_BYTES = 4 << 20
 LOOK_AT = 16
 COMMON = 8
 """An image that is on one of so many nodes or more is looked for in the order of all nodes."""
+PRESSED = 1.0
+"""So much more loaded seems a node that has too little memory."""
 UNLISTED = (math.inf, "")
 
 _rank = attrgetter("rank")
@@ -222,7 +224,7 @@ class Placement:
             return
         node = room.node
         cpu, memory, slots = room.cpu_m / max(1, node.cpu_m), room.memory_bytes / max(1, node.memory_bytes), max(1, node.slots)
-        room.rank = (cpu + memory + room.slots / slots, room.name)
+        room.rank = (cpu + memory + room.slots / slots + (PRESSED if node.pressed else 0), room.name)
         insort(self._order, room.rank)
 
     def _unlist(self, room: _Room) -> None:

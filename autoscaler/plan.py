@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from autoscaler import parking, victims
+from autoscaler import parking, relief, victims
 from autoscaler.fleet import Fleet, Slot
 from autoscaler.placement import Need
 from store.lifecycle import Phase
@@ -70,8 +70,16 @@ class Wish:
     """Wall seconds."""
 
 
-def make(revision: Revision, wish: Wish, fleet: Fleet, busy: Mapping[str, int], name: Callable[[str], str]) -> Plan:
-    """The writes that bring `revision` from what stands to what is wished. `name` makes an instance's name from the revision's.
+def make(
+    revision: Revision,
+    wish: Wish,
+    fleet: Fleet,
+    busy: Mapping[str, int],
+    name: Callable[[str], str],
+    worth: Callable[[Slot], float] = lambda _: 0.0,
+) -> Plan:
+    """The writes that bring `revision` from what stands to what is wished. `name` makes an instance's name from the revision's; `worth`
+    says what a resting instance of another revision is worth, should one have to go.
 
     Everything planned is entered into `fleet` at once; `revert` takes it back.
     """
@@ -80,7 +88,7 @@ def make(revision: Revision, wish: Wish, fleet: Fleet, busy: Mapping[str, int], 
     running = fleet.running(revision.key)
     missing = wish.desired - len(running)
     if missing > 0 and wish.may_start:
-        _grow(revision, wish, missing, fleet, plan, name)
+        _grow(revision, wish, missing, fleet, plan, name, worth)
     elif missing < 0:
         _shrink(wish, victims.pick(running, busy, -missing), fleet, plan)
     _one_frozen(revision, wish, fleet, plan)
@@ -93,7 +101,15 @@ def instance_name(revision: str, suffix: str) -> str:
     return f"{revision[: 62 - len(suffix)].rstrip('-.')}-{suffix}"
 
 
-def _grow(revision: Revision, wish: Wish, missing: int, fleet: Fleet, plan: Plan, name: Callable[[str], str]) -> None:
+def _grow(
+    revision: Revision,
+    wish: Wish,
+    missing: int,
+    fleet: Fleet,
+    plan: Plan,
+    name: Callable[[str], str],
+    worth: Callable[[Slot], float],
+) -> None:
     need = Need.of(revision)
     missing = min(missing, AT_ONCE)
     for slot in [*_frozen(fleet, revision), *_parked(fleet, revision)]:
@@ -104,7 +120,7 @@ def _grow(revision: Revision, wish: Wish, missing: int, fleet: Fleet, plan: Plan
             plan.woken += 1
             missing -= 1
     for _ in range(missing):
-        node = fleet.placement.choose(need) or _evict(fleet, need, revision, plan)
+        node = fleet.placement.choose(need) or _evict(fleet, need, revision, plan, worth)
         if node is None:
             plan.unplaced = fleet.placement.refusal(need)
             return
@@ -141,28 +157,22 @@ def _place(
     return assignment
 
 
-def _evict(fleet: Fleet, need: Need, revision: Revision, plan: Plan) -> str | None:
-    """A node whose slots are full takes the instance in place of another revision's oldest parked one."""
+def _evict(fleet: Fleet, need: Need, revision: Revision, plan: Plan, worth: Callable[[Slot], float]) -> str | None:
+    """A full node takes the instance in place of another revision's parked or frozen one, the one that is worth least."""
     going = {slot.name for slot in plan.deletes}
-    best: Slot | None = None
-    for node in fleet.nodes.values():
-        if node.unschedulable:
-            continue
-        for slot in fleet.on(node.node):
-            if (
-                slot.goal != Goal.PARK
-                or slot.assignment.revision_key == revision.key
-                or slot.name in going
-                or not slot.store_rev
-            ):
-                continue
-            older = best is None or slot.assignment.at < best.assignment.at
-            if older and fleet.placement.fits(node.node, need, instead=slot.need):
-                best = slot
-    if best is None:
+    fit = [
+        slot
+        for node in fleet.nodes.values()
+        if not node.unschedulable
+        for slot in fleet.resting(node.node)
+        if slot.store_rev and slot.name not in going and slot.assignment.revision_key != revision.key
+        if fleet.placement.fits(node.node, need, instead=slot.need)
+    ]
+    least = relief.least_worth(fit, worth, 1)
+    if not least:
         return None
-    plan.deletes.insert(0, best)
-    return best.node
+    plan.deletes.insert(0, least[0])
+    return least[0].node
 
 
 def _shrink(wish: Wish, going: list[Slot], fleet: Fleet, plan: Plan) -> None:
@@ -201,7 +211,7 @@ def _park(revision: Revision, wish: Wish, fleet: Fleet, plan: Plan, name: Callab
     if parked or not wish.may_start:
         return
     node = fleet.placement.choose(Need.of(revision))  # Where it could run: it shall be woken there.
-    if node is not None and parking.has_room(fleet.placement.headroom(node)):
+    if node is not None and parking.has_room(fleet.nodes[node], fleet.placement.headroom(node), len(fleet.resting(node))):
         _place(revision, node, Goal.PARK, wish, fleet, plan, name)
 
 

@@ -158,10 +158,11 @@ def decide(revision: Revision, signal: Signal, standing: Standing, mode: Mode, m
         wish = max(1, spec.activation_scale)
         steps.append(Step("wake", wish, f"{mode.waking} requests wait: at least one, or the activation scale"))
     reason = "Waking" if mode.waking else "Traffic"
-    if mode.keep is not None and mode.tick and _quiet(spec, signal, mode):
+    rest = mode.tick or not standing.asked  # Between ticks what went stays away, and nothing else goes.
+    if mode.keep is not None and rest and _quiet(spec, signal, mode):
         wish = max(1, wish) if mode.keep.warm(mode.idle_s) or mode.idle_s < spec.retention_s else 0
         steps.append(Step("learned", wish, "idle for {:.0f} s: {}", (mode.idle_s, mode.keep.why)))
-    elif mode.idle_s >= mode.freeze_after_s and standing.asked <= (1 if mode.tick else 0) and _quiet(spec, signal, mode):
+    elif mode.idle_s >= mode.freeze_after_s and rest and standing.asked <= 1 and _quiet(spec, signal, mode):
         wish = 0
         steps.append(Step("freeze", wish, "idle for {:.0f} s: frozen, and back within milliseconds", (mode.idle_s,)))
     elif wish == 0 and standing.asked:

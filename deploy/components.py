@@ -108,6 +108,9 @@ def _programs(engine: Engine) -> list[Spec]:
     agent = [f"--containerd={engine.containerd_socket}", f"--root={engine.root}/node", f"--id={engine.id}"]
     agent += [f"--subnet={engine.subnet}", f"--node={platform.node() or 'node'}", "--on-stop=stop"]
     ingress = [f"--listen={engine.http}"]
+    agent.append(f"--parked-most={engine.parked_most}")
+    if engine.pressure_file:
+        agent.append(f"--pressure-file={engine.pressure_file}")
     for own in (registry, agent):
         own.append(f"--secret-key-file={engine.secret_keys}")
     if engine.https_port:

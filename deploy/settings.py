@@ -28,6 +28,8 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     subnet: str = "10.231.0.0/16"
     domain: str = "localhost"
     park: bool = True
+    parked_most: int = 0
+    pressure_file: str = ""
     insecure_registries: str = ""
     log_level: str = "info"
 
@@ -111,6 +113,8 @@ def check(engine: Engine) -> None:
             wrong.append(f"--https {engine.https}: the port is --http's")
     if not re.fullmatch(r"[a-z][a-z0-9]{0,5}", engine.id):
         wrong.append(f"--id {engine.id}: want 1–6 of a–z, 0–9, a letter first")
+    if engine.parked_most < 0:
+        wrong.append(f"--parked-most {engine.parked_most}: want a number of instances, or 0 for as many as memory allows")
     try:
         if ipaddress.IPv4Network(engine.subnet).prefixlen > 24:
             wrong.append(f"--subnet {engine.subnet}: want /24 or larger, one address an instance")

@@ -46,6 +46,10 @@ class Settings(Common, frozen=True, kw_only=True):
     """How long logs of instances that are gone are kept."""
     image_keep_s: float = 7 * 24 * 3600
     """How long images that nobody uses are kept."""
+    parked_most: int = 0
+    """Parked and frozen instances kept at most; 0: as many as memory and slots allow."""
+    pressure_file: str = "/proc/pressure/memory"
+    """Where the kernel tells memory pressure: of the machine, or of a cgroup (its `memory.pressure`)."""
     zone: str = ""
     secret_key_file: str = ""
     """File of the keys that Secrets are sealed with, mode 0600 (store/seal.py); empty: instances with Secrets fail."""
@@ -84,6 +88,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         log_keep_s=settings.log_keep_s,
         image_keep_s=settings.image_keep_s,
         zone=settings.zone,
+        parked_most=settings.parked_most,
+        pressure_file=Path(settings.pressure_file),
         secret_keys=Path(settings.secret_key_file) if settings.secret_key_file else None,
     )
     own = Routes(agent.loop, agent.reporter, agent.logs, agent.clock, agent.cgroup_parent)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from nodeagent import cgroups, runtime, usage
+from nodeagent import cgroups, pressure, runtime, usage
 from nodeagent.blueprint import Blueprints
 from nodeagent.containerd.client import Containerd
 from nodeagent.containerd.errors import ContainerdError
@@ -74,6 +74,8 @@ class Agent:
         image_keep_s: float = 7 * 24 * 3600,
         zone: str = "",
         secret_keys: Path | None = None,
+        parked_most: int = 0,
+        pressure_file: Path = Path("/proc/pressure/memory"),
     ) -> None:
         self.clock = SystemClock()
         self.cgroup_parent = f"/ebb-{prefix}"
@@ -114,6 +116,7 @@ class Agent:
         self.loop = Loop(node, self._hands, self.reporter, story, jobs)
         self.inputs.stale = self.loop.stale
         self._engine = Engine(self._containerd, self._hands, self.loop, self.reporter, self.cgroup_parent)
+        self._parked_most, self._pressure_file, self._pressed = parked_most, pressure_file, ""
         self._admin = ""
         self._started = False
 
@@ -197,12 +200,21 @@ class Agent:
         """The node's own key, what NATS may have lost, the gauges."""
         beat = 0
         while True:
-            if beat % int(NODE_EVERY_S) == 0:
+            before, self._pressed = self._pressed, self._pressure()
+            if beat % int(NODE_EVERY_S) == 0 or bool(before) != bool(self._pressed):
                 await self.presence.put(keys.node(self._node), encode(self._describe()))
             self.loop.say_leaving_again()
             self.reporter.count()
             beat += 1
             await asyncio.sleep(1.0)
+
+    def _pressure(self) -> str:
+        """Why this machine has too little memory, or empty; also where the kernel does not tell."""
+        try:
+            psi = self._pressure_file.read_text()
+        except OSError:
+            psi = ""
+        return pressure.pressed(psi, Path("/proc/meminfo").read_text(), self._pressed)
 
     def _describe(self) -> Node:
         room = os.statvfs(self.root)
@@ -214,6 +226,8 @@ class Agent:
             zone=self._zone,
             admin=self._admin,
             images=self.images.unpacked_digests,
+            pressed=self._pressed,
+            parked_most=self._parked_most,
             unschedulable=f"disk full: {free // 2**20} MiB left under {self.root}" if free < SPARE_BYTES else "",
         )
 

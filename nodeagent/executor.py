@@ -200,7 +200,7 @@ class Executor:
         owner = Owner(have.revision.project, have.revision.service, have.revision.name)
         stdout, stderr = hands.logs.open(instance, owner)
         began = hands.clock.now()
-        async with hands.gate.place(rank):
+        async with hands.gate.place(rank, instance, have.revision.key):
             try:
                 await hands.tasks.create_task(instance, stdout, stderr)
             except errors.ContainerdError:

@@ -87,6 +87,8 @@ class Loop:
             return
         at = self._hands.clock.wall()
         self.touch(instance)  # first of all: a request may be waiting
+        if new is not None and old is not None and new.goal == Goal.RUN and old.goal == Goal.PARK:
+            self._hands.gate.hurry(instance)
         if new is not None and (old is None or old.goal != new.goal):
             revision, cause_id = new.revision_key, new.cause_id
             self._story.tell("assignment seen", cause_id=cause_id, instance=instance, revision=revision, at=at, goal=new.goal)

@@ -355,6 +355,10 @@ class Node(Model, frozen=True, kw_only=True):
     """How many instances it takes at most."""
     unschedulable: str = ""
     """Why nothing new may be placed here (`disk full: …`), or empty."""
+    pressed: str = ""
+    """Why it should keep fewer parked and frozen instances (`memory pressure: …`), or empty."""
+    parked_most: int = 0
+    """How many parked and frozen instances it keeps at most; 0: as many as its memory and slots allow."""
 
 
 class Member(Model, frozen=True, kw_only=True):

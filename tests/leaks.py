@@ -1,6 +1,6 @@
 """What an engine has on this machine, to be compared before and after: nothing may be left of what came and went.
 
-    before = await snapshot_machine("ebb", containerd=socket, store=store, pids={"agent": pid}, marks=[str(root)])
+    before = await at_rest(lambda: snapshot_machine("ebb", containerd=socket, store=store, pids={"agent": pid}, marks=[str(root)]))
     … cycles …
     await settled(before, lambda: snapshot_machine(…))      # fails with the differences when they stay
 
@@ -79,6 +79,19 @@ def compare(before: Snapshot, after: Snapshot, fd_slack: int = FD_SLACK) -> list
         if abs(more) > slack:
             found.append(f"{category}: {before.counted[category]} before, {after.counted[category]} after")
     return found
+
+
+async def at_rest(look: Callable[[], Awaitable[Snapshot]], for_s: float = 1.0, timeout_s: float = 30) -> Snapshot:
+    """What there is when nothing has changed for `for_s`, descriptors included: connections kept for reuse have ended."""
+    until = time.monotonic() + timeout_s
+    seen, since = await look(), time.monotonic()
+    while time.monotonic() - since < for_s:
+        await asyncio.sleep(0.1)
+        now = await look()
+        if differences := compare(seen, now, fd_slack=0):
+            assert time.monotonic() < until, f"no rest within {timeout_s} s:\n" + "\n".join(differences)
+            seen, since = now, time.monotonic()
+    return seen
 
 
 async def settled(before: Snapshot, again: Callable[[], Awaitable[Snapshot]], timeout_s: float = 30) -> None:

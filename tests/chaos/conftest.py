@@ -14,6 +14,8 @@ __all__ = ["app", "images"]
 @pytest.fixture(scope="package")
 def engine(tmp_path_factory: pytest.TempPathFactory, images: dict[str, Path]) -> Iterator[Engine]:
     made = Engine(tmp_path_factory.mktemp("chaos"))
+    made.pressure.write_text("")
+    made.up_flags += ["--pressure-file", str(made.pressure)]
     made.up()
     try:
         for name in ("static", "testapp"):

@@ -72,6 +72,8 @@ class Engine:
         self.root, self.run = home / "root", home / "run"
         base = free_port_base(11)
         self.port_base, self.http_port, self.https_port = base, base + 9, base + 10
+        self.pressure = home / "pressure"
+        """For tests that tell it of memory pressure (`--pressure-file`)."""
         self.up_flags = ["--root", str(self.root), "--run", str(self.run), "--http", f"127.0.0.1:{self.http_port}",
                          "--https", f"127.0.0.1:{self.https_port}", "--port-base", str(base), "--id", self.name,
                          "--subnet", free_subnet()]  # fmt: skip

@@ -1,6 +1,5 @@
 """The node agent, containerd and shims die and come back; what ran runs on, and nothing is left behind."""
 
-import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -143,8 +142,7 @@ async def test_twenty_cycles_leave_nothing_behind(node: World) -> None:
             node.id, containerd=node.containerd.socket, store=node.store, pids=pids, marks=[str(node.home)]
         )
 
-    await asyncio.sleep(1)
-    before = await look()
+    before = await leaks.at_rest(look)
     for cycle in range(10):
         names = [f"c{cycle}-{number}" for number in range(2)]
         await node.assign(names[0], Goal.PARK)

@@ -2,7 +2,7 @@ import pytest
 
 from autoscaler.idle import Idleness, Reach, may_leave
 from autoscaler.parking import has_room, wanted
-from store.model import Revision, ScaleSpec
+from store.model import Node, Revision, ScaleSpec
 
 LONG = 1000.0
 
@@ -71,5 +71,6 @@ def test_a_revision_may_refuse_to_be_parked() -> None:
 
 
 def test_parking_leaves_a_tenth_of_the_node_free() -> None:
-    assert has_room(0.5)
-    assert not has_room(0.1)
+    node = Node(node="n", cpu_m=1000, memory_bytes=1 << 30)
+    assert has_room(node, 0.5, 500)
+    assert not has_room(node, 0.1, 0)

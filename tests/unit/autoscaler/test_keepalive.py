@@ -136,3 +136,9 @@ def test_what_is_learned_never_overrides_load_silence_or_a_missing_route() -> No
 def test_without_it_knatives_windows_decide() -> None:
     assert decided(None, 25)[0] == 1
     assert "learned" not in decided(None, 25)[1]
+
+
+def test_what_went_by_its_habit_stays_away_between_ticks_although_the_window_still_remembers_load() -> None:
+    revision = Revision(project="p", name="r", image="i", scale=ScaleSpec(policy="learned"))
+    mode = Mode(keep=Keep(6.0), idle_s=8.0, tick=False)
+    assert decide(revision, Signal(0.3, 0.0), Standing(0), mode, Memory(), 100).desired == 0
