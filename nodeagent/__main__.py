@@ -39,7 +39,8 @@ class Settings(Common, frozen=True, kw_only=True):
     lease_ttl_s: float = 5
     """How long a silent agent's instances count as there."""
     creates: int = 3
-    """Tasks created at once."""
+    """Tasks created at once. A create is some 50 ms of CPU: one more than two cores keeps them busy while one waits for the kernel, and a
+    fourth makes each slower and none earlier."""
     shim_bound: int = 10
     """Instances that one shim serves at most."""
     log_keep_s: float = 3600

@@ -7,9 +7,11 @@ import time
 
 import pytest
 
+from deploy import leftovers, settings
 from tests.e2e.engine import Engine, Load, until
 
 RATE = 50
+LEASE_S = 5
 
 
 @pytest.mark.parametrize("component", ["autoscaler", "registry", "nodeagent", "nats", "etcd", "containerd"])
@@ -63,6 +65,44 @@ async def test_an_instance_killed_in_mid_request_fails_that_request_alone_and_is
     # At 50 rps and 20 ms one request on average is in the dying instance with the one that killed it.
     assert outcomes.failed <= 5, outcomes.failures[:6]
     await asyncio.to_thread(until, lambda: len(engine.instances(service=app, phases=("Ready",))) == 2, "replaced", 20)
+
+
+async def test_a_shim_killed_is_a_crash_of_its_instances_which_are_replaced(engine: Engine, app: str) -> None:
+    await asyncio.to_thread(engine.deploy, app, "test/testapp:v1", annotations={"min-scale": "1"})
+    [before] = engine.instances(service=app, phases=("Ready",))
+    load = Load(engine, app, "/?ms=5")
+    async with load.steady(RATE) as outcomes:
+        await asyncio.sleep(0.5)
+        for shim in leftovers.shims(settings.Engine(run=str(engine.run))):
+            os.kill(shim.pid, signal.SIGKILL)
+        killed_at = time.monotonic()
+        await asyncio.sleep(4)
+    # One that served for less than ten seconds may be a crash loop: its calls are told so for a second, and then it is replaced.
+    late = [outcome for at, outcome in outcomes.failures if at > killed_at + 0.2 and not outcome.startswith("503 cannot-start")]
+    assert not late, f"it was used although it was gone: {late[:5]}"
+    assert all(at < killed_at + 3 for at, _ in outcomes.failures), outcomes.failures[-3:]
+    [after] = engine.instances(service=app, phases=("Ready",))
+    assert after["instance"] != before["instance"]
+
+
+async def test_a_node_agent_paused_for_two_leases_finds_what_it_ran_and_nothing_runs_twice(engine: Engine, app: str) -> None:
+    await asyncio.to_thread(engine.deploy, app, "test/testapp:v1", annotations={"min-scale": "2", "max-scale": "2"})
+    await asyncio.to_thread(until, lambda: len(engine.instances(service=app, phases=("Ready",))) == 2, "two Ready", 20)
+    before = {i["instance"] for i in engine.instances(service=app)}
+    pid = engine.pids()["nodeagent"]
+    load = Load(engine, app, "/?ms=20")
+    async with load.steady(RATE) as outcomes:
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            await asyncio.to_thread(until, lambda: not engine.instances(service=app), "its lease is over", 15)
+            await asyncio.sleep(LEASE_S)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        await asyncio.to_thread(until, lambda: len(engine.instances(service=app, phases=("Ready",))) == 2, "back", 20)
+        await asyncio.sleep(1)
+    assert outcomes.failed == 0, outcomes.failures[:5]
+    assert {i["instance"] for i in engine.instances(service=app)} == before
+    assert set(outcomes.by_instance) == before
 
 
 @pytest.mark.parametrize("component", ["nats", "etcd"])
