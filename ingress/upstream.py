@@ -152,6 +152,9 @@ class Upstream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
+        # At once: who sweeps must not take for too old what is only not yet given to its request.
+        self.since = self.gate.now()
+        self.idle_until = self.since + limits.UPSTREAM_IDLE_S
         self.gate.upstreams.add(self)
         cast(Any, transport).set_write_buffer_limits(high=limits.WRITE_HIGH_BYTES)
 
@@ -352,6 +355,4 @@ async def connect(gate: "Gate", target: Target, pool: Pool) -> Upstream:
     except BaseException:
         sock.close()
         raise
-    protocol.since = gate.now()
-    protocol.idle_until = protocol.since + limits.UPSTREAM_IDLE_S
     return protocol

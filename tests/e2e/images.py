@@ -3,6 +3,7 @@
 All but `static` share one Debian base layer. What the builder says is hashed into the folder's name, so that a change builds anew.
 """
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
@@ -21,14 +22,18 @@ def archives() -> dict[str, Path]:
     digest = hashlib.sha256(b"".join(p.read_bytes() for p in [Path(__file__), *sorted(APPS.rglob("*.*"))])).hexdigest()[:12]
     home = CACHE / f"images-{digest}"
     names = ("static", "nginx", "flask", "node", "testapp")
-    if not all((home / f"{name}.tar").exists() for name in names):
-        shutil.rmtree(home, ignore_errors=True)
-        work = home / "work"
-        work.mkdir(parents=True)
-        try:
-            _build(home, work)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / ".lock", "w") as lock:
+        # One builder at a time: who waited finds them built.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not all((home / f"{name}.tar").exists() for name in names):
+            shutil.rmtree(home, ignore_errors=True)
+            work = home / "work"
+            work.mkdir(parents=True)
+            try:
+                _build(home, work)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
     return {name: home / f"{name}.tar" for name in names}
 
 

@@ -410,7 +410,8 @@ async def test_ordinary_cancels_and_pings_are_no_flood() -> None:
             for _ in range(60):
                 client.h2.reset_stream(client.request("/"))
             client.frame(*[PingFrame(0, b"12345678") for _ in range(20)])
-            assert (await client.answer(client.request("/")))[0][":status"] == "200"
+            answer = await client.answer(client.request("/"))
+            assert answer[0][":status"] == "200", answer
 
 
 async def test_a_slow_client_holds_its_own_stream_and_memory_stays_flat() -> None:

@@ -1,10 +1,12 @@
 """HTTP/2 with peers that others wrote: curl, nghttp and h2load in front, Node behind."""
 
 import asyncio
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from tests.children import Child, output
 from tests.integration.ingress.door import HOST, Recorder, instance, open_door
 
 NODE = """
@@ -23,21 +25,27 @@ server.listen(0, '127.0.0.1', () => console.log(server.address().port))
 @asynccontextmanager
 async def node() -> AsyncIterator[int]:
     """The port of a Node server that speaks HTTP/2 without TLS."""
-    child = await asyncio.create_subprocess_exec("node", "-e", NODE, stdout=asyncio.subprocess.PIPE)
+    child = Child(["node", "-e", NODE], stdout=subprocess.PIPE)
     assert child.stdout is not None
     try:
-        yield int(await asyncio.wait_for(child.stdout.readline(), 20))
+        yield int(await asyncio.wait_for(asyncio.to_thread(child.stdout.readline), 20))
     finally:
         child.kill()
         await child.wait()
 
 
+<<<<<<< HEAD
 async def run(*argv: str, data: bytes = b"") -> bytes:
     """What a program prints."""
     child = await asyncio.create_subprocess_exec(*argv, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
     out, _ = await asyncio.wait_for(child.communicate(data), 30)
     assert child.returncode == 0
     return out
+=======
+async def curl(*argv: str, data: bytes = b"") -> bytes:
+    """What curl prints."""
+    return await output("curl", "-sS", "--max-time", "20", *argv, data=data)
+>>>>>>> 4c65a34 (Tests start programs without a fork that gRPC hears of; test images are built before pytest's deadlines)
 
 
 async def curl(*argv: str, data: bytes = b"") -> bytes:

@@ -17,6 +17,7 @@ from store.lifecycle import Phase
 from store.messages import Wake
 from store.model import Instance, Limits, RouteEntry, TrafficTarget, decode, encode
 from tests import real
+from tests.children import Child
 from tests.eventually import eventually, eventually_async
 from tests.integration.ingress.door import HOST, Recorder, instance
 from tests.integration.ingress.grpc_echo import channel, echo_instance
@@ -33,18 +34,16 @@ def news(port: int, seq: int = 1) -> Instance:
 
 
 @asynccontextmanager
-async def ingress(
-    etcd: str, nats: str, port: int, member: str, drain_s: float = 5
-) -> AsyncIterator[asyncio.subprocess.Process]:
+async def ingress(etcd: str, nats: str, port: int, member: str, drain_s: float = 5) -> AsyncIterator[Child]:
     """A front door that accepts on `port`; ended with SIGTERM, and it must exit 0."""
     argv = ["-m", "ingress", "--etcd", etcd, "--nats", nats, "--listen", f"127.0.0.1:{port}", "--member", member]
-    child = await asyncio.create_subprocess_exec(sys.executable, *argv, "--drain-timeout-s", str(drain_s))
+    child = Child([sys.executable, *argv, "--drain-timeout-s", str(drain_s)])
     try:
         await eventually_async(lambda: accepts(port), "it listens")
         yield child
         if child.returncode is None:
             child.terminate()
-        assert await asyncio.wait_for(child.wait(), 15) == 0
+        assert await child.wait() == 0
     finally:
         if child.returncode is None:
             child.kill()
