@@ -34,22 +34,8 @@ async def node() -> AsyncIterator[int]:
         await child.wait()
 
 
-<<<<<<< HEAD
-async def run(*argv: str, data: bytes = b"") -> bytes:
-    """What a program prints."""
-    child = await asyncio.create_subprocess_exec(*argv, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
-    out, _ = await asyncio.wait_for(child.communicate(data), 30)
-    assert child.returncode == 0
-    return out
-=======
 async def curl(*argv: str, data: bytes = b"") -> bytes:
-    """What curl prints."""
     return await output("curl", "-sS", "--max-time", "20", *argv, data=data)
->>>>>>> 4c65a34 (Tests start programs without a fork that gRPC hears of; test images are built before pytest's deadlines)
-
-
-async def curl(*argv: str, data: bytes = b"") -> bytes:
-    return await run("curl", "-sS", "--max-time", "20", *argv, data=data)
 
 
 async def test_curl_and_node_speak_http2_through_the_door() -> None:
@@ -88,10 +74,10 @@ async def test_nghttp_sends_continuations_trailers_and_padding_through_a_tiny_wi
         await door.route(protocol="h2c")
         await door.ready("i1", port)
         ask = ("nghttp", f"-H:authority: {HOST}", "--continuation", "-b", "100", "-w", "10", "-W", "12")
-        said = await run(*ask, "-v", "-n", "-d", str(upload), "--trailer", "x-sum: 1", f"http://127.0.0.1:{door.port}/up")
+        said = await output(*ask, "-v", "-n", "-d", str(upload), "--trailer", "x-sum: 1", f"http://127.0.0.1:{door.port}/up")
         assert b":status: 200" in said
         assert b"x-size: 300000" in said
-        assert len(await run(*ask, f"http://127.0.0.1:{door.port}/large")) == 3_000_000
+        assert len(await output(*ask, f"http://127.0.0.1:{door.port}/large")) == 3_000_000
 
 
 async def test_h2load_is_answered_without_an_error_on_many_streams() -> None:
@@ -99,5 +85,5 @@ async def test_h2load_is_answered_without_an_error_on_many_streams() -> None:
         await door.route(container_concurrency=50)
         await door.ready("i1", port)
         where = (f"--connect-to=127.0.0.1:{door.port}", f"http://{HOST}/")
-        said = await run("h2load", "-n", "3000", "-c", "6", "-m", "100", *where)
+        said = await output("h2load", "-n", "3000", "-c", "6", "-m", "100", *where)
         assert b"3000 done, 3000 succeeded, 0 failed, 0 errored, 0 timeout" in said

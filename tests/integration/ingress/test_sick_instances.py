@@ -2,11 +2,13 @@
 
 import asyncio
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from tests.children import Child
 from tests.eventually import eventually
 from tests.integration.ingress.door import Door, Recorder, instance, open_door, read_head
 
@@ -29,12 +31,12 @@ asyncio.run(main())
 
 
 @asynccontextmanager
-async def process() -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+async def process() -> AsyncIterator[tuple[Child, int]]:
     """An instance in a process of its own, and its port."""
-    child = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVER, stdout=asyncio.subprocess.PIPE)
+    child = Child([sys.executable, "-c", SERVER], stdout=subprocess.PIPE)
     try:
         assert child.stdout is not None
-        yield child, int(await child.stdout.readline())
+        yield child, int(await asyncio.to_thread(child.stdout.readline))
     finally:
         child.kill()
         await child.wait()

@@ -1,13 +1,15 @@
 """Clients that mean harm by being slow (slowhttptest): the others are answered, and who is too slow is ended."""
 
 import asyncio
+import subprocess
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import pytest
 
 from ingress.gate import Bounds
+from tests.children import Child
 from tests.eventually import eventually
 from tests.integration.ingress.door import Door, instance, open_door, read_head
 
@@ -35,14 +37,12 @@ async def large(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def attacked(door: Door, *mode: str) -> AsyncIterator[None]:
     """While it lasts, `CLIENTS` slow connections are held against `door`."""
     flags = ("-c", str(CLIENTS), "-r", "1000", "-i", "1", "-l", "60", "-x", "8", "-p", "60", "-v", "0")
-    child = await asyncio.create_subprocess_exec(
-        "slowhttptest", *mode, *flags, "-u", f"http://{HOST}:{door.port}/", stdout=asyncio.subprocess.DEVNULL, stderr=-3
-    )
+    argv = ["slowhttptest", *mode, *flags, "-u", f"http://{HOST}:{door.port}/"]
+    child = Child(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield
     finally:
-        with suppress(ProcessLookupError):
-            child.kill()
+        child.kill()
         await child.wait()
 
 

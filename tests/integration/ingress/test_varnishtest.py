@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,6 @@ async def test_the_script_is_played_to_its_end(script: Path, tmp_path: Path) -> 
         await door.ready("i1", port)
         defined = {"door": f"127.0.0.1:{door.port}", "instance": f"127.0.0.1:{port}", "host": HOST}
         flags = [word for name, value in defined.items() for word in ("-D", f"{name}={value}")]
-        played = await asyncio.create_subprocess_exec(
-            "varnishtest", "-t", "30", *flags, str(script), stdout=-1, stderr=-2, env={"TMPDIR": str(tmp_path)}
-        )
-        said, _ = await played.communicate()
-    assert played.returncode == 0, said.decode("utf-8", "replace")[-6000:]
+        argv = ["varnishtest", "-t", "30", *flags, str(script)]
+        played = await asyncio.to_thread(subprocess.run, argv, capture_output=True, env={"TMPDIR": str(tmp_path)}, timeout=60)
+    assert played.returncode == 0, (played.stdout + played.stderr).decode("utf-8", "replace")[-6000:]
