@@ -26,6 +26,9 @@ class Child:
     def stdout(self) -> IO[bytes] | None:
         return self._process.stdout
 
+    def send_signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
     def terminate(self) -> None:
         self._process.terminate()
 
