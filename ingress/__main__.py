@@ -36,6 +36,8 @@ class Settings(Common, frozen=True, kw_only=True):
     """0: no limit."""
     max_connections: int = 50_000
     header_time_s: float = 10
+    body_rate_bytes_s: float = 100
+    """What a body of HTTP/1 must bring at least; 0: it may rest."""
     idle_time_s: float = 60
     access_log: str = "off"
     """off, sampled or full; on stdout."""
@@ -51,6 +53,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         max_body_bytes=settings.max_body_bytes,
         max_connections=settings.max_connections,
         header_time_s=settings.header_time_s,
+        body_rate_bytes_s=settings.body_rate_bytes_s,
         idle_time_s=settings.idle_time_s,
     )
     ingress = Ingress(

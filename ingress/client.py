@@ -63,7 +63,7 @@ class Client(asyncio.Protocol):
         self.transport = transport
         self.due = self._gate.now() + self._gate.bounds.header_time_s
         if not self._listener.welcome(self):
-            self._refuse_connection()
+            self._refuse_head(Refused("overloaded"), lingering=False)
             return
         cast(Any, transport).set_write_buffer_limits(high=limits.WRITE_HIGH_BYTES)
 
@@ -190,6 +190,11 @@ class Client(asyncio.Protocol):
 
     # -- bodies ---------------------------------------------------------------------------------------------------------------
 
+    @property
+    def sending(self) -> Exchange | None:
+        """The request that is being read."""
+        return None if self._paused else self._exchange
+
     def _body(self, exchange: Exchange, data: bytes) -> bytes:
         """Pass on what belongs to the body; what follows it."""
         decoder = self._decoder
@@ -234,6 +239,8 @@ class Client(asyncio.Protocol):
     def resume(self) -> None:
         if self._paused and self._state != _CLOSED and not self.transport.is_closing():
             self._paused = False
+            if self._exchange is not None:
+                self._exchange.brought = -1
             self.transport.resume_reading()
 
     # -- Front: what an exchange asks -----------------------------------------------------------------------------------------
@@ -366,23 +373,16 @@ class Client(asyncio.Protocol):
         elif self._state == _TUNNEL:
             self.go_away()
 
-    def _refuse_head(self, refused: Refused) -> None:
+    def _refuse_head(self, refused: Refused, *, lingering: bool = True) -> None:
         """There is no request to speak of: answer and close."""
         self._buffer = b""
         self._close = True
         self._gate.metrics.refused(refused.reason)
         self._write_refusal(b"", refused.reason, refused.message, refused.retry_after_s, "")
-        self._end(lingering=True)
-
-    def _refuse_connection(self) -> None:
-        self._close = True
-        self._gate.metrics.refused("overloaded")
-        self._write_refusal(b"", "overloaded", "", 0, "")
-        self._end(lingering=False)
+        self._end(lingering=lingering)
 
     def _write_refusal(self, method: bytes, reason: str, message: str, retry_after_s: float, cause: str) -> None:
-        tail = b"Connection: close\r\n" if self._close else b""
-        tail += self._listener.date()
+        tail = (b"Connection: close\r\n" if self._close else b"") + self._listener.date()
         self.transport.write(answer_of(reason, message, retry_after_s, cause, tail, bodiless=method == b"HEAD"))
 
     def _end(self, *, lingering: bool) -> None:

@@ -34,6 +34,8 @@ class Exchange:
     # No slots: what most requests leave at its default is kept once, on the class.
     ended = held = answering = cut = _tunnelled = trailed = False
     status = sent_bytes = received_bytes = 0
+    brought = -1
+    """Bytes of the body when `slow` last looked; below 0: it has not, or the client was not read since."""
     reset_code = 2
     """How HTTP/2 says that the answer was cut: internal error, unless the instance said it in its own way."""
     reason = cause_id = ""
@@ -193,6 +195,11 @@ class Exchange:
             self.front.resume()
 
     # -- the request's body ---------------------------------------------------------------------------------------------------
+
+    @property
+    def owed(self) -> bool:
+        """Whether the client owes more of the body: it was asked for, and no answer has begun."""
+        return not (self.body_done or self.answering or (self.request.expects and not self.received_bytes))
 
     def body(self, data: bytes) -> None:
         """A piece of the request's body came."""

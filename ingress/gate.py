@@ -26,6 +26,10 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     max_connections: int = 50_000
     max_timeout_s: float = 3600
     header_time_s: float = 10
+    body_rate_bytes_s: float = 100
+    """What a body of HTTP/1 must bring at least; 0: it may rest."""
+    body_look_s: float = 20
+    """How often that is looked at."""
     idle_time_s: float = 60
 
 

@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ingress import limits
+from ingress import limits, silence, slow
 from ingress.client import Client
 from ingress.gate import Gate
 from ingress.http2 import Http2
-from ingress.silence import look
 from ingress.tcp import reset
 from ingress.upstream import close_idle
 from process import logs
@@ -57,14 +56,18 @@ class Listener:
     async def sweep(self) -> None:
         """Look at all clocks again and again. Never returns."""
         clock = self._gate.clock
-        upstreams_at = 0.0
+        bounds = self._gate.bounds
+        upstreams_at = bodies_at = 0.0
         while True:
             await asyncio.sleep(limits.SWEEP_S)
             now = clock.now()
             if now >= upstreams_at:
                 upstreams_at = now + limits.UPSTREAM_SWEEP_S
                 close_idle(self._gate, now)
-                look(self._gate, now)
+                silence.look(self._gate, now)
+            if now >= bodies_at and bounds.body_rate_bytes_s:
+                bodies_at = now + bounds.body_look_s
+                slow.look(self._clients, bounds.body_rate_bytes_s * bounds.body_look_s)
             self.look(now)
 
     def look(self, now: float) -> None:

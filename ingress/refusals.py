@@ -18,6 +18,7 @@ TABLE: dict[str, Row] = {
     "no-route": Row(404, "Not Found", "no service answers to this host"),
     "method-not-allowed": Row(405, "Method Not Allowed", "this method is not passed on"),
     "header-timeout": Row(408, "Request Timeout", "the request head took too long"),
+    "body-timeout": Row(408, "Request Timeout", "the request body comes too slowly"),
     "body-too-large": Row(413, "Content Too Large", "the request body is too large"),
     "uri-too-long": Row(414, "URI Too Long", "the request line is too long"),
     "expectation-failed": Row(417, "Expectation Failed", "only 100-continue may be expected"),

@@ -14,7 +14,7 @@ from tests.eventually import eventually
 from tests.integration.ingress.door import Door, instance, open_door, read_head
 
 HOST = "127.0.0.1"
-CLIENTS = 400
+CLIENTS = 200
 MODES = {
     "slow heads": ("-H",),
     "slow bodies": ("-B", "-s", "100000"),
@@ -66,3 +66,34 @@ async def test_heads_that_do_not_end_are_ended() -> None:
         async with attacked(door, *MODES["slow heads"]):
             await eventually(lambda: door.ingress.metrics.refusals.get("header-timeout", 0) >= CLIENTS, "each is answered 408")
             await eventually(lambda: len(door.ingress.listener) == 0, "and closed")
+
+
+async def test_bodies_that_drip_are_ended_and_give_their_slots_back() -> None:
+    async with open_door(bounds=Bounds(body_look_s=0.5)) as door, instance(large) as port:
+        await door.route(host=HOST)
+        await door.ready("i1", port)
+        async with attacked(door, *MODES["slow bodies"]):
+            await eventually(lambda: door.ingress.metrics.refusals.get("body-timeout", 0) >= CLIENTS, "each is answered 408")
+            await eventually(lambda: door.ingress.admitter.throttler("default/r1").in_flight == 0, "no slot is held")
+
+
+async def test_a_body_that_nobody_asked_for_yet_or_that_we_do_not_read_is_not_slow() -> None:
+    async def patient(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Lets the client wait for its 100, and reads nothing for a while."""
+        await read_head(reader)
+        await asyncio.sleep(0.5)
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await asyncio.sleep(0.5)
+        await reader.readexactly(20_000_000)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    async with open_door(bounds=Bounds(body_look_s=0.1)) as door, instance(patient) as port:
+        await door.route(host=HOST)
+        await door.ready("i1", port)
+        reader, writer = await door.connect()
+        head = f"POST / HTTP/1.1\r\nHost: {HOST}\r\nExpect: 100-continue\r\nContent-Length: 20000000\r\n\r\n"
+        writer.write(head.encode())
+        assert b" 100 " in await read_head(reader)
+        writer.write(bytes(20_000_000))
+        assert b" 200 " in await read_head(reader)
+        writer.close()
