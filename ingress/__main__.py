@@ -35,6 +35,8 @@ class Settings(Common, frozen=True, kw_only=True):
     max_body_bytes: int = 0
     """0: no limit."""
     max_connections: int = 50_000
+    max_connections_per_address: int = 20_000
+    """0: no limit of its own."""
     header_time_s: float = 10
     body_rate_bytes_s: float = 100
     """What a body of HTTP/1 must bring at least; 0: it may rest."""
@@ -52,6 +54,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     bounds = Bounds(
         max_body_bytes=settings.max_body_bytes,
         max_connections=settings.max_connections,
+        max_connections_per_address=settings.max_connections_per_address,
         header_time_s=settings.header_time_s,
         body_rate_bytes_s=settings.body_rate_bytes_s,
         idle_time_s=settings.idle_time_s,

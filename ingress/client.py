@@ -62,8 +62,8 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
         self.due = self._gate.now() + self._gate.bounds.header_time_s
-        if not self._listener.welcome(self):
-            self._refuse_head(Refused("overloaded"), lingering=False)
+        if full := self._listener.welcome(self):
+            self._refuse_head(Refused(full), lingering=False)
             return
         cast(Any, transport).set_write_buffer_limits(high=limits.WRITE_HIGH_BYTES)
 

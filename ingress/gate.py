@@ -24,6 +24,8 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: int = 0
     """0: no limit."""
     max_connections: int = 50_000
+    max_connections_per_address: int = 20_000
+    """Of one client's address; 0: no limit of its own."""
     max_timeout_s: float = 3600
     header_time_s: float = 10
     body_rate_bytes_s: float = 100
@@ -52,6 +54,8 @@ class Gate:
         self.requests = RequestParser()
         self.responses = ResponseParser()
         self.chance = random.random
+        self.addresses: dict[str, int] = {}
+        """How many connections each client's address has."""
         self.upstreams: set[Any] = set()
         """All open connections to instances."""
         self.dials: set[asyncio.Task[Any]] = set()

@@ -19,6 +19,12 @@ log = logs.get("ingress")
 BACKLOG = 4096
 
 
+def address_of(transport: Any) -> str:
+    """The peer's address; known also when the connection is over."""
+    peer = transport.get_extra_info("peername")
+    return str(peer[0]) if peer else ""
+
+
 class Listener:
     """One listening address. `scheme` is what clients speak on it, `serve` makes what speaks with each of them."""
 
@@ -31,6 +37,7 @@ class Listener:
         self._sock: socket.socket | None = None
         self._date = b""
         self._date_at = -1.0
+        self._bodies_at = 0.0
         self.port = 0
 
     def __len__(self) -> int:
@@ -56,8 +63,7 @@ class Listener:
     async def sweep(self) -> None:
         """Look at all clocks again and again. Never returns."""
         clock = self._gate.clock
-        bounds = self._gate.bounds
-        upstreams_at = bodies_at = 0.0
+        upstreams_at = 0.0
         while True:
             await asyncio.sleep(limits.SWEEP_S)
             now = clock.now()
@@ -65,13 +71,14 @@ class Listener:
                 upstreams_at = now + limits.UPSTREAM_SWEEP_S
                 close_idle(self._gate, now)
                 silence.look(self._gate, now)
-            if now >= bodies_at and bounds.body_rate_bytes_s:
-                bodies_at = now + bounds.body_look_s
-                slow.look(self._clients, bounds.body_rate_bytes_s * bounds.body_look_s)
             self.look(now)
 
     def look(self, now: float) -> None:
-        """Call `expired` on every connection whose time has come."""
+        """Call `expired` on every connection whose time has come, and end bodies that drip."""
+        bounds = self._gate.bounds
+        if now >= self._bodies_at and bounds.body_rate_bytes_s:
+            self._bodies_at = now + bounds.body_look_s
+            slow.look(self._clients, bounds.body_rate_bytes_s * bounds.body_look_s)
         for client in [client for client in self._clients if client.due <= now]:
             client.expired(now)
 
@@ -117,13 +124,16 @@ class Listener:
 
     # -- for its connections --------------------------------------------------------------------------------------------------
 
-    def welcome(self, client: Any) -> bool:
-        """Count `client` in; False when there are too many."""
-        metrics = self._gate.metrics
-        metrics.connections_total += 1
+    def welcome(self, client: Any) -> str:
+        """Count `client` in; why it cannot stay, as a row of the refusals, or nothing."""
+        gate, address = self._gate, address_of(client.transport)
+        gate.metrics.connections_total += 1
         self._clients.add(client)
-        metrics.connections += 1
-        return metrics.connections <= self._gate.bounds.max_connections
+        gate.metrics.connections += 1
+        mine = gate.addresses[address] = gate.addresses.get(address, 0) + 1
+        if gate.metrics.connections > gate.bounds.max_connections:
+            return "overloaded"
+        return "address-full" if 0 < gate.bounds.max_connections_per_address < mine else ""
 
     def speaks_http2(self, client: Client, data: bytes) -> None:
         """`client` is no HTTP/1: from `data`, its first bytes, on it is another's."""
@@ -142,7 +152,11 @@ class Listener:
     def farewell(self, client: Any) -> None:
         if client in self._clients:
             self._clients.discard(client)
-            self._gate.metrics.connections -= 1
+            gate, address = self._gate, address_of(client.transport)
+            gate.metrics.connections -= 1
+            left = gate.addresses[address] = gate.addresses[address] - 1
+            if not left:
+                del gate.addresses[address]
 
     def about(self, client: Client | Http2, host: bytes) -> bytes:
         """`Forwarded` and `X-Forwarded-*` for requests of `client` to `host`."""

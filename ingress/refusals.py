@@ -24,6 +24,7 @@ TABLE: dict[str, Row] = {
     "expectation-failed": Row(417, "Expectation Failed", "only 100-continue may be expected"),
     "misdirected": Row(421, "Misdirected Request", "this connection's certificate is not for this host"),
     "flood": Row(429, "Too Many Requests", "too many HTTP/2 frames that bring nothing"),
+    "address-full": Row(429, "Too Many Requests", "too many connections from this address", 1),
     "headers-too-large": Row(431, "Request Header Fields Too Large", "the request head is too large"),
     "client-gone": Row(499, "Client Closed Request", "the client went away"),
     "instance-failed": Row(502, "Bad Gateway", "the instance failed before it answered"),

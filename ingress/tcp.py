@@ -150,8 +150,8 @@ class TcpClient(Half):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, limits.TCP_KEEPALIVE_S)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, limits.TCP_KEEPALIVE_S // 3)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-        if not self._listener.welcome(self):
-            self.refused("overloaded")
+        if full := self._listener.welcome(self):
+            self.refused(full)
             return
         gate = self.gate
         split = gate.routes.ports.get(self._port)

@@ -47,8 +47,8 @@ class Tls(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
         self.due = self._gate.now() + self._gate.bounds.header_time_s
-        if not self._listener.welcome(self):
-            self._gate.metrics.refused("overloaded")
+        if full := self._listener.welcome(self):
+            self._gate.metrics.refused(full)
             self.abort()
 
     def data_received(self, data: bytes) -> None:

@@ -253,6 +253,22 @@ async def test_too_many_connections_are_turned_away() -> None:
         writer.close()
 
 
+async def test_one_address_may_not_have_all_connections() -> None:
+    async with open_door(bounds=Bounds(max_connections_per_address=2)) as door:
+        one, two = await door.connect(), await door.connect()
+        await eventually(lambda: len(door.ingress.listener) == 2)
+        third = await door.send(b"")
+        assert b"x-ebb-reason: address-full\r\n" in third
+        assert third.startswith(b"HTTP/1.1 429 ")
+        one[1].close()
+        await eventually(lambda: len(door.ingress.listener) == 1)
+        four = await door.connect()
+        await eventually(lambda: len(door.ingress.listener) == 2)
+        for _, writer in (two, four):
+            writer.close()
+        await eventually(lambda: not door.ingress.gate.addresses, "nothing is counted any more")
+
+
 async def test_an_answer_that_is_no_http_is_a_502() -> None:
     async with open_door() as door, instance(answering(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")) as port:
         await door.route()

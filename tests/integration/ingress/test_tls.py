@@ -23,7 +23,7 @@ from tests.certificates import World
 from tests.eventually import eventually
 from tests.integration.ingress.door import HOST, Door, Recorder, instance, read_head
 from tests.integration.ingress.grpc_echo import echo_instance
-from tests.integration.ingress.test_http2_others import curl
+from tests.integration.ingress.test_http2_others import curl, run
 from tests.integration.ingress.test_streaming import echo
 
 WILDCARD = "*.default.localhost"
@@ -107,6 +107,22 @@ async def test_curl_verifies_the_certificate_and_chooses_http2_or_http1_by_alpn(
         assert big.startswith(b"HTTP/2 200")
         assert b"x-forwarded-proto: https\r\n" in app.heads[0].lower()
         assert f"forwarded: for=127.0.0.1;host={HOST};proto=https\r\n".encode() in app.heads[1].lower()
+
+
+async def test_h2load_over_tls_is_answered_without_an_error(world: World) -> None:
+    async with serving(world) as (door, _):
+        where = (f"--connect-to=127.0.0.1:{door.tls_port}", f"https://{HOST}/")
+        said = await run("h2load", "-n", "500", "-c", "3", "-m", "50", *where)
+        assert b"Application protocol: h2" in said
+        assert b"500 done, 500 succeeded, 0 failed, 0 errored, 0 timeout" in said
+
+
+async def test_a_body_that_drips_is_ended_in_tls_too(world: World) -> None:
+    async with serving(world, bounds=Bounds(body_look_s=0.2)) as (door, _):
+        reader, writer = await door.secure(HOST, "http/1.1")
+        writer.write(f"POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 100\r\n\r\n1".encode())
+        assert b" 408 " in await reader.readuntil(b"\r\n\r\n")
+        writer.close()
 
 
 async def test_an_exact_name_goes_before_a_wildcard_and_what_nobody_has_is_refused(world: World) -> None:
