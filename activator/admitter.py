@@ -96,6 +96,14 @@ class Admitter:
         if effects:
             self._perform(throttler, effects)
 
+    def prefer(self, throttler: Throttler[Request], target: Target, name: str, now: float) -> Target:
+        """A slot was reserved at `target`: move it to the instance called `name`, if that has room. Where it is now."""
+        wished = throttler.take(name, now) if name not in ("", target.instance) else None
+        if wished is None:
+            return target
+        self.release(throttler, target, now)
+        return wished
+
     def awake(self, throttler: Throttler[Request]) -> None:
         """A revision whose last report was zero has a request: the autoscaler hears it now, not in a second."""
         throttler.quiet = False

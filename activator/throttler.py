@@ -99,6 +99,17 @@ class Throttler(Generic[R]):
         self.load.enter(now)
         return target
 
+    def take(self, name: str, now: float) -> Target | None:
+        """A slot at the instance called `name`, if it has room now."""
+        target = self.targets.get(name)
+        if target is None or target.place < 0:
+            return None
+        target.in_flight += 1
+        self.in_flight += 1
+        self.balance.settle(target)
+        self.load.enter(now)
+        return target
+
     def arrive(
         self, request: R, now: float, deadline: float, cause_id: str = "", *, first: bool = False
     ) -> tuple[Waiter[R] | None, Sequence[Effect[R]]]:

@@ -1,4 +1,4 @@
-"""Which revisions requests can come to: those that a route names by percent or by tag."""
+"""Which revisions requests can come to: those that a route names by percent, by tag or as its mirror."""
 
 from autoscaler.idle import Reach
 from store.model import RevisionKey, RouteEntry
@@ -6,7 +6,10 @@ from store.model import RevisionKey, RouteEntry
 
 def named_by(entry: RouteEntry) -> frozenset[RevisionKey]:
     """The revisions that `entry` sends anything to. A tag's host sends all to one."""
-    return frozenset(f"{entry.project}/{t.revision}" for targets in entry.addresses.values() for t in targets if t.percent > 0)
+    named = {target.revision for targets in entry.addresses.values() for target in targets if target.percent > 0}
+    if entry.mirror is not None:
+        named.add(entry.mirror.revision)
+    return frozenset(f"{entry.project}/{revision}" for revision in named)
 
 
 class Reachability:

@@ -59,13 +59,14 @@ class Exchange:
 
     # -- in -------------------------------------------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Find where the request goes, and go there or stand in line."""
+    def begin(self, choice: Choice | None = None) -> None:
+        """Find where the request goes (to `choice`, when a rule said so), and go there or stand in line."""
         gate, request = self._gate, self.request
-        split = gate.routes.memo.get(request.host) or gate.routes.find(request.host)
-        choice = None if split is None else split.only or split.pick(gate.chance())
         if choice is None:
-            if not gate.strangers.hold(self):
+            split = gate.routes.memo.get(request.host) or gate.routes.find(request.host)
+            choice = None if split is None else split.only or split.pick(gate.chance())
+        if choice is None:
+            if not (split is not None and gate.follow(gate, self, split)) and not gate.strangers.hold(self):
                 self.refused("no-route", f"no service answers to host {request.host.decode('latin-1')}")
             return
         self._choice = choice

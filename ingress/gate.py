@@ -15,6 +15,7 @@ from ingress.http1 import RequestParser, ResponseParser
 from ingress.metrics import Metrics
 from ingress.routes import Routes
 from ingress.strangers import Strangers
+from ingress.traffic import Split
 from process.clock import Clock, SystemClock
 
 
@@ -39,7 +40,14 @@ class Gate:
     """Made once by `__main__` (or a test) and handed to the listener."""
 
     def __init__(
-        self, admitter: Admitter, clock: Clock, bounds: Bounds, access: AccessLog, metrics: Metrics, tell: Callable[..., None]
+        self,
+        admitter: Admitter,
+        clock: Clock,
+        bounds: Bounds,
+        access: AccessLog,
+        metrics: Metrics,
+        tell: Callable[..., None],
+        follow: Callable[[Any, Any, Split], bool],
     ) -> None:
         self.routes = Routes()
         self.strangers = Strangers(self.routes)
@@ -51,6 +59,10 @@ class Gate:
         self.access = access
         self.metrics = metrics
         self.tell = tell
+        self.follow = follow
+        """`ruled.follow`, for hosts with rules."""
+        self.copies: set[Any] = set()
+        """Requests for mirrors that are on their way."""
         self.requests = RequestParser()
         self.responses = ResponseParser()
         self.chance = random.random

@@ -1,14 +1,15 @@
 """Which fields pass, which are dropped, which mean something. One table for requests, one for responses.
 
 Dropped from requests: hop-by-hop ones, everything a client could use to speak in our name (`Forwarded`, `X-Forwarded-*`, `X-Real-IP`,
-`X-Ebb-*`), and such names spelt with `_`, which CGI-like servers cannot tell from the real ones.
+`X-Ebb-*`; `Knative-Serving-Tag`, which is passed on where a rule followed it), and such names spelt with `_`, which CGI-like servers
+cannot tell from the real ones.
 """
 
 import re
 
 from ingress.limits import NAME_MEMO_MOST
 
-PASS, DROP, HOST, CONNECTION, LENGTH, ENCODING, EXPECT, UPGRADE, REQUEST_ID, TRACE, KEEP_ALIVE, DATE = range(12)
+PASS, DROP, HOST, CONNECTION, LENGTH, ENCODING, EXPECT, UPGRADE, REQUEST_ID, TRACE, KEEP_ALIVE, DATE, TAG = range(13)
 """Kinds of fields: plain ints, since every field of every request is asked for its kind. PASS is false."""
 Kind = int
 
@@ -32,6 +33,7 @@ _REQUEST: dict[bytes, Kind] = {
     b"upgrade": UPGRADE,
     b"x-request-id": REQUEST_ID,
     b"traceparent": TRACE,
+    b"knative-serving-tag": TAG,
     **{name.encode(): DROP for name in _HOP + _OURS},
 }
 _RESPONSE: dict[bytes, Kind] = {

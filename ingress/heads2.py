@@ -10,7 +10,7 @@ from hpack import NeverIndexedHeaderTuple
 
 from ingress import limits
 from ingress.chunked import Trailers
-from ingress.headers import DROP, EXPECT, GOOD_REQUEST_ID, GOOD_TRACE, LENGTH, REQUEST, REQUEST_ID, RESPONSE, TRACE
+from ingress.headers import DROP, EXPECT, GOOD_REQUEST_ID, GOOD_TRACE, LENGTH, REQUEST, REQUEST_ID, RESPONSE, TAG, TRACE
 from ingress.http1 import CHUNKED, Fields, Request, Response
 from ingress.refusals import Refused
 from ingress.routes import well_formed
@@ -113,6 +113,8 @@ def _take_in(request: Request, fields: Fields, ended: bool) -> None:
             request.request_id = value
         elif kind == TRACE and GOOD_TRACE.fullmatch(value):
             request.trace = value
+        elif kind == TAG:
+            request.tag = value if not request.tag else b"more than one"
     if cookies:
         request.fields.append((b"cookie", b"; ".join(cookies)))
 

@@ -21,6 +21,7 @@ from ingress.headers import (
     REQUEST,
     REQUEST_ID,
     RESPONSE,
+    TAG,
     TRACE,
     UPGRADE,
     Kind,
@@ -53,6 +54,8 @@ class Request:
     """`TE: trailers` came by HTTP/2."""
     request_id = b""
     trace = b""
+    tag = b""
+    """`Knative-Serving-Tag`; no tag has a space in its name."""
     websocket_key = b""
     """Not empty: the request asks for a WebSocket."""
 
@@ -211,6 +214,8 @@ def _special(request: Request, special: list[tuple[Kind, bytes]]) -> None:
             request.request_id = value
         elif kind == TRACE and GOOD_TRACE.fullmatch(value):
             request.trace = value
+        elif kind == TAG:
+            request.tag = value if not request.tag else b"more than one"
     if hosts > 1:
         raise Refused("bad-request", "more than one Host")
     if lengths > 1:

@@ -54,6 +54,11 @@ SILENCE_S = 1.0
 UPSTREAM_IDLE_MOST = 256
 """Idle connections kept for one instance."""
 
+MIRROR_BODY_BYTES = 64 * 1024
+"""A request with a larger body is not mirrored: its copy is kept until the body is whole."""
+MIRROR_MOST = 256
+"""Copies on their way at once; beyond, requests are not mirrored."""
+
 STREAMS_MOST = 100
 """Streams of one HTTP/2 connection, ours and theirs."""
 STREAM_WINDOW_BYTES = 64 * 1024 - 1

@@ -72,6 +72,8 @@ class Listener:
                 close_idle(self._gate, now)
                 silence.look(self._gate, now)
             self.look(now)
+            for copy in [copy for copy in self._gate.copies if copy.due <= now]:
+                copy.expired(now)
 
     def look(self, now: float) -> None:
         """Call `expired` on every connection whose time has come, and end bodies that drip."""

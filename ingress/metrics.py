@@ -78,6 +78,7 @@ class Metrics:
         self.refusals: dict[str, int] = {}
         self.handshakes: dict[str, int] = {}
         """TLS, by outcome: full, resumed, timeout, or what the library calls the failure."""
+        self.mirror: dict[str, int] = {}
         self.connections = 0
         self.connections_total = 0
         self.upstream_connects = 0
@@ -99,6 +100,10 @@ class Metrics:
     def handshake(self, outcome: str) -> None:
         if outcome in self.handshakes or len(self.handshakes) < HANDSHAKE_OUTCOMES_MOST:
             self.handshakes[outcome] = self.handshakes.get(outcome, 0) + 1
+
+    def mirrored(self, outcome: str) -> None:
+        """A request that was to be copied: `answered`, `refused` by the front door, or not sent (`too-large`, `busy`)."""
+        self.mirror[outcome] = self.mirror.get(outcome, 0) + 1
 
 
 class Exposition(Collector):
@@ -162,7 +167,10 @@ class Exposition(Collector):
         )
         for reason, count in self._metrics.refusals.items():
             refusals.add_metric([reason], count)
-        yield from (requests, phases, sizes, tcp, refusals)
+        mirrored = CounterMetricFamily("ebb_ingress_mirrored", "Requests that were to be mirrored.", labels=("outcome",))
+        for outcome, count in self._metrics.mirror.items():
+            mirrored.add_metric([outcome], count)
+        yield from (requests, phases, sizes, tcp, refusals, mirrored)
         if self._metrics.handshakes:
             handshakes = CounterMetricFamily("ebb_ingress_handshakes", "TLS handshakes, by outcome.", labels=("outcome",))
             for outcome, count in self._metrics.handshakes.items():

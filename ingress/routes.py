@@ -9,9 +9,10 @@ import re
 from collections.abc import Callable
 
 from ingress.limits import HOST_MEMO_MOST
-from ingress.traffic import Choice, Split, split
+from ingress.rules import Paths, split_of
+from ingress.traffic import Choice, Split
 from store import keys
-from store.model import Domain, RouteEntry
+from store.model import Domain, PathRule, RouteEntry
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253})|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
@@ -57,7 +58,8 @@ class Routes:
         found = self.memo.get(host)
         if found is None:
             name = canonical(host)
-            found = self._hosts.get(name) or self._mapped(name)
+            found = self._hosts.get(name)
+            found = self._mapped(name) if found is None else self._with_paths(found, self._entries[self._owners[name]], name)
             if found is not None:
                 if len(self.memo) >= HOST_MEMO_MOST:
                     self.memo.clear()
@@ -72,7 +74,19 @@ class Routes:
             domain = self._domains.get(f"*.{host}")
         if domain is None:
             return None
-        key = keys.route(domain.project, domain.route)
+        entry = self._entries.get(keys.route(domain.project, domain.route))
+        own, paths = self._own(domain.project, domain.route), domain.paths or (entry.paths if entry is not None else [])
+        return self._by_path(domain.project, own, paths) if paths else own
+
+    def _with_paths(self, split: Split, entry: RouteEntry, host: str) -> Split:
+        return self._by_path(entry.project, split, entry.paths) if entry.paths and host == entry.main else split
+
+    def _by_path(self, project: str, rest: Split | None, rules: list[PathRule]) -> Split:
+        return Paths(project, rest, {rule.prefix.encode(): (self._own(project, rule.route), rule.strip) for rule in rules})
+
+    def _own(self, project: str, route: str) -> Split | None:
+        """What answers at a route's own host, its paths aside."""
+        key = keys.route(project, route)
         entry = self._entries.get(key)
         return self._hosts.get(entry.main) if entry is not None and self._owners.get(entry.main) == key else None
 
@@ -104,7 +118,7 @@ class Routes:
         for host, targets in addresses.items():
             owner = self._owners.setdefault(host, key)
             if owner == key:
-                self._serve(host, split(entry, targets, choices))
+                self._serve(host, split_of(entry, host, targets, choices))
             elif key not in self._contested.setdefault(host, []):
                 self._contested[host].append(key)
         if self.on_put is not None:
@@ -141,7 +155,7 @@ class Routes:
                 heir = heirs.pop(0)
                 entry = self._entries[heir]
                 self._owners[host] = heir
-                self._serve(host, split(entry, entry.addresses[host], {}))
+                self._serve(host, split_of(entry, host, entry.addresses[host], {}))
             else:
                 self._serve(host, None)
         if not heirs:

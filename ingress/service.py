@@ -13,6 +13,7 @@ from ingress.handshake import Handshakes
 from ingress.listener import Listener
 from ingress.metrics import Exposition, Metrics
 from ingress.ports import Ports
+from ingress.ruled import follow
 from ingress.tls import TlsListener
 from ingress.watcher import Watcher
 from process import logs, metrics
@@ -56,7 +57,7 @@ class Ingress:
         self.access = AccessLog(access_log, self.metrics)
         story = Story(bus, "ingress", clock)
         self.admitter = Admitter(bus, member, clock, self._wake_in_store, story.tell, bound=queue_bound)
-        self.gate = Gate(self.admitter, clock, bounds or Bounds(), self.access, self.metrics, story.tell)
+        self.gate = Gate(self.admitter, clock, bounds or Bounds(), self.access, self.metrics, story.tell, follow)
         self.listener = Listener(self.gate)
         self.tls: TlsListener | None = None
         self.certificates: Certificates | None = None

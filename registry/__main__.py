@@ -70,10 +70,15 @@ def _issuer(settings: Settings, store: Store, clock: SystemClock, ring: Keyring 
     return Issuer(store, clock, sources, observed.synced)
 
 
+def _bounds(settings: Settings) -> Bounds:
+    own = (settings.domain, LOCAL_DOMAIN)
+    return Bounds(timeout_max_s=settings.timeout_max_s, own_domains=own, tag_header=settings.tag_header)
+
+
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run until `stop`."""
     clock, member = SystemClock(), settings.member or f"registry-{ids.short_id(6)}"
-    bounds = Bounds(timeout_max_s=settings.timeout_max_s, own_domains=(settings.domain, LOCAL_DOMAIN))
+    bounds = _bounds(settings)
     naming = Naming(settings.domain, settings.url_port, settings.url_scheme)
     spool = Spool(Path(settings.data), settings.upload_max_bytes)
     spool.open()

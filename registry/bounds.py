@@ -17,6 +17,8 @@ class Bounds:
     """1.5 MiB, as etcd takes it."""
     own_domains: tuple[str, ...] = ("localhost", LOCAL_DOMAIN)
     """Hosts there and below are the platform's: nobody maps them."""
+    tag_header: bool = False
+    """Whether the header Knative-Serving-Tag names a tag where a route does not say (`ebb.dev/tag-header`)."""
 
 
 @dataclass(frozen=True, slots=True)

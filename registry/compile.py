@@ -4,7 +4,7 @@ from calendar import timegm
 from time import strptime
 from typing import Any
 
-from registry import objects
+from registry import objects, rules
 from registry.annotations import scale_spec
 from registry.bounds import Bounds
 from registry.objects import Object
@@ -54,6 +54,7 @@ def compile_revision(obj: Object, image: str, bounds: Bounds) -> Revision:
         scale=scale_spec(objects.annotations_of(obj)),
         progress_deadline_s=progress_deadline_s(obj, bounds),
         parkable=objects.annotations_of(obj).get(objects.ANNOTATION_PARK) != "false",
+        session_affinity=rules.session_affinity(objects.annotations_of(obj)),
         labels={name: value for name, value in labels.items() if name not in _HIDDEN_LABELS},
     )
 

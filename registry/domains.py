@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from registry import objects
+from registry import objects, rules
 from registry.objects import Object
 from registry.problem import DNS_1035, DNS_SUBDOMAIN, Checker, Problems, mapping, matching, one_of
 
@@ -64,6 +64,13 @@ def elsewhere(obj: Object, project: str, problems: Problems) -> None:
     named = ref.get("namespace", project) if isinstance(ref, dict) else project
     if named != project:
         problems.bad("spec.ref.namespace", named, f"{project!r}, the project of the mapping itself")
+
+
+def references(obj: Object) -> list[tuple[str, str]]:
+    """(kind, name) of all that the mapping leads to: first its own, then those of its paths."""
+    ref = obj["spec"]["ref"]
+    paths = rules.paths_of(objects.annotations_of(obj))
+    return [(ref["kind"], ref["name"]), *dict.fromkeys(("Route", rule.route) for rule in paths)]
 
 
 def secret_of(obj: Object) -> str:

@@ -154,7 +154,7 @@ class Controller:
         """Whether there is anything of that name, and its plan."""
         now = self._clock.wall()
         if "." in unit[1]:
-            mapped = observed.mapping_view(unit)
+            mapped = observed.hosts.view(unit)
             return mapped.mapping is not None, plan_mapping(mapped, self._naming, self._bounds, now)
         view = observed.view(unit, digests.known, self._progress)
         return bool(view.seen), plan(view, self._naming, self._bounds, now, self._retention)

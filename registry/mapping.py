@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from process.clock import rfc3339
-from registry import conditions, domains, statuses
+from registry import conditions, domains, objects, rules, statuses
 from registry.bounds import Bounds, Naming
 from registry.conditions import FALSE, TRUE, UNKNOWN, condition
 from registry.objects import DOMAIN_MAPPING, Object
@@ -48,8 +48,8 @@ class MappingView:
     """Every wildcard that would stand for the host too."""
     heir: str = ""
     """The project that has waited longest of those that may have the host."""
-    services: Mapping[str, Object] = field(default_factory=dict)
-    """The Services and Routes of the project that it refers to, by `<kind>/<name>`."""
+    services: Mapping[tuple[str, str], Object] = field(default_factory=dict)
+    """The Services and Routes of the project that it refers to, by kind and name."""
     secret_keys: frozenset[str] | None = None
     """Names of the keys of the Secret that it names; None: there is none."""
 
@@ -72,7 +72,7 @@ def plan_mapping(view: MappingView, naming: Naming, bounds: Bounds, now: float) 
         return Plan((Txn(gone, (Delete(key),), why=why),), urgent=True) if view.mine else Plan()
     obj = view.mapping.obj
     claimed, wanted = _claim(view, bounds)
-    found = [_reference(view), _certificate(view), claimed]
+    found = [claimed, _reference(view), _certificate(view)]
     after = statuses.domain_mapping(obj, naming.url(view.host), [*found, conditions.ready(found)], rfc3339(now))
     guards, writes = [Guard(object_key, view.mapping.store_rev)], list[Put | Delete]()
     if after != obj:
@@ -104,21 +104,22 @@ def _claim(view: MappingView, bounds: Bounds) -> tuple[Object, Domain | None]:
             said = f"the domain {view.host!r} is below {wildcard!r}, which belongs to another project"
         if said:
             return condition("DomainClaimed", FALSE, "DomainAlreadyClaimed", said), None
-    wanted = Domain(project=view.project, route=spec["ref"]["name"], secret=domains.secret_of(view.mapping.obj))
+    obj = view.mapping.obj
+    paths = rules.paths_of(objects.annotations_of(obj))
+    wanted = Domain(project=view.project, route=spec["ref"]["name"], secret=domains.secret_of(obj), paths=paths)
     return condition("DomainClaimed", TRUE), wanted
 
 
 def _reference(view: MappingView) -> Object:
     """Whether what the mapping leads to is there."""
     assert view.mapping is not None
-    ref = view.mapping.obj["spec"]["ref"]
-    kind, name = ref["kind"], ref["name"]
-    found = view.services.get(f"{kind}/{name}")
-    if found is None:
-        said = f"{kind} {name!r} does not exist in project {view.project!r}; deploy it, or name another in spec.ref"
-        return condition("ReferenceResolved", FALSE, "ReferenceNotFound", said)
-    if not found.get("status", {}).get("url"):
-        return condition("ReferenceResolved", UNKNOWN, "ReferenceNotReady", f"{kind} {name!r} has no URL yet")
+    for kind, name in domains.references(view.mapping.obj):
+        found = view.services.get((kind, name))
+        if found is None:
+            said = f"{kind} {name!r} does not exist in project {view.project!r}; deploy it, or name another"
+            return condition("ReferenceResolved", FALSE, "ReferenceNotFound", said)
+        if not found.get("status", {}).get("url"):
+            return condition("ReferenceResolved", UNKNOWN, "ReferenceNotReady", f"{kind} {name!r} has no URL yet")
     return condition("ReferenceResolved", TRUE)
 
 

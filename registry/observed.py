@@ -2,20 +2,19 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 
-from registry import domains, objects
+from registry import objects, rules
 from registry.conditions import Resolution
-from registry.mapping import Claim, MappingView, covered
-from registry.objects import BY_KIND, CONFIGURATION, DOMAIN_MAPPING, REVISION, ROUTE, SERVICE
+from registry.hosts import Hosts
+from registry.objects import CONFIGURATION, DOMAIN_MAPPING, REVISION, ROUTE, SERVICE
 from registry.view import Seen, View
 from store import keys
 from store.backend import Store
 from store.messages import PullProgress
-from store.model import Domain, Instance, Member, Model, Node, Revision, RouteEntry, Scale
+from store.model import Instance, Member, Model, Node, Revision, RouteEntry, Scale
 from store.watch import Table
 
 Unit = tuple[str, str]
@@ -27,8 +26,14 @@ class _Labels(Model, frozen=True, kw_only=True, rename={"configuration": objects
     configuration: str = ""
 
 
+class _Annotations(Model, frozen=True, kw_only=True, rename={"paths": rules.PATHS, "mirror": rules.MIRROR}):
+    paths: str = ""
+    mirror: str = ""
+
+
 class _Meta(Model, frozen=True, kw_only=True):
     labels: _Labels = _Labels()
+    annotations: _Annotations = _Annotations()
 
 
 class _Target(Model, frozen=True, kw_only=True, rename="camel"):
@@ -57,12 +62,6 @@ class Stored(Model, frozen=True, kw_only=True):
     spec: _Spec = _Spec()
 
 
-class _Held(Model, frozen=True, kw_only=True):
-    """A Secret as far as a mapping needs it: the names of its keys."""
-
-    names: tuple[str, ...] = ()
-
-
 class Observed:
     """Tables, and indexes over them. `dirty(unit)` is called for each name that a change concerns."""
 
@@ -76,13 +75,10 @@ class Observed:
         self._hopeful: dict[str, set[Unit]] = defaultdict(set)
         """Routes that wanted a host or port that was another's."""
         self._borrowers: dict[Unit, set[Unit]] = defaultdict(set)
-        self._wanting: dict[str, dict[str, int]] = defaultdict(dict)
-        """By host, the projects with a mapping of it and when each was made."""
         self.objects: Table[Stored] = Table(store, keys.OBJECTS, Stored, self._object_changed)
         self.revisions: Table[Revision] = Table(store, keys.REVISIONS, Revision, self._revision_changed)
         self.routes: Table[RouteEntry] = Table(store, keys.ROUTES, RouteEntry, self._route_changed)
-        self.domains: Table[Domain] = Table(store, keys.DOMAINS, Domain, self._domain_changed)
-        self.secrets: Table[_Held] = Table(store, keys.SECRETS, _Held, self._secret_changed)
+        self.hosts = Hosts(store, dirty, self._wake_borrowers, self.object)
         self.scales: Table[Scale] = Table(store, keys.SCALE, Scale, self._scale_changed)
         self.instances: Table[Instance] = Table(store, keys.INSTANCES, Instance, self._instance_changed)
         self.nodes: Table[Node] = Table(store, keys.NODES, Node, self._node_changed)
@@ -93,8 +89,8 @@ class Observed:
             "objects": self.objects,
             "revisions": self.revisions,
             "routes": self.routes,
-            "domains": self.domains,
-            "secrets": self.secrets,
+            "domains": self.hosts.domains,
+            "secrets": self.hosts.secrets,
             "scale": self.scales,
             "instances": self.instances,
             "nodes": self.nodes,
@@ -118,9 +114,7 @@ class Observed:
             found.add((entry.project, keys.tail(key, keys.ROUTES)[-1]))
         for _, revision in self.revisions.items():
             found.add((revision.project, revision.configuration))
-        for key, domain in self.domains.items():
-            found.add((domain.project, keys.tail(key, keys.DOMAINS)[0]))
-        return found
+        return found | self.hosts.owned()
 
     def projects(self) -> list[str]:
         return sorted({keys.tail(key, keys.OBJECTS)[1] for key, _ in self.objects.items()})
@@ -172,28 +166,6 @@ class Observed:
             port_told=self._port_told,
         )
 
-    def mapping_view(self, unit: Unit) -> MappingView:
-        """Everything that the plan of a host's mapping needs."""
-        project, host = unit
-        mapping = self.object(keys.object_(DOMAIN_MAPPING.plural, project, host))
-        over = {wildcard: self._claim(wildcard) for wildcard in domains.above(host)}
-        may = {made: wanting for wanting, made in self._wanting.get(host, {}).items() if not covered(wanting, over)}
-        view = MappingView(project, host, mapping, self._claim(host), over, may[min(may)] if may else "")
-        if mapping is None:
-            return view
-        ref, secret = mapping.obj["spec"]["ref"], domains.secret_of(mapping.obj)
-        named = self.object(keys.object_(BY_KIND[ref["kind"]].plural, project, ref["name"]))
-        held = self.secrets.get(keys.secret(project, secret)) if secret else None
-        return replace(
-            view,
-            services={f"{ref['kind']}/{ref['name']}": named.obj} if named is not None else {},
-            secret_keys=frozenset(held.names) if held is not None else None,
-        )
-
-    def _claim(self, host: str) -> Claim:
-        entry = self.domains.entry(keys.domain(host))
-        return Claim(self.domains.get(keys.domain(host)), entry.store_rev) if entry is not None else Claim()
-
     def _other_owner(self, host: str, unit: Unit) -> str:
         """Who else has `host`; `unit` is told when it is free."""
         owner = next((each for each in sorted(self._hosts.get(host, ())) if each != unit), None)
@@ -216,6 +188,8 @@ class Observed:
         for item in found:
             if item is None:
                 continue
+            mirror = rules.mirror_of(objects.annotations_of(item.obj))
+            mentioned |= {mirror.revision} if mirror is not None else set()
             spec = item.obj.get("spec", {})
             given = objects.meta(spec.get("template") or {}).get("name")
             mentioned |= {given} if given else set()
@@ -238,44 +212,16 @@ class Observed:
             return
         self._dirty((project, name))
         if plural == DOMAIN_MAPPING.plural:
-            self._index_mapping(key, project, name, new, old)
+            for stored, change in ((old, set.discard), (new, set.add)):
+                for borrowed in _mapped_to(stored) if stored is not None else ():
+                    change(self._borrowers[project, borrowed], (project, name))
+            entry = self.objects.entry(key)
+            self.hosts.want(project, name, entry.created_rev if new is not None and entry is not None else None)
         if plural == ROUTE.plural:
             for stored, change in ((old, set.discard), (new, set.add)):
                 for lender in _lenders(project, name, stored):
                     change(self._borrowers[lender], (project, name))
         self._wake_borrowers((project, name))
-
-    def _index_mapping(self, key: str, project: str, host: str, new: Stored | None, old: Stored | None) -> None:
-        for stored, change in ((old, set.discard), (new, set.add)):
-            for name in (stored.spec.ref.name, f"secrets/{stored.spec.tls.secret_name}") if stored is not None else ():
-                change(self._borrowers[project, name], (project, host))
-        entry = self.objects.entry(key)
-        if new is not None and entry is not None:
-            self._wanting[host][project] = entry.created_rev
-        elif new is None:
-            self._wanting[host].pop(project, None)
-            self._dirty_host(host)
-
-    def _domain_changed(self, key: str, new: Domain | None, old: Domain | None) -> None:
-        host = keys.tail(key, keys.DOMAINS)[0]
-        for domain in (old, new):
-            if domain is not None:
-                self._dirty((domain.project, host))
-        self._dirty_host(host)
-        if host.startswith("*."):
-            for below in [each for each in self._wanting if each.endswith(host[1:])]:
-                self._dirty_host(below)
-
-    def _dirty_host(self, host: str) -> None:
-        """Whoever wants `host`."""
-        for project in self._wanting.get(host, ()):
-            self._dirty((project, host))
-        if not self._wanting.get(host, True):
-            del self._wanting[host]
-
-    def _secret_changed(self, key: str, new: _Held | None, old: _Held | None) -> None:
-        project, name = keys.tail(key, keys.SECRETS)
-        self._wake_borrowers((project, f"secrets/{name}"))
 
     def _index_revision(self, project: str, name: str, new: Stored | None, old: Stored | None) -> None:
         for stored in (old, new):
@@ -377,9 +323,18 @@ class Observed:
                 self._dirty((revision.project, revision.configuration))
 
 
+def _mapped_to(mapping: Stored) -> set[str]:
+    """Names whose changes concern a mapping: of services, and of its Secret."""
+    paths = rules.paths_of({rules.PATHS: mapping.metadata.annotations.paths})
+    return {mapping.spec.ref.name, f"secrets/{mapping.spec.tls.secret_name}", *(rule.route for rule in paths)}
+
+
 def _lenders(project: str, name: str, route: Stored | None) -> set[Unit]:
     """Configurations of other names, and revisions, that a Route sends requests to: their changes concern it."""
     found: set[Unit] = set()
+    mirror = rules.mirror_of({rules.MIRROR: route.metadata.annotations.mirror}) if route is not None else None
+    if mirror is not None:
+        found.add((project, f"revisions/{mirror.revision}"))
     for target in route.spec.traffic if route is not None else ():
         if target.revision_name:
             found.add((project, f"revisions/{target.revision_name}"))

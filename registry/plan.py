@@ -185,8 +185,10 @@ class _Planner:
                 self.draft.also(Delete(key), ROUTE)
             return None
         every = self.draft.all(CONFIGURATION)
+        view, tag_header = self.view, self.bounds.tag_header
+        revisions = self.draft.all(REVISION)
         routed = routing.route(
-            route, self.draft.all(REVISION), every, self.compiled, self.naming, self.view.host_owner, self.view.port_told
+            route, revisions, every, self.compiled, self.naming, view.host_owner, view.port_told, tag_header=tag_header
         )
         if routed.entry is not None and routed.entry != before:
             self.draft.also(Put(key, encode(routed.entry)), ROUTE)

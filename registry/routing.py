@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from registry import objects
+from registry import objects, rules
 from registry.bounds import LOCAL_DOMAIN, Naming
 from registry.conditions import FALSE, TRUE, UNKNOWN, condition, find
 from registry.objects import Object
@@ -22,6 +22,8 @@ class Routing:
     problem: Object | None = None
     listening: Object = field(default_factory=lambda: condition("IngressReady", TRUE))
     """Whether the ingress has the port that the entry asks for; hosts it always has."""
+    note: Object | None = None
+    """A condition beside: whether the mirror is there."""
 
 
 def route(
@@ -32,9 +34,12 @@ def route(
     naming: Naming,
     host_owner: Callable[[str], str] = nobody,
     port_told: Callable[[int], Sequence[str | None]] = listening,
+    *,
+    tag_header: bool = False,
 ) -> Routing:
     """`revisions` and `configurations` have their present status; `compiled` are the revisions that run; `host_owner` names
-    another route that answers to a host (or `:port`) already; `port_told` is what the ingresses say of a port."""
+    another route that answers to a host (or `:port`) already; `port_told` is what the ingresses say of a port; `tag_header`: a
+    header may name a tag, unless the route says otherwise."""
     project, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
     local = objects.labels_of(obj).get(objects.LABEL_VISIBILITY) == "cluster-local"
     domain = LOCAL_DOMAIN if local else ""
@@ -44,6 +49,7 @@ def route(
     shares: dict[str, int] = {}
     hosts: dict[str, list[TrafficTarget]] = {}
     traffic: list[Object] = []
+    tags: dict[str, str] = {}
     for target in obj["spec"]["traffic"]:
         revision, problem = _aim(target, revisions, configurations, compiled)
         if problem is not None:
@@ -58,26 +64,37 @@ def route(
         elif tag:
             host = naming.host(f"{tag}-{name}", project, domain)
             hosts[host] = [TrafficTarget(revision=revision, percent=100)]
+            tags[tag] = revision
             shown |= {"tag": tag, "url": naming.url(host)}
         traffic.append(shown)
     main_targets = [TrafficTarget(revision=revision, percent=share) for revision, share in shares.items()]
     if not port:
         hosts[main] = main_targets
+    annotations = objects.annotations_of(obj)
+    mirror = rules.mirror_of(annotations) if not port else None
+    note = _mirrored(mirror.revision, revisions, compiled) if mirror is not None else None
+    if note is not None and note["status"] == FALSE:
+        mirror = None
     named = {share.revision for targets in (main_targets, *hosts.values()) for share in targets}
+    named |= {mirror.revision} if mirror is not None else set()
+    known = {revision: limits(compiled[revision]) for revision in sorted(named)}
     entry = RouteEntry(
         project=project,
         route=name,
         hosts=dict(sorted(hosts.items())),
         ports={port: main_targets} if port else {},
-        limits={revision: limits(compiled[revision]) for revision in sorted(named)},
+        limits=known,
         main="" if port else main,
+        paths=rules.paths_of(annotations) if not port else [],
+        tags=tags if rules.tag_header(annotations, default=tag_header) else {},
+        mirror=mirror,
+        affinity_key=objects.meta(obj).get("uid", "") if any(each.session_affinity for each in known.values()) else "",
     )
     problem = _taken(entry, host_owner) or _tongues(entry, port, configurations.get(name))
     if problem is not None:
         return Routing(url, problem=problem)
-    return Routing(
-        url, entry, traffic, listening=_listening(port, port_told(port)) if port else condition("IngressReady", TRUE)
-    )
+    listens = _listening(port, port_told(port)) if port else condition("IngressReady", TRUE)
+    return Routing(url, entry, traffic, listening=listens, note=note)
 
 
 def _taken(entry: RouteEntry, host_owner: Callable[[str], str]) -> Object | None:
@@ -114,6 +131,16 @@ def _listening(port: int, told: Sequence[str | None]) -> Object:
     return condition("IngressReady", TRUE)
 
 
+def _mirrored(revision: str, revisions: Mapping[str, Object], compiled: Mapping[str, Revision]) -> Object:
+    """Whether requests can be copied to `revision`; never part of Ready."""
+    problem = _unready(revision, revisions, compiled)
+    if problem is None:
+        return condition("MirrorReady", TRUE, severity="Info")
+    return condition(
+        "MirrorReady", FALSE, problem["reason"], problem["message"].replace("in traffic", "as the mirror"), "Warning"
+    )
+
+
 def limits(revision: Revision) -> Limits:
     """What the front door must know of `revision`."""
     return Limits(
@@ -124,6 +151,7 @@ def limits(revision: Revision) -> Limits:
         protocol=revision.protocol,
         service=revision.service,
         configuration=revision.configuration,
+        session_affinity=revision.session_affinity,
     )
 
 

@@ -22,6 +22,8 @@ class Settings(Common, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long after the death of the leading controller another one takes over, at most."""
     timeout_max_s: int = 3600
     """The longest timeoutSeconds a service may ask for."""
+    tag_header: bool = False
+    """Whether the header Knative-Serving-Tag chooses a tag, of services that do not say (ebb.dev/tag-header)."""
     secret_key_file: str = ""
     """File of the keys that Secrets are sealed with, mode 0600 (store/seal.py); empty: Secrets are refused."""
     certificate_key_file: str = ""

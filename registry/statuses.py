@@ -88,7 +88,7 @@ def route(obj: Object, routed: Routing, now: str) -> Object:
         said = (assigned.get("reason", ""), assigned.get("message", ""))
         ingress = condition("IngressReady", TRUE) if serving else condition("IngressReady", UNKNOWN, *said)
     found = [assigned, ingress, conditions.ready((assigned, ingress))]
-    return _with_status(obj, status, found, now)
+    return _with_status(obj, status, found if routed.note is None else [*found, routed.note], now)
 
 
 def domain_mapping(obj: Object, url: str, found: list[Object], now: str) -> Object:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from registry import objects
+from registry import objects, rules
 from registry.annotations import scale_values
 from registry.bounds import Bounds
 from registry.problem import (
@@ -307,6 +307,7 @@ def _template_annotations(problems: Problems, value: Any, path: str) -> None:
     if not isinstance(value, Mapping):
         return
     scale_values(value, problems, path)
+    rules.check(problems, value, path, of="revision")
     if objects.ANNOTATION_TCP_PORT in value:
         where = f"{path}[{objects.ANNOTATION_TCP_PORT}]"
         problems.forbid(where, "a port belongs to the service, not to a revision: put it under metadata.annotations")

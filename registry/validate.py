@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from registry import domains, objects
+from registry import domains, objects, rules
 from registry.annotations import PREFIX
 from registry.bounds import Bounds
 from registry.objects import Object
@@ -46,6 +46,9 @@ def validate(kind: objects.Kind, obj: Any, bounds: Bounds) -> Problems:
         if name not in known:
             problems.append(Problem(str(name), f"unknown field{closest(str(name), known)}; known: {', '.join(known)}"))
     name = _metadata(problems, obj.get("metadata"), _host(bounds) if kind is objects.DOMAIN_MAPPING else _NAME)
+    if kind is not objects.CONFIGURATION:
+        of = "domain" if kind is objects.DOMAIN_MAPPING else "route"
+        rules.check(problems, objects.annotations_of(obj), "metadata.annotations", of=of)
     _spec_of(kind, bounds, name)(problems, obj.get("spec", {}), "spec")
     _tcp_port(problems, kind, obj)
     return problems

@@ -1,27 +1,22 @@
 """The typed model: what is kept in etcd and carried on NATS, as frozen structs.
 
-All are JSON on the wire, with the schema's version in `v`. A reader ignores fields it does not know; a writer that updates
-what it read passes the old bytes to `encode(over=…)`, so that a newer version's fields survive an older writer.
+How they are written and read is in `store/schema.py`.
 
 A `RevisionKey` is `"<project>/<revision>"`. Times `*_at` are wall seconds since the epoch; durations are `*_s`.
 Counts of CPU are milli-cores (`cpu_m`), of memory bytes.
 """
 
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from store.lifecycle import Phase
+from store.schema import V1 as V1
+from store.schema import Model as Model
+from store.schema import decode as decode
+from store.schema import encode as encode
 
-T = TypeVar("T", bound="Model")
 RevisionKey = str
-
-V1: int = msgspec.field(default_factory=lambda: 1)
-"""Schema version 1. A factory, so that it is written although defaults are omitted."""
-
-
-class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is stored or sent."""
 
 
 # -- what a user asked for, as the other parts need it ------------------------------------------------------------------------
@@ -186,6 +181,8 @@ class Revision(Model, frozen=True, kw_only=True):
     scale: ScaleSpec = ScaleSpec()
     progress_deadline_s: float = 600
     parkable: bool = True
+    session_affinity: bool = False
+    """Requests of one client go to one instance, while it lasts."""
     labels: dict[str, str] = {}
 
     @property
@@ -211,6 +208,23 @@ class Limits(Model, frozen=True, kw_only=True):
     protocol: str = "http1"
     service: str = ""
     configuration: str = ""
+    session_affinity: bool = False
+
+
+class PathRule(Model, frozen=True, kw_only=True):
+    """Requests whose path begins with `prefix` (whole segments) go to another route of the project."""
+
+    prefix: str
+    route: str
+    strip: bool = False
+    """The prefix is taken off."""
+
+
+class Mirror(Model, frozen=True, kw_only=True):
+    """A share of a route's requests is copied to a revision, whose answers are dropped."""
+
+    revision: str
+    percent: int
 
 
 class RouteEntry(Model, frozen=True, kw_only=True):
@@ -226,7 +240,13 @@ class RouteEntry(Model, frozen=True, kw_only=True):
     limits: dict[str, Limits] = {}
     """By revision name; every revision named in `hosts` or `ports` is here."""
     main: str = ""
-    """Which of `hosts` is the route's own, that its domains stand for."""
+    """Which of `hosts` is the route's own, that its domains stand for. What follows is said of it alone."""
+    paths: list[PathRule] = []
+    tags: dict[str, str] = {}
+    """Tag → revision, for requests that name a tag in a header; empty: they may not."""
+    mirror: Mirror | None = None
+    affinity_key: str = ""
+    """What the cookies of sessions are made with, when a revision of `limits` wants them."""
 
     @property
     def addresses(self) -> dict[str, list[TrafficTarget]]:
@@ -244,6 +264,8 @@ class Domain(Model, frozen=True, kw_only=True):
     """Name of a route of `project`."""
     secret: str = ""
     """Name of the Secret of `project` with the certificate; empty: none was given."""
+    paths: list[PathRule] = []
+    """Instead of those of the route."""
 
 
 # -- what the autoscaler decided ----------------------------------------------------------------------------------------------
@@ -371,25 +393,3 @@ class Member(Model, frozen=True, kw_only=True):
     admin: str = ""
     ports: dict[int, str] = {}
     """TCP ports that routes name, as an ingress sees them: empty, it listens; else why it cannot."""
-
-
-_encoder = msgspec.json.Encoder()
-_decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {}
-
-
-def decode(kind: type[T], data: bytes) -> T:
-    """The model in `data`; unknown fields are ignored. Raises msgspec.ValidationError when it is not a `kind`."""
-    decoder = _decoders.get(kind)
-    if decoder is None:
-        decoder = _decoders[kind] = msgspec.json.Decoder(kind)
-    return decoder.decode(data)  # type: ignore[no-any-return]
-
-
-def encode(value: Model, over: bytes | None = None) -> bytes:
-    """`value` as JSON. `over` is what it was read from: fields that this version does not know are carried along."""
-    if over is None:
-        return _encoder.encode(value)
-    old = msgspec.json.decode(over)
-    known = {f.encode_name for f in msgspec.structs.fields(type(value))}
-    unknown = {name: field for name, field in old.items() if name not in known}
-    return _encoder.encode({**unknown, **msgspec.to_builtins(value)})

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import httpx
 import pytest
 
 from tests.e2e.engine import Engine, Load, until
@@ -23,6 +24,32 @@ async def test_shares_stay_inside_the_binomial_interval(engine: Engine, app: str
     assert abs(share - 0.5) <= spread, f"{share:.3f} of {outcomes.total}"
     assert {engine.get(f"blue-{app}").json()["version"] for _ in range(5)} == {"blue"}
     assert {engine.get(f"green-{app}").json()["version"] for _ in range(5)} == {"green"}
+
+
+def test_a_domain_leads_to_services_by_path_and_keeps_sessions(engine: Engine, app: str) -> None:
+    host, deep = f"{app}.example", f"x.y.{app}.example"
+    sticky = {"ebb.dev/session-affinity": "true", "min-scale": "2", "initial-scale": "2"}
+    engine.deploy(app, "test/testapp:v1", env={"VERSION": "shop"}, annotations=sticky)
+    engine.deploy(f"api-{app}", "test/testapp:v1", env={"VERSION": "api"})
+    assert engine.ebb("domain", "add", host, "--service", app, "--path", f"/api=api-{app}").stdout.startswith(f"http://{host}:")
+    engine.ebb("domain", "add", f"*.{host}", "--service", f"api-{app}")
+
+    def says(at: str, path: str, **headers: str) -> httpx.Response:
+        return engine.front.get(path, headers={"Host": at, **headers})
+
+    try:
+        assert says(host, "/api/x").json()["version"] == "api"
+        assert says(deep, "/").json()["version"] == "api"
+        first = says(host, "/")
+        cookie = first.headers["set-cookie"].partition(";")[0]
+        engine.front.cookies.clear()
+        again = [says(host, "/", Cookie=cookie) for _ in range(10)]
+        assert {answer.json()["instance"] for answer in again} == {first.json()["instance"]}
+        assert not any("set-cookie" in answer.headers for answer in again)
+    finally:
+        engine.front.cookies.clear()
+        engine.ebb("domain", "delete", host, f"*.{host}")
+        engine.delete(f"api-{app}")
 
 
 def test_a_revision_that_does_not_work_takes_no_traffic(engine: Engine, app: str) -> None:

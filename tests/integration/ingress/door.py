@@ -155,9 +155,12 @@ class Recorder:
             self.bodies.append(await self._body(head.lower(), reader))
             if self.delay_s:
                 await asyncio.sleep(self.delay_s)
-            body = b"ok %d" % len(self.heads)
+            body = self.answer()
             self.now -= 1
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+    def answer(self) -> bytes:
+        return b"ok %d" % len(self.heads)
 
     async def _body(self, head: bytes, reader: asyncio.StreamReader) -> bytes:
         if b"transfer-encoding: chunked" in head:

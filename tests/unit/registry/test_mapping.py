@@ -65,14 +65,14 @@ class Hosts:
         raise AssertionError("the plans never come to rest")
 
     async def _plan(self, unit: Unit) -> None:
-        for txn in plan_mapping(self.observed.mapping_view(unit), NAMING, BOUNDS, NOW).txns:
+        for txn in plan_mapping(self.observed.hosts.view(unit), NAMING, BOUNDS, NOW).txns:
             try:
                 await self.store.commit(txn)
             except Conflict:
                 self.dirty[unit] = None
 
     async def _caught_up(self) -> None:
-        for table, prefix in ((self.observed.objects, keys.OBJECTS), (self.observed.domains, keys.DOMAINS)):
+        for table, prefix in ((self.observed.objects, keys.OBJECTS), (self.observed.hosts.domains, keys.DOMAINS)):
             listing = await self.store.list(prefix)
             there = {entry.key: entry.store_rev for entry in listing.entries}
 
@@ -124,7 +124,7 @@ async def test_of_two_plans_made_at_the_same_moment_one_is_written(hosts: Hosts)
         obj = writing.new(DOMAIN_MAPPING, body, project, "shop.example", "u", rfc3339(NOW), BOUNDS)
         await hosts.store.put(objects.key_of(obj), msgspec.json.encode(obj))
     await eventually(lambda: len(hosts.observed.objects) == 2, "both are seen")
-    views = [replace(hosts.observed.mapping_view((project, "shop.example")), heir=project) for project in ("a", "b")]
+    views = [replace(hosts.observed.hosts.view((project, "shop.example")), heir=project) for project in ("a", "b")]
     first, second = (plan_mapping(view, NAMING, BOUNDS, NOW).txns[0] for view in views)
     await hosts.store.commit(first)
     with pytest.raises(Conflict):

@@ -2,13 +2,15 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry import objects, routing
+from registry import objects, routing, rules
 from registry.bounds import Naming
 from registry.conditions import find
-from store.model import Revision
+from registry.problem import Problems
+from store.model import Mirror, PathRule, Revision
 
 NAMING = Naming("example.org", 443, "https")
 READY = {"status": {"conditions": [{"type": "Ready", "status": "True"}], "latestReadyRevisionName": "hello-2"}}
@@ -136,3 +138,82 @@ def test_what_cannot_be_reached_moves_nothing_and_says_why() -> None:
 
 def test_a_condition_that_is_not_there_is_unknown() -> None:
     assert find({}, "Ready")["status"] == "Unknown"
+
+
+def ruled(annotations: dict[str, str], **settings: bool) -> routing.Routing:
+    meta = {"name": "hello", "namespace": "p", "uid": "u", "annotations": annotations}
+    traffic = [{"revisionName": "hello-1", "percent": 100, "tag": "old"}]
+    revisions = {name: {"metadata": {"name": name}, **READY} for name in NAMES}
+    known = compiled(*NAMES)
+    return routing.route(
+        {"metadata": meta, "spec": {"traffic": traffic}}, revisions, {}, known, NAMING, lambda _: "", **settings
+    )
+
+
+def test_rules_are_off_until_they_are_asked_for() -> None:
+    entry = ruled({}).entry
+    assert entry is not None
+    assert (entry.main, entry.paths, entry.tags, entry.mirror, entry.affinity_key) == ("hello.p.example.org", [], {}, None, "")
+
+
+def test_tags_by_header_are_asked_for_by_the_route_or_by_the_operator() -> None:
+    for annotations, default, tags in (
+        ({rules.TAG_HEADER: "true"}, False, {"old": "hello-1"}),
+        ({}, True, {"old": "hello-1"}),
+        ({rules.TAG_HEADER: "false"}, True, {}),
+    ):
+        entry = ruled(annotations, tag_header=default).entry
+        assert entry is not None
+        assert entry.tags == tags
+
+
+def test_a_mirror_is_known_to_the_front_door_or_said_to_be_missing() -> None:
+    made = ruled({rules.MIRROR: "hello-2=10"})
+    assert made.entry is not None
+    assert made.entry.mirror == Mirror(revision="hello-2", percent=10)
+    assert "hello-2" in made.entry.limits
+    missing = ruled({rules.MIRROR: "hello-9=10"})
+    assert missing.entry is not None
+    assert missing.entry.mirror is None
+    assert missing.note is not None
+    assert (missing.note["reason"], missing.note["severity"]) == ("RevisionMissing", "Warning")
+
+
+def test_paths_are_words_longest_prefix_first() -> None:
+    found = rules.paths("/api=api, /api/v2/=new:strip")
+    assert found == [PathRule(prefix="/api/v2", route="new", strip=True), PathRule(prefix="/api", route="api")]
+    for bad in (
+        "",
+        "/=x",
+        "api=x",
+        "/api",
+        "/api=X",
+        "/a//b=x",
+        "/a=x:cut",
+        "/a=x /a/=y",
+        "/a/../b=x",
+        "/a?b=x",
+        f"/{'a' * 200}=x",
+    ):
+        with pytest.raises(ValueError, match=r"PREFIX|words|each prefix"):
+            rules.paths(bad)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "of", "faults"),
+    [
+        ({rules.MIRROR: "hello-1=10", rules.PATHS: "/a=b", rules.TAG_HEADER: "true"}, "route", 0),
+        ({rules.MIRROR: "hello-1=0"}, "route", 1),
+        ({rules.MIRROR: "hello-1", rules.TAG_HEADER: "yes", rules.PATHS: "x"}, "route", 3),
+        ({rules.AFFINITY[0]: "true"}, "route", 1),
+        ({rules.AFFINITY[0]: "true", rules.AFFINITY[1]: "false"}, "revision", 0),
+        ({rules.AFFINITY[1]: "on"}, "revision", 1),
+        ({rules.PATHS: "/a=b"}, "revision", 1),
+        ({rules.PATHS: "/a=b"}, "domain", 0),
+        ({rules.MIRROR: "hello-1=10"}, "domain", 1),
+    ],
+)
+def test_a_rule_in_the_wrong_place_or_of_the_wrong_shape_is_a_fault(annotations: dict[str, str], of: str, faults: int) -> None:
+    problems = Problems()
+    rules.check(problems, annotations, "metadata.annotations", of=of)
+    assert len(problems) == faults, problems
