@@ -18,12 +18,14 @@ from tests.integration.agent_world import NODE, SERVE, World, fetch, world
 
 pytestmark = pytest.mark.real
 
+LONG = ("--lease-ttl-s", "60")
+"""What was said of an instance is known to the next agent, however long that takes to begin."""
 COUNT = f"(while :; do n=$((n+1)); echo $n > /www/count; sleep 0.01; done) & {SERVE}"
 
 
 @pytest.fixture
 async def node(store: Store, etcd: real.Server, nats: real.Server) -> AsyncIterator[World]:
-    async with world(store, etcd, nats, "--on-stop", "keep") as made:
+    async with world(store, etcd, nats, *LONG, "--on-stop", "keep") as made:
         yield made
 
 
@@ -66,7 +68,7 @@ async def test_a_frozen_instance_stands_still_over_a_restart_of_the_agent_and_is
     pid = await frozen(node, "app-1")
     before = count(pid)
     node.kill()
-    await node.start("--on-stop", "stop")
+    await node.start(*LONG, "--on-stop", "stop")
     assert (await node.phase("app-1", Phase.FROZEN)).phase is Phase.FROZEN
     assert count(pid) == before
     await node.assign("app-1", Goal.RUN)
