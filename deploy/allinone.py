@@ -266,6 +266,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--run", help=f"sockets, pids (default {default.run})")
     one.add_argument("--http", help=f"where apps are served (default {default.http})")
     one.add_argument("--https", help=f"where they are served with TLS, or off (default {default.https})")
+    one.add_argument("--acme-email", help="get certificates for public hosts by ACME; its terms are agreed to with this")
+    one.add_argument("--acme-directory", help="of another authority than Let's Encrypt")
+    one.add_argument("--acme-ca-file", help="what that authority's own TLS is checked with")
     one.add_argument(
         "--port-base", type=int, help=f"first of eight loopback ports; the API has it (default {default.port_base})"
     )

@@ -116,7 +116,14 @@ def _programs(engine: Engine) -> list[Spec]:
     if engine.https_port:
         for own in (registry, ingress):
             own.append(f"--certificate-key-file={engine.certificate_keys}")
-        registry += [f"--local-ca={engine.local_ca}", f"--local-ca-key={engine.local_ca_key}"]
+        registry += [
+            f"--local-ca={engine.local_ca}",
+            f"--local-ca-key={engine.local_ca_key}",
+            f"--https-port={engine.https_port}",
+        ]
+        if engine.acme_email:
+            registry += [f"--acme-directory={engine.acme_directory}", f"--acme-email={engine.acme_email}"]
+            registry += [f"--acme-ca-file={engine.acme_ca_file}"] if engine.acme_ca_file else []
         ingress.append(f"--listen-tls={engine.https}")
     if engine.insecure_registries:
         agent.append(f"--insecure-registries={engine.insecure_registries}")

@@ -23,6 +23,10 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     http: str = "0.0.0.0:8080"
     https: str = "0.0.0.0:8443"
     """`off`: TLS is not spoken."""
+    acme_email: str = ""
+    """Not empty: hosts of the world's get certificates by ACME, and the authority's terms are agreed to."""
+    acme_directory: str = "https://acme-v02.api.letsencrypt.org/directory"
+    acme_ca_file: str = ""
     port_base: int = 8090
     id: str = "ebb"
     subnet: str = "10.231.0.0/16"
@@ -111,6 +115,12 @@ def check(engine: Engine) -> None:
         wrong += _listening(engine, "--https", engine.https, "address:port, such as 0.0.0.0:8443, or off")
         if engine.https.rpartition(":")[2] == engine.http.rpartition(":")[2]:
             wrong.append(f"--https {engine.https}: the port is --http's")
+    if engine.acme_email and not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", engine.acme_email):
+        wrong.append(f"--acme-email {engine.acme_email}: want an address such as me@example.org")
+    if engine.acme_email and engine.https == "off":
+        wrong.append("--acme-email: there is no use for certificates with --https off")
+    if not engine.acme_directory.startswith("https://"):
+        wrong.append(f"--acme-directory {engine.acme_directory}: want the https:// URL of an ACME directory")
     if not re.fullmatch(r"[a-z][a-z0-9]{0,5}", engine.id):
         wrong.append(f"--id {engine.id}: want 1–6 of a–z, 0–9, a letter first")
     if engine.parked_most < 0:

@@ -25,6 +25,8 @@ class Settings(Common, frozen=True, kw_only=True):
     listen: str = "0.0.0.0:8080"
     listen_tls: str = ""
     """Where TLS is spoken; empty: nowhere."""
+    https_port: int = 0
+    """The port of TLS as clients reach it, for redirects; 0: that of --listen-tls."""
     certificate_key_file: str = ""
     """File of the keys that certificates' private keys are sealed with, mode 0600 (store/seal.py)."""
     member: str = ""
@@ -73,7 +75,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     admin = Admin({"store": ingress.problem_of_store, "draining": lambda: "yes" if stop.is_set() else None})
     await admin.start(settings.admin)
     host = settings.admin.rpartition(":")[0]
-    await ingress.start(settings.listen, listen_tls=settings.listen_tls, admin=f"{host}:{admin.port}", stop=stop)
+    await ingress.start(
+        settings.listen, listen_tls=settings.listen_tls, https_port=settings.https_port, admin=f"{host}:{admin.port}", stop=stop
+    )
     # What exists now stays: the collector need not look at it again, which takes its pauses out of the request path.
     gc.collect()
     gc.freeze()

@@ -233,15 +233,15 @@ class Exchange:
             self.front.inform(response)
 
     def answered(self, response: Response, body: bytes, whole: bool, now: float) -> None:
-        """The head of the answer, with what came of its body; `whole`: that is all of it."""
+        """The head of the answer, with what came of its body; `whole`: that is all of it. Without a target it is our own."""
         if not whole:
             self._stats.first_byte.add(now - self.started)
         target = self._target
-        assert target is not None
-        if target.doubted and self.throttler is not None:
-            self._gate.admitter.answered(self.throttler, target)
-        if self.cause_id:
-            self._tell("first byte", instance=target.instance, status=response.status)
+        if target is not None:
+            if target.doubted and self.throttler is not None:
+                self._gate.admitter.answered(self.throttler, target)
+            if self.cause_id:
+                self._tell("first byte", instance=target.instance, status=response.status)
         self.answering = True
         self.status = response.status
         self.sent_bytes = len(body)

@@ -15,6 +15,10 @@ class Front(Protocol):
     due: float
 
     @property
+    def secure(self) -> bool:
+        """Whether the client speaks TLS."""
+
+    @property
     def protocol(self) -> str: ...
 
     @property

@@ -11,9 +11,9 @@ from hpack import NeverIndexedHeaderTuple
 from ingress import limits
 from ingress.chunked import Trailers
 from ingress.headers import DROP, EXPECT, GOOD_REQUEST_ID, GOOD_TRACE, LENGTH, REQUEST, REQUEST_ID, RESPONSE, TAG, TRACE
+from ingress.hosts import well_formed
 from ingress.http1 import CHUNKED, Fields, Request, Response
 from ingress.refusals import Refused
-from ingress.routes import well_formed
 
 Head = Iterable[tuple[bytes, bytes]]
 

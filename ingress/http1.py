@@ -28,8 +28,8 @@ from ingress.headers import (
     named_in,
     without,
 )
+from ingress.hosts import well_formed
 from ingress.refusals import Refused
-from ingress.routes import well_formed
 
 END = b"\r\n\r\n"
 _SLASH = 0x2F

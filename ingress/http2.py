@@ -46,6 +46,10 @@ class Stream(Lane):
     def client(self) -> str:
         return self.link.client
 
+    @property
+    def secure(self) -> bool:
+        return self.link.secure
+
     def begin(self, request: Request) -> None:
         self._left = request.length
         self._grpc = any(name == b"content-type" and value.startswith(b"application/grpc") for name, value in request.fields)
@@ -190,6 +194,7 @@ class Stream(Lane):
 class Http2(Link):
     """One client's connection, as the listener keeps it."""
 
+    secure = False
     due = 0.0
     """Always due: the streams have their own."""
     request_of = staticmethod(request_of)

@@ -5,31 +5,15 @@ host of the world's (a domain) is owned by whom the registry says; it follows it
 moment. An exact host comes before a wildcard, and the nearest wildcard before one further up.
 """
 
-import re
 from collections.abc import Callable
 
+from ingress.detour import Detour
+from ingress.hosts import canonical
 from ingress.limits import HOST_MEMO_MOST
 from ingress.rules import Paths, split_of
 from ingress.traffic import Choice, Split
 from store import keys
 from store.model import Domain, PathRule, RouteEntry
-
-_HOST = re.compile(rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253})|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
-
-
-def well_formed(host: bytes) -> bool:
-    """Whether `host` can be a Host field: a name or address, and a port perhaps; no userinfo, no path."""
-    if _HOST.fullmatch(host) is None or b".." in host:
-        return False
-    port = host.rpartition(b":")[2] if not host.endswith(b"]") and b":" in host else b"0"
-    return int(port) <= 65_535
-
-
-def canonical(host: bytes) -> str:
-    """`host` without port and trailing dot, in lower case: what routes are keyed by."""
-    if not host.endswith(b"]") and b":" in host:
-        host = host.rpartition(b":")[0]
-    return host.rstrip(b".").lower().decode("ascii")
 
 
 class Routes:
@@ -49,6 +33,9 @@ class Routes:
         self._entries: dict[str, RouteEntry] = {}
         self._contested: dict[str, list[str]] = {}
         self._domains: dict[str, Domain] = {}
+        self._proofs: dict[str, dict[str, str]] = {}
+        self.https_port = 0
+        """Where clients find TLS; 0: nowhere, and nobody is redirected."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -60,18 +47,47 @@ class Routes:
             name = canonical(host)
             found = self._hosts.get(name)
             found = self._mapped(name) if found is None else self._with_paths(found, self._entries[self._owners[name]], name)
+            found = self._detoured(name, found)
             if found is not None:
                 if len(self.memo) >= HOST_MEMO_MOST:
                     self.memo.clear()
                 self.memo[host] = found
         return found
 
-    def _mapped(self, host: str) -> Split | None:
-        """What the domain of `host`, or the nearest wildcard above it, leads to."""
+    def prove(self, host: str, token: str, answer: str | None) -> None:
+        """ACME asks `host` for `token`, and this is the answer; None: it asks no more."""
+        self.memo.clear()
+        if answer is not None:
+            self._proofs.setdefault(host, {})[token] = answer
+        else:
+            self._proofs.get(host, {}).pop(token, None)
+            if not self._proofs.get(host, True):
+                del self._proofs[host]
+
+    def _detoured(self, host: str, found: Split | None) -> Split | None:
+        """`found`, or what stands before it: a proof that is asked for, a redirect to TLS."""
+        port = self.https_port if self.https_port and self._redirects(host) else 0
+        proofs = self._proofs.get(host, {})
+        return Detour(found, proofs, port) if port or proofs else found
+
+    def _redirects(self, host: str) -> bool:
+        key, domain = self._owners.get(host, ""), self._domain(host)
+        if not key and domain is not None:
+            key = keys.route(domain.project, domain.route)
+        entry = self._entries.get(key)
+        return entry is not None and entry.redirects
+
+    def _domain(self, host: str) -> Domain | None:
+        """The domain of `host`, or the nearest wildcard above it."""
         domain = self._domains.get(host)
         while domain is None and host and self._domains:
             host = host.partition(".")[2]
             domain = self._domains.get(f"*.{host}")
+        return domain
+
+    def _mapped(self, host: str) -> Split | None:
+        """What the domain of `host` leads to."""
+        domain = self._domain(host)
         if domain is None:
             return None
         entry = self._entries.get(keys.route(domain.project, domain.route))

@@ -6,6 +6,7 @@ A request that falls under a rule becomes a `RuledExchange` on its way; no other
 from activator.balance import Target
 from ingress import limits
 from ingress.chunked import Trailers
+from ingress.detour import Detour
 from ingress.forward import Exchange
 from ingress.gate import Gate
 from ingress.http1 import Request, Response
@@ -72,6 +73,7 @@ class Copy:
     """The `Front` of a request's copy: it is sent once the request's body is whole, and nobody reads its answer."""
 
     protocol = "mirror"
+    secure = False
 
     def __init__(self, gate: Gate, request: Request, forwarded: bytes, client: str, choice: Choice) -> None:
         self._gate = gate
@@ -156,7 +158,13 @@ class Copy:
 
 
 def follow(gate: Gate, exchange: Exchange, split: Split) -> bool:
-    """Begin `exchange` by the rules of `split`; False when they name no revision."""
+    """Begin `exchange` by the rules of `split`, or answer it here; False when they name no revision."""
+    if isinstance(split, Detour):
+        if split.took(exchange):
+            return True
+        if split.behind is None:
+            return False
+        split = split.behind
     if isinstance(split, Paths):
         found = split.at(exchange.request)
         if found is None:

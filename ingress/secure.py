@@ -11,10 +11,10 @@ from ingress import limits
 from ingress.client import Client
 from ingress.gate import Gate
 from ingress.heads2 import request_of
+from ingress.hosts import canonical
 from ingress.http1 import Request
 from ingress.http2 import Http2
 from ingress.refusals import Refused
-from ingress.routes import canonical
 from store.certificates import Certificate
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Scope:
         host = request.host
         if host == self._last:
             return request
-        name = canonical(host)
+        name = canonical(host).strip("[]")
         if not self._certificate.covers(name):
             shown = ", ".join(self._certificate.hosts[:3])
             raise Refused(
@@ -49,6 +49,7 @@ class SecureClient(Client):
     """One client connection speaking HTTP/1 inside TLS."""
 
     __slots__ = ("_scope", "certificate")
+    secure = True
 
     def __init__(self, listener: "Listener", gate: Gate, certificate: Certificate) -> None:
         super().__init__(listener, gate)
@@ -72,6 +73,8 @@ class SecureClient(Client):
 
 class SecureHttp2(Http2):
     """One client connection speaking HTTP/2 inside TLS."""
+
+    secure = True
 
     def __init__(self, listener: "Listener", gate: Gate, certificate: Certificate) -> None:
         super().__init__(listener, gate)

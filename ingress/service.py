@@ -70,7 +70,9 @@ class Ingress:
         self._presence = Presence(store, MEMBER_TTL_S)
         self._bus = bus
 
-    async def start(self, listen: str, *, listen_tls: str = "", admin: str = "", stop: asyncio.Event | None = None) -> None:
+    async def start(
+        self, listen: str, *, listen_tls: str = "", https_port: int = 0, admin: str = "", stop: asyncio.Event | None = None
+    ) -> None:
         """Learn the cluster, say that this member is there, then listen. Raises OSError when a port is taken."""
         self._jobs = Jobs("ingress", stop)
         self._jobs.start(self.admitter.run(), "admitter", fatal=True)
@@ -86,6 +88,8 @@ class Ingress:
             await self.tls.start(listen_tls)
             self._jobs.start(self.tls.sweep(), "sweep TLS", fatal=True)
             own.add(self.tls.port)
+            self.gate.routes.https_port = https_port or self.tls.port
+            self.gate.routes.memo.clear()
         self.ports.start(listen.rpartition(":")[0], frozenset(own), self._jobs)
 
     async def drain(self, timeout_s: float) -> None:

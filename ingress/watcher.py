@@ -12,7 +12,7 @@ from process.run import Jobs
 from store import keys, messages
 from store.backend import Store
 from store.bus import Bus
-from store.certificates import Certificate
+from store.certificates import Certificate, Challenge
 from store.messages import Refusal
 from store.model import Domain, Instance, RouteEntry, decode
 from store.watch import Table
@@ -37,6 +37,7 @@ class Watcher:
         ]
         if certificates is not None:
             self._tables.append(Table(store, keys.CERTIFICATES, Certificate, self._certificate))
+            self._tables.append(Table(store, keys.CHALLENGES, Challenge, self._challenge))
 
     async def start(self, jobs: Jobs) -> None:
         """Begin to listen; returns when the first listing of all tables is in."""
@@ -66,6 +67,12 @@ class Watcher:
             self._certificates.delete(key)
         else:
             self._certificates.put(key, new)
+
+    def _challenge(self, key: str, new: Challenge | None, old: Challenge | None) -> None:
+        if new is not None:
+            self._routes.prove(new.host, new.token, new.answer)
+        elif old is not None:
+            self._routes.prove(old.host, old.token, None)
 
     def _instance(self, key: str, new: Instance | None, old: Instance | None) -> None:
         if new is not None:

@@ -8,7 +8,7 @@ from process.admin import Admin
 from process.clock import SystemClock
 from process.run import Jobs, main
 from process.settings import BadSettings
-from registry import server
+from registry import orders, server
 from registry.api import app, certificates, ebb, routes, value_routes, why
 from registry.api.resources import Resources
 from registry.api.streams import Streams
@@ -66,7 +66,11 @@ def _issuer(settings: Settings, store: Store, clock: SystemClock, ring: Keyring 
         authority = Authority(Path(settings.local_ca), Path(settings.local_ca_key)) if settings.local_ca else None
     except NoAuthority as error:
         raise BadSettings(f"--local-ca, --local-ca-key: {error}") from None
-    sources = Sources(Keyring(Path(settings.certificate_key_file)), ring, authority, settings.domain)
+    seal, ordering = Keyring(Path(settings.certificate_key_file)), None
+    if settings.acme_directory:
+        acme = orders.Authority(settings.acme_directory, settings.acme_email, settings.acme_ca_file)
+        ordering = orders.Orders(store, clock, seal, acme)
+    sources = Sources(seal, ring, authority, settings.domain, ordering, observed.served)
     return Issuer(store, clock, sources, observed.synced)
 
 
@@ -79,7 +83,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run until `stop`."""
     clock, member = SystemClock(), settings.member or f"registry-{ids.short_id(6)}"
     bounds = _bounds(settings)
-    naming = Naming(settings.domain, settings.url_port, settings.url_scheme)
+    naming = Naming(settings.domain, settings.url_port, settings.url_scheme, settings.https_port)
     spool = Spool(Path(settings.data), settings.upload_max_bytes)
     spool.open()
     store, bus = await open_store(settings.etcd), await open_bus(settings.nats, member)
@@ -91,7 +95,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     def dirty(unit: Unit) -> None:
         controller.mark(unit)
         if issuer is not None:
-            issuer.mark_project(unit[0])
+            issuer.mark(unit[0])
 
     observed = Observed(store, dirty)
     digests = Digests(bus, clock, jobs, controller.mark_revision)

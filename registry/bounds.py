@@ -28,11 +28,14 @@ class Naming:
     domain: str = "localhost"
     url_port: int = 8080
     url_scheme: str = "http"
+    https_port: int = 0
+    """Of TLS, as people reach it; 0: there is none."""
 
     def host(self, name: str, project: str, domain: str = "") -> str:
         return f"{name}.{project}.{domain or self.domain}".lower()
 
-    def url(self, host: str) -> str:
-        """The URL of a host; the scheme's own port is left out."""
-        usual = {"http": 80, "https": 443}.get(self.url_scheme)
-        return f"{self.url_scheme}://{host}" if self.url_port == usual else f"{self.url_scheme}://{host}:{self.url_port}"
+    def url(self, host: str, *, secure: bool = False) -> str:
+        """The URL of a host; the scheme's own port is left out. `secure`: by TLS, where there is TLS."""
+        scheme, port = ("https", self.https_port) if secure and self.https_port else (self.url_scheme, self.url_port)
+        usual = {"http": 80, "https": 443}.get(scheme)
+        return f"{scheme}://{host}" if port == usual else f"{scheme}://{host}:{port}"

@@ -1,7 +1,7 @@
 """Keeps `certificates/` as `issuing` says: one issuer at a time, in the leading registry."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,10 @@ from msgspec.structs import replace
 from process import logs, metrics
 from process.clock import Clock
 from registry import issuing, values
+from registry.acme import AcmeError
 from registry.authority import Authority
-from registry.issuing import SECRET, Copy, Drop, Issue, Reseal, Step
+from registry.issuing import ACME, SECRET, Copy, Drop, Issue, Order, Reseal, Step
+from registry.orders import Orders
 from registry.pair import BadPair, Pair
 from store import keys
 from store.backend import Store
@@ -23,6 +25,8 @@ from store.txn import Delete, Guard, Put, Txn
 from store.watch import Table
 
 PACE_S = 0.05
+ORDER_PACE_S = 0.25
+"""The same with ACME, where every change of any route is looked at."""
 RETRY_S = 5.0
 
 log = logs.get("registry.issuer")
@@ -44,13 +48,19 @@ class Sources:
     """Opens Secrets."""
     authority: Authority | None
     domain: str
+    orders: Orders | None
+    """ACME."""
+    hosts: Callable[[], Mapping[str, str]]
+    """Hosts that have a route → their projects: what ACME may be asked for."""
 
 
 class Issuer:
-    """`mark_project(name)` may be called at any time; once `ready()` returns it has been for all that there are."""
+    """`mark(project)` is called when something changes in it; once `ready()` returns it has been for all that there are."""
 
     def __init__(self, store: Store, clock: Clock, sources: Sources, ready: Callable[[], Awaitable[None]]) -> None:
         self._store, self._clock, self._sources, self._ready = store, clock, sources, ready
+        self._ordering: asyncio.Task[None] | None = None
+        self._written = "", 0
         self.certificates: Table[Certificate] = Table(store, keys.CERTIFICATES, Certificate, self._changed)
         self._secrets: Table[TlsSecret] = Table(store, keys.SECRETS, TlsSecret, self._secret, slim=lambda whole: whole)
         self._projects: set[str] = set()
@@ -59,10 +69,10 @@ class Issuer:
     def tables(self) -> dict[str, Table[Any]]:
         return {"certificates": self.certificates, "certificate secrets": self._secrets}
 
-    def mark_project(self, name: str) -> None:
-        """There is something in project `name`."""
-        if name not in self._projects:
-            self._projects.add(name)
+    def mark(self, project: str) -> None:
+        """Something changed in `project`; without ACME only its first sign of life counts."""
+        if project not in self._projects or self._sources.orders is not None:
+            self._projects.add(project)
             self._news.set()
 
     def _changed(self, key: str, new: Certificate | None, old: Certificate | None) -> None:
@@ -77,15 +87,23 @@ class Issuer:
         await self._ready()
         for table in self.tables().values():
             await table.synced()
-        while True:
-            self._news.clear()
-            look_again_s = await self._pass(guard)
-            try:
-                async with asyncio.timeout(look_again_s):
-                    await self._news.wait()
-            except TimeoutError:
-                pass
-            await asyncio.sleep(PACE_S)
+        try:
+            while True:
+                self._news.clear()
+                look_again_s = await self._pass(guard)
+                try:
+                    async with asyncio.timeout(look_again_s):
+                        await self._news.wait()
+                except TimeoutError:
+                    pass
+                await asyncio.sleep(PACE_S if self._sources.orders is None else ORDER_PACE_S)
+        finally:
+            if self._ordering is not None:
+                self._ordering.cancel()
+                await asyncio.gather(self._ordering, return_exceptions=True)
+                self._ordering = None
+            if self._sources.orders is not None:
+                await self._sources.orders.close()
 
     async def _pass(self, guard: Guard) -> float:
         """Do what is to be done; seconds until it is worth looking again."""
@@ -116,6 +134,7 @@ class Issuer:
         return issuing.View(
             certificates=dict(self.certificates.items()),
             secrets=secrets,
+            hosts=self._sources.hosts() if self._sources.orders is not None else {},
             projects=frozenset(self._projects),
             domain=self._sources.domain,
             authority=self._sources.authority.id if self._sources.authority is not None else "",
@@ -128,6 +147,10 @@ class Issuer:
                 made = await self._copy(step)
             case Issue():
                 made = self._issue(step)
+            case Order():
+                if self._ordering is None and not self._behind():
+                    self._ordering = asyncio.get_running_loop().create_task(self._order(step, guard))
+                return
             case Reseal():
                 made = self._reseal(self.certificates.get(step.key))
             case Drop():
@@ -155,6 +178,39 @@ class Issuer:
         assert self._sources.authority is not None
         pair = self._sources.authority.issue(step.hosts, self._clock.wall())
         return self._sealed(step.project, step.name, pair, step.made_from)
+
+    def _behind(self) -> bool:
+        """Whether the table has not yet seen what came of the last order."""
+        key, store_rev = self._written
+        entry = self.certificates.entry(key)
+        return bool(key) and (entry is None or entry.store_rev < store_rev)
+
+    async def _order(self, step: Order, guard: Guard) -> None:
+        """One order from its beginning to what the store then says of it."""
+        orders, key = self._sources.orders, keys.certificate(step.project, step.name)
+        assert orders is not None
+        try:
+            try:
+                made = self._sealed(step.project, step.name, await orders.run(step, guard), "")
+            except (AcmeError, SealError) as error:
+                made = self._failed(step, self.certificates.get(key), error)
+            # Without a guard of its own: a table that is behind must not cost a certificate that was issued.
+            self._written = key, await self._store.commit(Txn((guard,), (Put(key, encode(made)),), why=f"certificate {key}"))
+        except StoreError as error:
+            log.warning("order not finished", host=step.host, error=str(error))
+        finally:
+            self._ordering = None
+            self._news.set()
+
+    def _failed(self, step: Order, known: Certificate | None, error: Exception) -> Certificate:
+        """What was known, with why it is not renewed and when that is tried again."""
+        old = known or Certificate(project=step.project, name=step.name, source=ACME, hosts=[step.host])
+        attempts = old.attempts + 1
+        wait_s = issuing.retry_s(attempts, step.host)
+        if isinstance(error, AcmeError):
+            wait_s = max(wait_s, error.retry_after_s)
+        log.warning("no certificate", host=step.host, error=str(error), attempts=attempts, retry_in_s=round(wait_s))
+        return replace(old, problem=str(error), attempts=attempts, retry_at=self._clock.wall() + wait_s)
 
     def _sealed(self, project: str, name: str, pair: Pair, made_from: str) -> Certificate:
         return Certificate(

@@ -13,12 +13,16 @@ from store import keys
 from store.certificates import ENGINE, Certificate
 from store.seal import key_of
 
-SECRET, LOCAL = "secret", "local"
+SECRET, ACME, LOCAL = "secret", "acme", "local"
 RENEW_AT = 2 / 3
 """Of a certificate's lifetime."""
 JITTER = 0.05
 """How much of its lifetime one certificate is renewed before or after another of the same age, at most."""
 LOOK_AGAIN_MOST_S = 3600.0
+FIRST_RETRY_S = 300.0
+"""After an order failed; doubled for each failure in a row, up to LAST_RETRY_S. Public authorities take 5 failures an hour for a host."""
+LAST_RETRY_S = 43_200.0
+_NOT_PUBLIC = frozenset(("localhost", "local", "internal", "test", "example", "invalid", "lan", "home", "arpa", "onion"))
 MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
@@ -29,6 +33,8 @@ class View:
     certificates: Mapping[str, Certificate]
     """By key."""
     secrets: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    """What ACME may be asked for: host → its project. Empty: there is no ACME."""
     projects: frozenset[str] = frozenset()
     """All that have something."""
     domain: str = "localhost"
@@ -58,6 +64,18 @@ class Issue:
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """Ask ACME for a certificate of `host`."""
+
+    project: str
+    host: str
+
+    @property
+    def name(self) -> str:
+        return f"{ACME}:{self.host}"
+
+
+@dataclass(frozen=True, slots=True)
 class Reseal:
     """Seal the private key at `key` anew: the newest key of the key file is another."""
 
@@ -71,7 +89,7 @@ class Drop:
     key: str
 
 
-Step = Copy | Issue | Reseal | Drop
+Step = Copy | Issue | Order | Reseal | Drop
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +118,14 @@ def plan(view: View, now: float) -> Plan:
             steps.append(issue)
         else:
             next_s = min(next_s, due_s)
+    for order in _orders(view, now):
+        key = keys.certificate(order.project, order.name)
+        wanted.add(key)
+        due_s = _order_at(view.certificates.get(key)) - now
+        if due_s <= 0:
+            steps.append(order)
+        else:
+            next_s = min(next_s, due_s)
     for key, known in view.certificates.items():
         if key not in wanted:
             steps.append(Drop(key))
@@ -112,6 +138,35 @@ def renew_at(certificate: Certificate) -> float:
     """When it should be replaced, wall seconds: at two thirds of its life, and not all of one age at once."""
     life_s = certificate.not_after - certificate.not_before
     return certificate.not_before + life_s * (RENEW_AT + JITTER * _spread(certificate.bound_to))
+
+
+def retry_s(attempts: int, text: str) -> float:
+    """How long after the `attempts`th failure in a row; `text` spreads those that failed together."""
+    wait_s = min(FIRST_RETRY_S * 2.0 ** min(attempts - 1, 20), LAST_RETRY_S)
+    return wait_s * (1 + 2 * JITTER * _spread(text))
+
+
+def public(host: str) -> bool:
+    """Whether an authority of the world can know `host`: a name of several labels, no wildcard, none of the reserved endings."""
+    labels = host.split(".")
+    return (
+        len(labels) > 1 and labels[0] != "*" and labels[-1] not in _NOT_PUBLIC and not labels[-1].isdigit() and ":" not in host
+    )
+
+
+def _orders(view: View, now: float) -> list[Order]:
+    brought = [c for c in view.certificates.values() if c.source == SECRET and c.chain and now < c.not_after]
+    return [
+        Order(project, host)
+        for host, project in sorted(view.hosts.items())
+        if public(host) and not any(c.project == project and c.covers(host) for c in brought)
+    ]
+
+
+def _order_at(known: Certificate | None) -> float:
+    if known is None:
+        return 0
+    return known.retry_at if known.problem else renew_at(known)
 
 
 def _issues(view: View) -> list[Issue]:

@@ -73,7 +73,8 @@ def plan_mapping(view: MappingView, naming: Naming, bounds: Bounds, now: float) 
     obj = view.mapping.obj
     claimed, wanted = _claim(view, bounds)
     found = [claimed, _reference(view), _certificate(view)]
-    after = statuses.domain_mapping(obj, naming.url(view.host), [*found, conditions.ready(found)], rfc3339(now))
+    url = naming.url(view.host, secure=bool(domains.secret_of(obj)))
+    after = statuses.domain_mapping(obj, url, [*found, conditions.ready(found)], rfc3339(now))
     guards, writes = [Guard(object_key, view.mapping.store_rev)], list[Put | Delete]()
     if after != obj:
         writes.append(Put(object_key, msgspec.json.encode(after)))

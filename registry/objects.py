@@ -67,6 +67,8 @@ ANNOTATION_TCP_PORT = "ebb.dev/tcp-port"
 ANNOTATION_KEYS = "ebb.dev/keys"
 ANNOTATION_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 LABEL_VISIBILITY = "networking.knative.dev/visibility"
+ANNOTATION_HTTP_PROTOCOL = "networking.knative.dev/http-protocol"
+"""Enabled, or Redirected: plain HTTP is sent to TLS. Upper or lower case, as Knative takes it."""
 
 
 def meta(obj: Object) -> Object:
@@ -92,6 +94,11 @@ def annotations_of(obj: Object) -> dict[str, str]:
 def tcp_port_of(obj: Object) -> int:
     """The front door's port that a valid Service or Route asks for; 0: none, it is reached by host."""
     return int(annotations_of(obj).get(ANNOTATION_TCP_PORT, 0))
+
+
+def redirects(obj: Object) -> bool:
+    """Whether plain HTTP to a Service's or Route's hosts is sent to TLS."""
+    return str(annotations_of(obj).get(ANNOTATION_HTTP_PROTOCOL, "")).lower() == "redirected"
 
 
 def generation_of(obj: Object) -> int:

@@ -119,6 +119,12 @@ class Observed:
     def projects(self) -> list[str]:
         return sorted({keys.tail(key, keys.OBJECTS)[1] for key, _ in self.objects.items()})
 
+    def served(self) -> dict[str, str]:
+        """Every host that has a route, and no Secret that its mapping names: host → project."""
+        found = {host: entry.project for _, entry in self.routes.items() for host in entry.hosts}
+        mapped = {keys.tail(key, keys.DOMAINS)[0]: domain for key, domain in self.hosts.domains.items()}
+        return found | {host: domain.project for host, domain in mapped.items() if not domain.secret}
+
     def instances_of(self, revision_key: str) -> Sequence[Instance]:
         return tuple(self._instances_of.get(revision_key, {}).values())
 

@@ -41,11 +41,11 @@ def route(
     another route that answers to a host (or `:port`) already; `port_told` is what the ingresses say of a port; `tag_header`: a
     header may name a tag, unless the route says otherwise."""
     project, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
-    local = objects.labels_of(obj).get(objects.LABEL_VISIBILITY) == "cluster-local"
-    domain = LOCAL_DOMAIN if local else ""
+    domain = LOCAL_DOMAIN if objects.labels_of(obj).get(objects.LABEL_VISIBILITY) == "cluster-local" else ""
     main = naming.host(name, project, domain)
     port = objects.tcp_port_of(obj)
-    url = f"tcp://{main}:{port}" if port else naming.url(main)
+    secure = objects.redirects(obj)
+    url = f"tcp://{main}:{port}" if port else naming.url(main, secure=secure)
     shares: dict[str, int] = {}
     hosts: dict[str, list[TrafficTarget]] = {}
     traffic: list[Object] = []
@@ -65,7 +65,7 @@ def route(
             host = naming.host(f"{tag}-{name}", project, domain)
             hosts[host] = [TrafficTarget(revision=revision, percent=100)]
             tags[tag] = revision
-            shown |= {"tag": tag, "url": naming.url(host)}
+            shown |= {"tag": tag, "url": naming.url(host, secure=secure)}
         traffic.append(shown)
     main_targets = [TrafficTarget(revision=revision, percent=share) for revision, share in shares.items()]
     if not port:
@@ -85,6 +85,7 @@ def route(
         ports={port: main_targets} if port else {},
         limits=known,
         main="" if port else main,
+        redirects=secure,
         paths=rules.paths_of(annotations) if not port else [],
         tags=tags if rules.tag_header(annotations, default=tag_header) else {},
         mirror=mirror,

@@ -13,6 +13,8 @@ class Settings(Common, frozen=True, kw_only=True, forbid_unknown_fields=True):
     url_port: int = 8080
     """The ingress's port as people reach it, for status.url."""
     url_scheme: str = "http"
+    https_port: int = 0
+    """The ingress's port for TLS as people reach it; 0: there is none."""
     data: str = "/var/lib/ebb/registry"
     """Directory for uploads on their way to the nodes."""
     upload_max_bytes: int = 20 * 2**30
@@ -32,3 +34,9 @@ class Settings(Common, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Certificate of the local authority; empty: there is none."""
     local_ca_key: str = ""
     """Its private key, mode 0600."""
+    acme_directory: str = ""
+    """URL of an ACME authority's directory: hosts of the world's get certificates from it; empty: they do not."""
+    acme_email: str = ""
+    """Who is told by the authority of what matters."""
+    acme_ca_file: str = ""
+    """What the authority's own TLS is checked with; empty: the system's."""

@@ -109,6 +109,10 @@ def _metadata(problems: Problems, value: Any, check_name: Checker) -> str:
             if str(key).startswith(PREFIX):
                 where = f"metadata.annotations[{key}]"
                 problems.forbid(where, "scaling is set per revision: put it under spec.template.metadata.annotations")
+            elif key == objects.ANNOTATION_HTTP_PROTOCOL:
+                said = value["annotations"][key]
+                if str(said).lower() not in ("enabled", "redirected"):
+                    problems.bad(f"metadata.annotations[{key}]", said, "Enabled or Redirected")
     if value.get("finalizers"):
         problems.forbid("metadata.finalizers", "is not supported: nothing here would wait for them")
     return name if isinstance(name, str) else ""

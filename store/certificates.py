@@ -39,3 +39,21 @@ class Certificate(Model, frozen=True, kw_only=True):
 
 ENGINE = "_"
 """No project can be called so."""
+
+
+class Challenge(Model, frozen=True, kw_only=True):
+    """What every front door answers at `/.well-known/acme-challenge/<token>` of `host`, while it is proved to be ours (RFC 8555 §8.3)."""
+
+    v: int = V1
+    host: str
+    token: str
+    answer: str
+
+
+class Account(Model, frozen=True, kw_only=True):
+    """This engine's account at an ACME authority: who has its key has the account."""
+
+    v: int = V1
+    directory: str
+    key: str
+    """PEM, sealed as those of certificates, bound to `accounts/<authority>`."""

@@ -6,6 +6,8 @@
 | secrets/<project>/<name>         | Values, sealed  | registry              |                 |
 | configs/<project>/<name>         | Values          | registry              |                 |
 | certificates/<project>/<name>    | Certificate     | registry              |                 |
+| accounts/<authority>             | Account         | registry              |                 |
+| challenges/<token>               | Challenge       | registry              | 10 minutes      |
 | revisions/<project>/<revision>   | Revision        | registry              |                 |
 | routes/<project>/<route>         | RouteEntry      | registry              |                 |
 | domains/<host>                   | Domain          | registry              |                 |
@@ -24,6 +26,8 @@ OBJECTS = ROOT + "objects/"
 SECRETS = ROOT + "secrets/"
 CONFIGS = ROOT + "configs/"
 CERTIFICATES = ROOT + "certificates/"
+ACCOUNTS = ROOT + "accounts/"
+CHALLENGES = ROOT + "challenges/"
 REVISIONS = ROOT + "revisions/"
 ROUTES = ROOT + "routes/"
 DOMAINS = ROOT + "domains/"
@@ -55,6 +59,15 @@ def config(project: str, name: str) -> str:
 
 def certificate(project: str, name: str) -> str:
     return f"{CERTIFICATES}{project}/{name}"
+
+
+def account(authority: str) -> str:
+    """The account at an ACME authority; `authority` is a digest of its directory's URL."""
+    return f"{ACCOUNTS}{authority}"
+
+
+def challenge(token: str) -> str:
+    return f"{CHALLENGES}{token}"
 
 
 def revision(project: str, name: str) -> str:

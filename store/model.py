@@ -239,6 +239,8 @@ class RouteEntry(Model, frozen=True, kw_only=True):
     """TCP port of the front door → shares, when its revisions speak raw TCP; then there are no hosts."""
     limits: dict[str, Limits] = {}
     """By revision name; every revision named in `hosts` or `ports` is here."""
+    redirects: bool = False
+    """Plain HTTP is sent to TLS."""
     main: str = ""
     """Which of `hosts` is the route's own, that its domains stand for. What follows is said of it alone."""
     paths: list[PathRule] = []

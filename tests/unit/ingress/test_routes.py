@@ -6,7 +6,8 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingress.routes import Routes, canonical, well_formed
+from ingress.hosts import canonical, well_formed
+from ingress.routes import Routes
 from ingress.traffic import Split, split
 from store import keys
 from store.model import Domain, Limits, RouteEntry, TrafficTarget

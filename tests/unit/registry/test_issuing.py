@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace as changed
 
 from registry import issuing
-from registry.issuing import Copy, Drop, Issue, Reseal, View
+from registry.issuing import Copy, Drop, Issue, Order, Reseal, View
 from store import keys
 from store.certificates import ENGINE, Certificate
 
@@ -81,3 +81,38 @@ def test_a_new_key_in_the_key_file_seals_all_anew() -> None:
     assert issuing.plan(replace(view, sealed_with="k2"), 1).steps == (Reseal(key),)
     again = {key: changed(view.certificates[key], key="v1.k2.x")}
     assert issuing.plan(replace(view, certificates=again, sealed_with="k2"), 1).steps == ()
+
+
+def test_a_public_host_is_ordered_unless_a_secret_of_its_project_covers_it() -> None:
+    hosts = {
+        "shop.example.org": "p",
+        "www.example.org": "q",
+        "a.p.localhost": "p",
+        "*.example.org": "p",
+        "10.0.0.1": "p",
+        "x": "p",
+    }
+    brought = Certificate(project="p", name="secret:s", source="secret", hosts=["*.example.org"], chain="pem", key="v1.k1.x",
+                          not_after=LIFE, made_from="1")  # fmt: skip
+    view = View({keys.certificate("p", "secret:s"): brought}, secrets={("p", "s"): 1}, hosts=hosts, sealed_with="k1")
+    assert issuing.plan(view, 0).steps == (Order("q", "www.example.org"),)
+    expired = issuing.plan(view, LIFE).steps
+    assert [step.host for step in expired if isinstance(step, Order)] == ["shop.example.org", "www.example.org"]
+
+
+def test_an_order_that_failed_waits_longer_each_time_and_keeps_what_there_was() -> None:
+    key = keys.certificate("p", "acme:a.example.org")
+    waits = [issuing.retry_s(attempts, "a.example.org") for attempts in range(1, 15)]
+    assert waits == sorted(waits)
+    assert waits[0] < 1.1 * issuing.FIRST_RETRY_S
+    assert waits[-1] <= 1.1 * issuing.LAST_RETRY_S
+    failed = Certificate(project="p", name="acme:a.example.org", source="acme", problem="dns: no such host", retry_at=500)
+    view = View({key: failed}, hosts={"a.example.org": "p"}, sealed_with="k1")
+    assert issuing.plan(view, 499) == issuing.Plan((), 1)
+    assert issuing.plan(view, 500).steps == (Order("p", "a.example.org"),)
+
+
+def test_a_host_without_a_route_loses_its_ordered_certificate() -> None:
+    key = keys.certificate("p", "acme:a.example.org")
+    known = Certificate(project="p", name="acme:a.example.org", source="acme", chain="pem", key="v1.k1.x", not_after=LIFE)
+    assert issuing.plan(View({key: known}, sealed_with="k1"), 0).steps == (Drop(key),)

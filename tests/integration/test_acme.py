@@ -1,0 +1,179 @@
+"""Certificates by ACME: a real authority (pebble) proves hosts at a real front door, asked by a real registry."""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from msgspec.structs import replace
+
+from store import keys
+from store.backend import Store
+from store.bus import Bus
+from store.certificates import Certificate
+from store.model import decode, encode
+from tests import real
+from tests.certificates import World
+from tests.eventually import eventually_async
+from tests.integration.registry_world import API, make_registry, playing, service
+
+pytestmark = pytest.mark.real
+HOST, UNREACHABLE = "shop.example.org", "gone.example.org"
+DOMAINS = "/apis/serving.knative.dev/v1beta1/namespaces/default/domainmappings"
+CERTIFICATES = "/apis/ebb.dev/v1/namespaces/default/certificates"
+
+
+class Authority:
+    """pebble, and the DNS that it asks, where every name is 127.0.0.1 until `names` says otherwise."""
+
+    def __init__(self, directory: Path, world: World, http_port: int) -> None:
+        self.ca = world.ca
+        self.port, self.management, dns, self.dns_management = (real.free_port() for _ in range(4))
+        made = world.authority.issue(("127.0.0.1", "localhost"), time.time())
+        (directory / "pebble.pem").write_text(made.chain)
+        (directory / "pebble.key").write_bytes(made.key)
+        config = {
+            "listenAddress": f"127.0.0.1:{self.port}",
+            "managementListenAddress": f"127.0.0.1:{self.management}",
+            "certificate": str(directory / "pebble.pem"),
+            "privateKey": str(directory / "pebble.key"),
+            "httpPort": http_port,
+            "tlsPort": 1,
+        }
+        (directory / "pebble.json").write_text(json.dumps({"pebble": config}))
+        names = ["pebble-challtestsrv", "-management", f"127.0.0.1:{self.dns_management}", "-dns01", f"127.0.0.1:{dns}",
+                 "-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv6", ""]  # fmt: skip
+        authority = ["pebble", "-config", str(directory / "pebble.json"), "-strict", "-dnsserver", f"127.0.0.1:{dns}"]
+        env = {**os.environ, "PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "20"}
+        self._log = (directory / "pebble.log").open("ab")
+        self._children = [
+            subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *argv], stdout=self._log, stderr=self._log, env=env)
+            for argv in (names, authority)
+        ]
+
+    @property
+    def directory(self) -> str:
+        return f"https://127.0.0.1:{self.port}/dir"
+
+    async def answers(self) -> bool:
+        try:
+            return bool(await self.root())
+        except httpx.HTTPError:
+            return False
+
+    async def root(self) -> str:
+        """The certificate that ends its chains."""
+        async with httpx.AsyncClient(verify=ssl.create_default_context(cafile=self.ca)) as client:
+            return (await client.get(f"https://127.0.0.1:{self.management}/roots/0")).text
+
+    async def names(self, host: str, address: str) -> None:
+        async with httpx.AsyncClient() as client:
+            said = {"host": f"{host}.", "addresses": [address]}
+            answer = await client.post(f"http://127.0.0.1:{self.dns_management}/add-a", json=said)
+            assert answer.status_code == 200
+
+    def close(self) -> None:
+        for child in self._children:
+            child.kill()
+            child.wait(10)
+        self._log.close()
+
+
+@contextlib.asynccontextmanager
+async def running(server: real.Server) -> AsyncIterator[real.Server]:
+    server.spawn()
+    try:
+        await server.answering()
+        yield server
+    finally:
+        server.stop()
+        print(server.log()[-6000:])
+
+
+def accepts(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+def shown_to(client: ssl.SSLContext, port: int) -> dict[str, Any]:
+    """The certificate that a client sees who asks for HOST and verifies it."""
+    with socket.create_connection(("127.0.0.1", port), 5) as plain, client.wrap_socket(plain, server_hostname=HOST) as tls:
+        return tls.getpeercert() or {}
+
+
+async def record(store: Store, host: str) -> Certificate | None:
+    entry = await store.get(keys.certificate("default", f"acme:{host}"))
+    return decode(Certificate, entry.value) if entry is not None else None
+
+
+async def test_a_mapped_host_gets_a_certificate_that_is_renewed_and_a_failure_says_why(
+    store: Store, bus: Bus, etcd: real.Server, nats: real.Server, tmp_path: Path
+) -> None:
+    world, http, tls = World(tmp_path), real.free_port(), real.free_port()
+    common = ["--etcd", etcd.address, "--nats", nats.url, "--certificate-key-file", str(world.keys)]
+    listen = ["--listen", f"127.0.0.1:{http}", "--listen-tls", f"127.0.0.1:{tls}"]
+    (tmp_path / "door").mkdir()
+    door = real.Server("ingress", [sys.executable, "-m", "ingress", *common, *listen], http, tmp_path / "door", accepts)
+    async with contextlib.AsyncExitStack() as stack:
+        authority = stack.enter_context(contextlib.closing(Authority(tmp_path, world, http)))
+        await eventually_async(authority.answers, "pebble answers", timeout_s=20)
+        await authority.names(UNREACHABLE, "127.0.0.9")
+        flags = ["--certificate-key-file", str(world.keys), "--acme-directory", authority.directory]
+        flags += ["--acme-email", "me@example.org", "--acme-ca-file", str(world.ca), "--https-port", str(tls)]
+        await stack.enter_async_context(running(door))
+        registry = await stack.enter_async_context(running(make_registry(tmp_path, etcd.address, nats.url, *flags)))
+        await stack.enter_async_context(playing(store, bus))
+        api = await stack.enter_async_context(httpx.AsyncClient(base_url=registry.url, timeout=20))
+        body = service()
+        body["metadata"]["annotations"] = {"networking.knative.dev/http-protocol": "Redirected"}
+        assert (await api.post(f"{API}/namespaces/default/services", json=body)).status_code == 201
+        for host in (HOST, UNREACHABLE):
+            mapping = {"metadata": {"name": host}, "spec": {"ref": {"kind": "Service", "name": "hello"}}}
+            assert (await api.post(DOMAINS, json=mapping)).status_code == 201
+
+        async def served() -> bool:
+            return (found := await record(store, HOST)) is not None and bool(found.chain)
+
+        await eventually_async(served, "the certificate is there", timeout_s=40)
+        first = await record(store, HOST)
+        assert first is not None
+        assert first.hosts == [HOST]
+        client = ssl.create_default_context(cadata=await authority.root())
+        serial = (await asyncio.to_thread(shown_to, client, tls))["serialNumber"]
+
+        async def failed() -> bool:
+            return (found := await record(store, UNREACHABLE)) is not None and bool(found.problem)
+
+        await eventually_async(failed, "the failure is told", timeout_s=40)
+        items = {item["hosts"][0]: item for item in (await api.get(CERTIFICATES)).json()["items"]}
+        assert "127.0.0.9" in items[UNREACHABLE]["problem"]
+        assert not items[UNREACHABLE]["ready"]
+        assert items[UNREACHABLE]["retryAt"] > items[HOST]["notBefore"]
+        assert not (await store.list(keys.CHALLENGES)).entries
+
+        # Plain HTTP is sent to TLS, as the service asked.
+        async with httpx.AsyncClient() as anyone:
+            answer = await anyone.get(f"http://127.0.0.1:{http}/a?b=c", headers={"Host": HOST})
+            assert (answer.status_code, answer.headers["location"]) == (301, f"https://{HOST}:{tls}/a?b=c")
+
+        # A certificate near its end is replaced; the front door shows the new one.
+        old = replace(first, not_before=time.time() - 100 * 86_400, not_after=time.time() + 86_400)
+        await store.put(keys.certificate("default", f"acme:{HOST}"), encode(old))
+
+        async def renewed() -> bool:
+            return (await asyncio.to_thread(shown_to, client, tls))["serialNumber"] != serial
+
+        await eventually_async(renewed, "another certificate is shown", timeout_s=40)
+        for entry in (await store.list(keys.ROOT)).entries:
+            assert b"PRIVATE KEY" not in entry.value
