@@ -68,7 +68,7 @@ def plan(profile: Profile, memory_bytes: int, price_mb_s: float) -> Keep:
     keep_s = max(SHORTEST_S, lower_s(kept))
     seen = round(profile.seen)
     why = f"of {seen} idle times half ended within {profile.within(0.5):.0f} s; a cold start is worth {price_s:.0f} s of its memory"
-    if profile.steady_beat:
+    if profile.steady_beat and profile.mean_s > SHORTEST_S:
         half_s, ahead_s = OFFS * profile.off_s + SLACK_S, SLACK_S + profile.start_s
         if CAUGHT * price_s - (2 * half_s + ahead_s) - SHORTEST_S > best:
             from_s, until_s = max(SHORTEST_S, profile.mean_s - half_s - ahead_s), profile.mean_s + half_s

@@ -17,6 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+from deploy.bench_images import static_image
+from deploy.settings import PORTS
+
 T = TypeVar("T")
 
 SERVICES = "/apis/serving.knative.dev/v1/namespaces/default/services"
@@ -71,8 +74,7 @@ class BenchEngine:
                 "10.239.0.0/16",
             ]
             self._ebb("up", "-d", *self._where(), *flags, timeout_s=180)
-            archive = static_image(self.home / "static.tar")
-            self._ebb("image", "import", str(archive), "--name", IMAGE, timeout_s=120)
+            self.import_image(IMAGE, static_image(self.home / "static.tar"))
         except BaseException:
             self._down()
             raise
@@ -80,6 +82,9 @@ class BenchEngine:
 
     def __exit__(self, *_: object) -> None:
         self._down()
+
+    def import_image(self, name: str, archive: Path) -> None:
+        self._ebb("image", "import", str(archive), "--name", name, timeout_s=120)
 
     def _down(self) -> None:
         with contextlib.suppress(subprocess.SubprocessError):
@@ -118,15 +123,26 @@ class BenchEngine:
                 raise ApiError(f"{method} {path}: {answer.status} {text[:300]!r}")
             return json.loads(text) if text else None
 
-    def deploy(self, name: str, *, park: bool, window_s: int, initial_scale: int = 1) -> None:
-        """Create a service of the static image; does not wait."""
-        annotations = {
+    def deploy(
+        self,
+        name: str,
+        *,
+        park: bool = True,
+        window_s: int = 6,
+        initial_scale: int = 1,
+        image: str = IMAGE,
+        spec: dict[str, Any] | None = None,
+        **more: str,
+    ) -> None:
+        """Create a service; does not wait. `more`: annotations of the autoscaler, `_` for `-`."""
+        annotations = {f"autoscaling.knative.dev/{key.replace('_', '-')}": value for key, value in more.items()}
+        annotations |= {
             "autoscaling.knative.dev/window": f"{window_s}s",
             "autoscaling.knative.dev/initial-scale": str(initial_scale),
         }
         if not park:
             annotations["ebb.dev/park"] = "false"
-        template = {"metadata": {"annotations": annotations}, "spec": {"containers": [{"image": IMAGE}]}}
+        template = {"metadata": {"annotations": annotations}, "spec": {"containers": [{"image": image}], **(spec or {})}}
         body = {
             "apiVersion": "serving.knative.dev/v1",
             "kind": "Service",
@@ -200,6 +216,14 @@ class BenchEngine:
             found.setdefault(item.get("service", ""), []).append(item["phase"])
         return found
 
+    def queued(self) -> int:
+        """Requests that wait for an instance now, as the front door says on /metrics."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.base + PORTS.index("ingress_admin"), timeout=5)
+        with contextlib.closing(connection):
+            connection.request("GET", "/metrics")
+            lines = connection.getresponse().read().decode().splitlines()
+        return sum(int(float(line.rpartition(" ")[2])) for line in lines if line.startswith("ebb_ingress_queued{"))
+
     def story(self, about: str) -> list[dict[str, Any]]:
         """Events about a cause, in order of time."""
         return list(self.call("GET", f"{EBB}/story/{about}")["items"])
@@ -258,32 +282,6 @@ def note(text: str) -> None:
 
 def _request(service: str) -> bytes:
     return f"GET / HTTP/1.1\r\nHost: {service}.default.localhost\r\nConnection: close\r\n\r\n".encode()
-
-
-def static_image(out: Path) -> Path:
-    """An OCI archive with busybox's web server and one page. Raises FileNotFoundError when busybox or umoci is not installed."""
-    busybox, umoci = shutil.which("busybox"), shutil.which("umoci")
-    if busybox is None or umoci is None:
-        raise FileNotFoundError("busybox-static and umoci are needed to build the image; run deploy/install")
-    work = out.parent / "image"
-    root = work / "root"
-    for folder in ("bin", "www", "tmp", "etc", "proc", "sys", "dev"):
-        (root / folder).mkdir(parents=True)
-    shutil.copy2(busybox, root / "bin" / "busybox")
-    (root / "www" / "index.html").write_text("a static page\n")
-    layout, layer = f"{work}/layout", work / "layer.tar"
-    start = ["/bin/busybox", "sh", "-c", "exec /bin/busybox httpd -f -p $PORT -h /www"]
-    entry = [f"--config.entrypoint={word}" for word in start]
-    for argv in (
-        ["tar", "-C", str(root), "--owner=0", "--group=0", "-cf", str(layer), "."],
-        [umoci, "init", "--layout", layout],
-        [umoci, "new", "--image", f"{layout}:static"],
-        [umoci, "raw", "add-layer", "--image", f"{layout}:static", str(layer)],
-        [umoci, "config", "--image", f"{layout}:static", *entry],
-        ["tar", "-C", layout, "-cf", str(out), "."],
-    ):
-        subprocess.run(argv, check=True, capture_output=True, timeout=60)
-    return out
 
 
 def _free_ports(count: int) -> int:

@@ -13,7 +13,7 @@ from ingress.limits import HOST_MEMO_MOST
 from ingress.rules import Paths, split_of
 from ingress.traffic import Choice, Split
 from store import keys
-from store.model import Domain, PathRule, RouteEntry
+from store.model import Domain, PathRule, RouteEntry, decode, encode
 
 
 class Routes:
@@ -30,7 +30,8 @@ class Routes:
         """Host as it was spelt → Split; emptied when any route changes."""
         self._hosts: dict[str, Split] = {}
         self._owners: dict[str, str] = {}
-        self._entries: dict[str, RouteEntry] = {}
+        self._stored: dict[str, bytes] = {}
+        """Routes as they are stored: a third of the memory, and read where a host is not in `memo`."""
         self._contested: dict[str, list[str]] = {}
         self._domains: dict[str, Domain] = {}
         self._proofs: dict[str, dict[str, str]] = {}
@@ -38,7 +39,7 @@ class Routes:
         """Where clients find TLS; 0: nowhere, and nobody is redirected."""
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._stored)
 
     def find(self, host: bytes) -> Split | None:
         """The Split of a well-formed `host`; None: no route."""
@@ -46,7 +47,7 @@ class Routes:
         if found is None:
             name = canonical(host)
             found = self._hosts.get(name)
-            found = self._mapped(name) if found is None else self._with_paths(found, self._entries[self._owners[name]], name)
+            found = self._mapped(name) if found is None else self._with_paths(found, self._owners[name], name)
             found = self._detoured(name, found)
             if found is not None:
                 if len(self.memo) >= HOST_MEMO_MOST:
@@ -74,7 +75,7 @@ class Routes:
         key, domain = self._owners.get(host, ""), self._domain(host)
         if not key and domain is not None:
             key = keys.route(domain.project, domain.route)
-        entry = self._entries.get(key)
+        entry = self._entry(key)
         return entry is not None and entry.redirects
 
     def _domain(self, host: str) -> Domain | None:
@@ -90,12 +91,15 @@ class Routes:
         domain = self._domain(host)
         if domain is None:
             return None
-        entry = self._entries.get(keys.route(domain.project, domain.route))
+        entry = self._entry(keys.route(domain.project, domain.route))
         own, paths = self._own(domain.project, domain.route), domain.paths or (entry.paths if entry is not None else [])
         return self._by_path(domain.project, own, paths) if paths else own
 
-    def _with_paths(self, split: Split, entry: RouteEntry, host: str) -> Split:
-        return self._by_path(entry.project, split, entry.paths) if entry.paths and host == entry.main else split
+    def _with_paths(self, split: Split, key: str, host: str) -> Split:
+        entry = self._entry(key)
+        if entry is None or not entry.paths or host != entry.main:
+            return split
+        return self._by_path(entry.project, split, entry.paths)
 
     def _by_path(self, project: str, rest: Split | None, rules: list[PathRule]) -> Split:
         return Paths(project, rest, {rule.prefix.encode(): (self._own(project, rule.route), rule.strip) for rule in rules})
@@ -103,8 +107,12 @@ class Routes:
     def _own(self, project: str, route: str) -> Split | None:
         """What answers at a route's own host, its paths aside."""
         key = keys.route(project, route)
-        entry = self._entries.get(key)
+        entry = self._entry(key)
         return self._hosts.get(entry.main) if entry is not None and self._owners.get(entry.main) == key else None
+
+    def _entry(self, key: str) -> RouteEntry | None:
+        stored = self._stored.get(key)
+        return decode(RouteEntry, stored) if stored is not None else None
 
     def put_domain(self, host: str, domain: Domain | None) -> None:
         """`host` is owned as `domain` says from now on; None: by nobody."""
@@ -124,8 +132,8 @@ class Routes:
     def put(self, key: str, entry: RouteEntry) -> None:
         """The route at `key` is `entry` from now on."""
         self.memo.clear()
-        old = self._entries.get(key)
-        self._entries[key] = entry
+        old = self._entry(key)
+        self._stored[key] = encode(entry)
         addresses = entry.addresses
         freed = [host for host in old.addresses if host not in addresses] if old is not None else []
         for host in freed:
@@ -143,7 +151,8 @@ class Routes:
     def delete(self, key: str) -> None:
         """There is no route at `key` any more."""
         self.memo.clear()
-        entry = self._entries.pop(key, None)
+        entry = self._entry(key)
+        self._stored.pop(key, None)
         for host in entry.addresses if entry is not None else ():
             self._let_go(key, host)
 
@@ -169,7 +178,7 @@ class Routes:
             del self._owners[host]
             if heirs:
                 heir = heirs.pop(0)
-                entry = self._entries[heir]
+                entry = decode(RouteEntry, self._stored[heir])
                 self._owners[host] = heir
                 self._serve(host, split_of(entry, host, entry.addresses[host], {}))
             else:

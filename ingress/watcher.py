@@ -20,6 +20,14 @@ from store.watch import Table
 log = logs.get("ingress")
 
 
+_ROUTE = RouteEntry(project="", route="", hosts={})
+
+
+def _known(_: RouteEntry) -> RouteEntry:
+    """What the table keeps of a route: that it is there. `Routes` has the rest."""
+    return _ROUTE
+
+
 class Watcher:
     """Keeps `routes`, `admitter` and, where TLS is spoken, `certificates` in step with the cluster."""
 
@@ -31,7 +39,7 @@ class Watcher:
         self._admitter = admitter
         self._certificates = certificates
         self._tables: list[Table[Any]] = [
-            Table(store, keys.ROUTES, RouteEntry, self._route),
+            Table(store, keys.ROUTES, RouteEntry, self._route, slim=_known),
             Table(store, keys.DOMAINS, Domain, self._domain),
             Table(store, keys.INSTANCES, Instance, self._instance),
         ]

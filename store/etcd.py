@@ -20,6 +20,7 @@ from store.backend import Change, Entry, Listing
 from store.errors import Compacted, Conflict, LeaseLost, StoreError, TooLarge, Unavailable
 from store.pb import rpc_pb2 as pb
 from store.pb import rpc_pb2_grpc as stubs
+from store.renewals import Renewals
 from store.txn import Guard, Put, Txn, check_size
 
 PAGE = 500
@@ -64,6 +65,7 @@ class EtcdStore:
         self._kv = stubs.KVStub(self._channel)
         self._watch = stubs.WatchStub(self._channel)
         self._lease = stubs.LeaseStub(self._channel)
+        self._renewals = Renewals(self._lease, deadline_s)
         self._maintenance = stubs.MaintenanceStub(self._channel)
 
     # -- keys ------------------------------------------------------------------------------------------------------------------
@@ -159,19 +161,17 @@ class EtcdStore:
         return int(answer.ID)
 
     async def keep_alive(self, lease: int) -> float:
-        call = self._lease.LeaseKeepAlive(timeout=self._deadline_s, wait_for_ready=True)
         try:
-            await call.write(pb.LeaseKeepAliveRequest(ID=lease))
-            answer = await call.read()
+            seconds = await self._renewals.renew(lease)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
             raise self._translated(error) from None
-        finally:
-            call.cancel()
-        if answer is grpc.aio.EOF:
+        except TimeoutError:
+            raise Unavailable(f"etcd {self._etcd}: lease {lease:x} not renewed within {self._deadline_s:g} s") from None
+        if seconds is None:
             raise Unavailable(f"etcd {self._etcd}: ended the renewal of lease {lease:x} without an answer")
-        if answer.TTL <= 0:
+        if seconds <= 0:
             raise LeaseLost(f"lease {lease:x} expired or was revoked")
-        return float(answer.TTL)
+        return float(seconds)
 
     async def revoke(self, lease: int) -> None:
         try:

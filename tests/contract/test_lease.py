@@ -1,5 +1,6 @@
 """What every lease does."""
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -76,3 +77,21 @@ async def test_a_key_put_anew_leaves_its_old_lease(either: Store) -> None:
     assert await either.count("/ebb/") == 2
     await either.revoke(new)
     assert [entry.key for entry in (await either.list("/ebb/")).entries] == ["/ebb/b"]
+
+
+async def test_leases_are_renewed_side_by_side_and_each_hears_of_its_own(either: Store) -> None:
+    short, long, gone = await either.grant(20), await either.grant(60), await either.grant(30)
+    await either.revoke(gone)
+    for _ in range(3):
+        told = await asyncio.gather(*map(either.keep_alive, (short, long, gone)), return_exceptions=True)
+        assert isinstance(told[2], LeaseLost)
+        assert (told[0], told[1]) == (pytest.approx(20, abs=1), pytest.approx(60, abs=1))
+
+
+async def test_a_renewal_that_is_given_up_does_not_answer_the_next_one(either: Store) -> None:
+    short, long = await either.grant(20), await either.grant(60)
+    for _ in range(20):
+        impatient = asyncio.ensure_future(either.keep_alive(short))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        assert await either.keep_alive(long) > 50

@@ -235,7 +235,7 @@ class Outcomes:
 
 
 class Load:
-    """Requests at one service: `burst` (all at once), or `steady` (a fixed rate, open loop) in the background."""
+    """Requests at one service: `burst` (all at once), `callers` (so many always), `steady` (a fixed rate, in the background)."""
 
     def __init__(self, engine: Engine, service: str, path: str = "/", project: str = "default") -> None:
         self.outcomes = Outcomes()
@@ -264,6 +264,18 @@ class Load:
     async def burst(self, count: int, timeout_s: float = 60) -> Outcomes:
         async with self._client(timeout_s) as client:
             await asyncio.gather(*(self.one(client) for _ in range(count)))
+        return self.outcomes
+
+    async def callers(self, count: int, lasting_s: float, timeout_s: float = 30) -> Outcomes:
+        """`count` callers for `lasting_s`, each of whom asks again as soon as it was answered."""
+        end = time.monotonic() + lasting_s
+
+        async def caller(client: aiohttp.ClientSession) -> None:
+            while time.monotonic() < end:
+                await self.one(client)
+
+        async with self._client(timeout_s) as client:
+            await asyncio.gather(*(caller(client) for _ in range(count)))
         return self.outcomes
 
     @contextlib.asynccontextmanager

@@ -104,6 +104,12 @@ def test_a_large_app_is_kept_shorter_than_a_small_one() -> None:
     assert keepalive.plan(habits, 1024 * MB, PRICE_MB_S).keep_s < keepalive.plan(habits, 32 * MB, PRICE_MB_S).keep_s
 
 
+def test_a_beat_shorter_than_the_shortest_keep_needs_no_start_ahead() -> None:
+    keep = keepalive.plan(profile(1.0, 1.0, 1.0, 1.0), 0, 2000.0)
+    assert keep.keep_s >= keepalive.SHORTEST_S
+    assert keep.from_s == keep.until_s == 0
+
+
 @given(st.lists(st.floats(0, 2 * RANGE_S), max_size=60), st.integers(0, 8192), st.floats(2e3, 1e6))
 def test_spans_are_in_order_and_within_the_range(idle_s: list[float], memory_mb: int, price: float) -> None:
     keep = keepalive.plan(profile(*idle_s), memory_mb * MB, price)
