@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from nodeagent import failures
 from nodeagent.actions import Task
-from nodeagent.plan import Observed
+from nodeagent.observed import Observed
 from nodeagent.tasks import CREATED, Found
 from store.lifecycle import ENDED, Phase
 from store.model import Assignment, Goal, Instance

@@ -19,7 +19,7 @@ from nodeagent.inputs import Inputs
 from nodeagent.logs import Logs
 from nodeagent.loop import Loop
 from nodeagent.network.pool import NetworkPool
-from nodeagent.plan import Observed
+from nodeagent.observed import Observed
 from nodeagent.prober import Prober
 from nodeagent.reporter import Reporter
 from nodeagent.tasks import Found, Tasks

@@ -15,7 +15,7 @@ from nodeagent.executor import Hands
 from nodeagent.loop import Loop
 from nodeagent.network.errors import NetworkError
 from nodeagent.network.pool import Network
-from nodeagent.plan import Observed
+from nodeagent.observed import Observed
 from nodeagent.reporter import Reporter
 from nodeagent.tasks import CREATED, STOPPED, Found, TaskOom
 from process import logs

@@ -20,8 +20,8 @@ from nodeagent.images.facade import ImageStore, ReadyImage
 from nodeagent.inputs import InputMissing, Inputs
 from nodeagent.logs import Logs, Owner
 from nodeagent.network.pool import Network, NetworkPool
+from nodeagent.observed import Observed
 from nodeagent.ocispec import BadSpec
-from nodeagent.plan import Observed
 from nodeagent.prober import Prober
 from nodeagent.readiness import Became, Verdict
 from nodeagent.tasks import Tasks

@@ -10,7 +10,8 @@ from nodeagent import actions as a
 from nodeagent import drain, failures
 from nodeagent.actions import Action, Do, Event, Task
 from nodeagent.executor import Executor, Hands
-from nodeagent.plan import Observed, actions_for, on_event, wake_at
+from nodeagent.observed import Observed, on_event
+from nodeagent.plan import actions_for, wake_at
 from nodeagent.reporter import Reporter
 from process import logs
 from process.run import Jobs

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from nodeagent.plan import Observed
+from nodeagent.observed import Observed
 from process import logs, metrics
 from process.clock import Clock
 from process.run import Jobs

@@ -29,9 +29,9 @@ PURE_NAMES = {
     "errors", "imageref", "keys", "lifecycle", "messages", "model", "txn",
     "balance", "breaker", "concurrency", "effects", "ejection", "slowstart", "throttler",
     "chunked", "headers", "refusals", "routes", "traffic",
-    "active", "backoff", "idle", "keepalive", "lean", "parking", "placement", "plan", "policy",
-    "profile", "reach", "signals", "steady", "victims", "window",
-    "drain", "ocispec", "readiness", "seccomp",
+    "active", "backoff", "freezing", "idle", "keepalive", "lean", "parking", "placement", "plan", "policy",
+    "profile", "reach", "relief", "signals", "steady", "victims", "window",
+    "adopt", "drain", "ocispec", "pressure", "readiness", "seccomp",
     "annotations", "bounds", "conditions", "defaults", "problem", "quantity", "revise", "rollout", "routing", "validate",
 }  # fmt: skip
 """Files of these packages that are named after a thing of the domain: `now` is a parameter, a decision is the result."""

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from nodeagent import actions as a
 from nodeagent import adopt
 from nodeagent.actions import Action, Do, Event, Task
-from nodeagent.plan import GRACE_S, PATIENCE_S, Observed, actions_for, next_actions, on_event, wake_at
+from nodeagent.observed import PATIENCE_S, Observed, on_event
+from nodeagent.plan import GRACE_S, actions_for, next_actions, wake_at
 from nodeagent.tasks import CREATED, RUNNING, STOPPED, Found
 from store.lifecycle import Phase
 from store.model import Assignment, Failure, Goal, Instance, Revision

@@ -4,7 +4,8 @@ import pytest
 
 from nodeagent import actions as a
 from nodeagent.actions import Do, Task
-from nodeagent.plan import Observed, actions_for, on_event
+from nodeagent.observed import Observed, on_event
+from nodeagent.plan import actions_for
 from store.lifecycle import Phase
 from store.model import Assignment, Goal, Revision
 
