@@ -17,7 +17,11 @@ Trailers = Sequence[tuple[bytes, bytes]]
 
 
 class BadChunk(Exception):
-    """The body is not chunked as it should be; the message says what is wrong."""
+    """The body is not chunked as it should be; the message says what is wrong. `reason` is a row of refusals."""
+
+    def __init__(self, message: str, reason: str = "bad-request") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ChunkDecoder:
@@ -55,7 +59,8 @@ class ChunkDecoder:
         self._line += data[at:stop]
         bound = TRAILER_BYTES if self._state == "trailer" else CHUNK_LINE_BYTES
         if len(self._line) > bound:
-            raise BadChunk(f"a line of {len(self._line)} bytes; the limit is {bound}")
+            reason = "headers-too-large" if self._state == "trailer" else "bad-request"
+            raise BadChunk(f"a line of {len(self._line)} bytes; the limit is {bound}", reason)
         if newline >= 0:
             line, self._line = self._line, b""
             if not line.endswith(b"\r\n") or b"\r" in line[:-2]:
@@ -84,7 +89,7 @@ class ChunkDecoder:
                 raise BadChunk(f"not a trailer: {line[:32]!r}")
             self.trailers.append((trailer[1], trailer[2].rstrip(b" \t")))
             if sum(len(name) + len(value) for name, value in self.trailers) > TRAILER_BYTES:
-                raise BadChunk(f"trailers above {TRAILER_BYTES} bytes")
+                raise BadChunk(f"trailers above {TRAILER_BYTES} bytes", "headers-too-large")
 
 
 def encode_chunk(data: bytes) -> bytes:

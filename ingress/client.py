@@ -213,7 +213,7 @@ class Client(asyncio.Protocol):
                 pieces, rest = decoder.feed(data)
             except BadChunk as error:
                 self._close = True
-                exchange.failed("bad-request", f"the chunked body: {error}")
+                exchange.failed(error.reason, f"the chunked body: {error}")
                 return b""
             if pieces:
                 exchange.body(b"".join(pieces))

@@ -22,7 +22,7 @@ from ingress.gate import Gate
 from ingress.http1 import CHUNKED, Request, Response
 from ingress.pool import Pool
 from ingress.refusals import TABLE, UNANSWERED
-from ingress.traffic import Choice
+from ingress.traffic import UNBOUNDED, Choice
 from ingress.upstream import connect
 from ingress.upstream2 import Pool2, connect2
 from process.ids import cause_id
@@ -72,10 +72,10 @@ class Exchange:
         self._choice = choice
         if choice.stats is None:
             choice.stats = gate.metrics.stats(choice.revision)
+            choice.body_most_bytes = min(choice.body_most_bytes, gate.bounds.max_body_bytes or UNBOUNDED)
         self._stats = choice.stats
-        most = gate.bounds.max_body_bytes
-        if most and request.length > most:
-            self.refused("body-too-large", f"the body has {request.length} bytes; the limit is {most}")
+        if request.length and max(request.length, self.received_bytes) > choice.body_most_bytes:
+            self.refused("body-too-large", f"the body is above {choice.body_most_bytes} bytes")
             return
         admitter = gate.admitter
         throttler = admitter.throttlers.get(choice.revision)
@@ -205,9 +205,8 @@ class Exchange:
     def body(self, data: bytes) -> None:
         """A piece of the request's body came."""
         self.received_bytes += len(data)
-        most = self._gate.bounds.max_body_bytes
-        if most and self.received_bytes > most:
-            self.failed("body-too-large", f"the body is above {most} bytes")
+        if self._choice is not None and self.received_bytes > self._choice.body_most_bytes:
+            self.failed("body-too-large", f"the body is above {self._choice.body_most_bytes} bytes")
         elif self.back is not None:
             self.back.send(data)
         elif not self.ended:

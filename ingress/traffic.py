@@ -6,11 +6,16 @@ from typing import Any
 
 from store.model import Limits, RevisionKey, RouteEntry, TrafficTarget
 
+UNBOUNDED = 1 << 62
+"""Bytes of a body without a limit."""
+
 
 class Choice:
     """One revision as the request path needs it. `timeout_s` and the others are the revision's own clocks, 0: none."""
 
-    __slots__ = ("affinity", "concurrency", "h2c", "idle_s", "project", "revision", "start_s", "stats", "timeout_s")
+    __slots__ = (
+        "affinity", "body_most_bytes", "concurrency", "h2c", "idle_s", "project", "revision", "start_s", "stats", "timeout_s",
+    )  # fmt: skip
 
     def __init__(self, project: str, revision: str, limits: Limits) -> None:
         self.project = project
@@ -19,6 +24,8 @@ class Choice:
         self.timeout_s = limits.timeout_s
         self.start_s = limits.response_start_timeout_s
         self.idle_s = limits.idle_timeout_s
+        self.body_most_bytes = limits.max_body_bytes or UNBOUNDED
+        """Of a request; the operator's bound comes in with the first one."""
         self.h2c = limits.protocol == "h2c"
         """Its instances speak HTTP/2 without TLS."""
         self.affinity = limits.session_affinity

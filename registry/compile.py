@@ -44,6 +44,7 @@ def compile_revision(obj: Object, image: str, bounds: Bounds) -> Revision:
         timeout_s=spec.get("timeoutSeconds") or bounds.timeout_default_s,
         response_start_timeout_s=spec.get("responseStartTimeoutSeconds", 0),
         idle_timeout_s=spec.get("idleTimeoutSeconds", 0),
+        max_body_bytes=byte_count(objects.annotations_of(obj).get(objects.ANNOTATION_MAX_BODY, "0")),
         cpu_request_m=milli_cores(str(requests.get("cpu", 0))),
         cpu_limit_m=milli_cores(str(limits.get("cpu", 0))),
         memory_request_bytes=byte_count(str(requests.get("memory", 0))),

@@ -149,6 +149,7 @@ def limits(revision: Revision) -> Limits:
         timeout_s=revision.timeout_s,
         response_start_timeout_s=revision.response_start_timeout_s,
         idle_timeout_s=revision.idle_timeout_s,
+        max_body_bytes=revision.max_body_bytes,
         protocol=revision.protocol,
         service=revision.service,
         configuration=revision.configuration,

@@ -311,6 +311,14 @@ def _template_annotations(problems: Problems, value: Any, path: str) -> None:
     if objects.ANNOTATION_TCP_PORT in value:
         where = f"{path}[{objects.ANNOTATION_TCP_PORT}]"
         problems.forbid(where, "a port belongs to the service, not to a revision: put it under metadata.annotations")
+    largest = value.get(objects.ANNOTATION_MAX_BODY)
+    if largest is not None:
+        try:
+            fits = byte_count(str(largest)) >= 1
+        except ValueError:
+            fits = False
+        if not fits:
+            problems.bad(f"{path}[{objects.ANNOTATION_MAX_BODY}]", largest, "a quantity of bytes, at least 1, like 10Mi")
     for name in (objects.ANNOTATION_PARK, objects.ANNOTATION_NO_GC):
         if name in value and value[name] not in ("true", "false"):
             problems.bad(f"{path}[{name}]", value[name], '"true" or "false"')

@@ -170,6 +170,8 @@ class Revision(Model, frozen=True, kw_only=True):
     """0: none beyond `timeout_s`."""
     idle_timeout_s: float = 0
     """0: none."""
+    max_body_bytes: int = 0
+    """Of a request; 0: what the operator says."""
     cpu_request_m: int = 0
     cpu_limit_m: int = 0
     memory_request_bytes: int = 0
@@ -205,6 +207,7 @@ class Limits(Model, frozen=True, kw_only=True):
     timeout_s: float = 300
     response_start_timeout_s: float = 0
     idle_timeout_s: float = 0
+    max_body_bytes: int = 0
     protocol: str = "http1"
     service: str = ""
     configuration: str = ""

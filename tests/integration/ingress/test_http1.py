@@ -253,6 +253,36 @@ async def test_too_many_connections_are_turned_away() -> None:
         writer.close()
 
 
+async def test_a_body_above_what_its_service_or_the_operator_takes_is_refused() -> None:
+    recorder = Recorder()
+    async with open_door(bounds=Bounds(max_body_bytes=8)) as door, instance(recorder) as port:
+        await door.route(max_body_bytes=4)
+        await door.route({"r2": 100}, host="other.default.localhost", max_body_bytes=100)
+        await door.ready("i1", port)
+        await door.ready("i2", port, "r2")
+        for host, size, status in (
+            (HOST, 4, 200),
+            (HOST, 5, 413),
+            ("other.default.localhost", 8, 200),
+            ("other.default.localhost", 9, 413),
+        ):
+            ask = f"POST / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n"
+            counted = await door.send(f"{ask}Content-Length: {size}\r\n\r\n{'x' * size}".encode())
+            chunked = await door.send(f"{ask}Transfer-Encoding: chunked\r\n\r\n{size:x}\r\n{'x' * size}\r\n0\r\n\r\n".encode())
+            assert counted.startswith(b"HTTP/1.1 %d " % status), counted
+            assert chunked.startswith(b"HTTP/1.1 %d " % status), chunked
+
+
+async def test_trailers_above_their_limit_are_431() -> None:
+    recorder = Recorder()
+    async with open_door() as door, instance(recorder) as port:
+        await door.route()
+        await door.ready("i1", port)
+        head = f"POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+        for trailers in ("X: " + "y" * 9000, "\r\n".join(f"X-{n}: " + "y" * 400 for n in range(30))):
+            assert (await door.send(f"{head}{trailers}\r\n\r\n".encode())).startswith(b"HTTP/1.1 431 ")
+
+
 async def test_one_address_may_not_have_all_connections() -> None:
     async with open_door(bounds=Bounds(max_connections_per_address=2)) as door:
         one, two = await door.connect(), await door.connect()

@@ -206,6 +206,7 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
             "min-scale",
             "at most max-scale, which is 2",
         ),
+        (service(annotations={"ebb.dev/max-body": "big"}), "ebb.dev/max-body", "like 10Mi"),
         (service(annotations={"ebb.dev/park": "no"}), "ebb.dev/park", '"true" or "false"'),
         (service(annotations={"a": 1}), "annotations[a]", "put numbers and true/false in quotes"),
         (service(annotations={"serving.knative.dev/progress-deadline": "soon"}), "progress-deadline", "duration"),
