@@ -146,3 +146,21 @@ def test_a_well_formed_host_always_has_a_canonical_name(host: bytes) -> None:
         assert canonical(host) == canonical(host).lower()
         assert "@" not in canonical(host)
         assert "/" not in canonical(host)
+
+
+def test_a_port_is_a_routes_own_as_a_host_is_and_no_host_can_name_it() -> None:
+    def on(port: int, name: str) -> RouteEntry:
+        return RouteEntry(project="default", route=name, hosts={}, ports={port: [TrafficTarget(revision=name, percent=100)]})
+
+    routes, changes = Routes(), []
+    routes.on_ports = lambda: changes.append(sorted(routes.ports))
+    routes.put("first", on(15432, "r1"))
+    routes.put("second", on(15432, "r2"))
+    assert revision(routes.ports[15432]) == "default/r1"
+    assert not well_formed(b":15432")
+    routes.put("first", on(15433, "r1"))
+    assert {port: revision(found) for port, found in routes.ports.items()} == {15432: "default/r2", 15433: "default/r1"}
+    routes.delete("second")
+    routes.delete("first")
+    assert routes.ports == {}
+    assert changes[-1] == []
