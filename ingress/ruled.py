@@ -66,7 +66,7 @@ class RuledExchange(Exchange):
             and choice is not None
             and not affinity.names(self._wish, target.instance)
         ):
-            response.fields.append(affinity.field(choice, target.instance))
+            response.fields.append(affinity.field(choice, target.instance, secure=self.front.secure))
 
 
 class Copy:

@@ -81,11 +81,12 @@ class Affinity:
             found = self._instances.get(token, "")
         return found
 
-    def field(self, choice: Choice, instance: str) -> tuple[bytes, bytes]:
-        """The Set-Cookie that keeps a session at `instance`."""
+    def field(self, choice: Choice, instance: str, *, secure: bool = False) -> tuple[bytes, bytes]:
+        """The Set-Cookie that keeps a session at `instance`; `secure`: it came by TLS and is to go by TLS alone."""
         token = self._tokens.get(instance) or self._remember(instance)
-        value = b"%b=%b.%b; Path=/; Max-Age=%d; HttpOnly; SameSite=Lax"
-        return b"Set-Cookie", value % (self.cookie, self._token(choice.revision), token, AFFINITY_S)
+        value = b"%b=%b.%b; Path=/; Max-Age=%d; HttpOnly; SameSite=Lax%b"
+        tail = b"; Secure" if secure else b""
+        return b"Set-Cookie", value % (self.cookie, self._token(choice.revision), token, AFFINITY_S, tail)
 
     def names(self, token: bytes, instance: str) -> bool:
         return self._instances.get(token) == instance

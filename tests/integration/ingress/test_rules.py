@@ -52,9 +52,10 @@ class Town:
         named = [*shares, *([more["mirror"].revision] if "mirror" in more else [])]
         known = {revision: Limits(**(limits or {})) for revision in named}
         entry = RouteEntry(project="default", route=name, main=host, hosts={host: targets}, limits=known, **more)
-        await self.door.store.put(keys.route("default", name), encode(entry))
         routes = self.door.ingress.gate.routes
-        await eventually(lambda: routes._entries.get(keys.route("default", name)) == entry, "the route is seen")
+        before = routes.find(host.encode())
+        await self.door.store.put(keys.route("default", name), encode(entry))
+        await eventually(lambda: routes.find(host.encode()) is not before, "the route is seen")
 
     async def domain(self, host: str, route: str, **more: Any) -> None:
         await self.door.store.put(keys.domain(host), encode(Domain(project="default", route=route, **more)))

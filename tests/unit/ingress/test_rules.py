@@ -148,6 +148,7 @@ def test_a_cookie_leads_back_to_its_revision_and_instance_and_says_neither() -> 
     assert b"HttpOnly" in field[1]
     assert b"Max-Age=" in field[1]
     assert b"shop" not in field[1]
+    assert field[1] + b"; Secure" == affinity.field(choice, "shop-2-abc", secure=True)[1]
     again, _, token = split.choose(request(b"/", cookie(field)), 0.0)
     assert again is choice
     elsewhere = ruled(route("shop", {"shop-1": 50, "shop-2": 50}, sticky=True)).affinity
