@@ -2,10 +2,12 @@
 
 import asyncio
 import gc
+import sys
 from pathlib import Path
 
 from activator.breaker import QUEUE_BOUND
 from ingress.gate import Bounds
+from ingress.handshake import unraised
 from ingress.service import Ingress
 from process import logs
 from process.admin import Admin
@@ -48,6 +50,7 @@ class Settings(Common, frozen=True, kw_only=True):
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    sys.unraisablehook = unraised
     if bool(settings.listen_tls) != bool(settings.certificate_key_file):
         raise BadSettings("--listen-tls ADDRESS:PORT and --certificate-key-file FILE go together: one is missing")
     store = await open_store(settings.etcd)

@@ -6,6 +6,7 @@ keeps the certificate that it was given.
 
 import os
 import ssl
+import sys
 
 from ingress.certificates import Certificates
 from ingress.limits import CONTEXTS_MOST
@@ -19,6 +20,13 @@ log = logs.get("ingress")
 ALPN = ["h2", "http/1.1"]
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2: forward secrecy and authenticated encryption. TLS 1.3 has no others."""
+
+
+def unraised(what: "sys.UnraisableHookArgs") -> None:
+    """For `sys.unraisablehook`: a server name that is not ASCII is raised where nobody can catch it, for each such client. Its handshake
+    ends with an alert, and is counted; that is enough said of it."""
+    if not isinstance(what.exc_value, UnicodeDecodeError):
+        sys.__unraisablehook__(what)
 
 
 class Session(ssl.SSLObject):

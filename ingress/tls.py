@@ -105,7 +105,9 @@ class Tls(asyncio.Protocol):
             self._flush()
             return
         except ssl.SSLError as error:
-            self._gate.metrics.handshake(error.reason or "failed")
+            # What chose no certificate is a callback, as far as the library knows.
+            unknown = error.reason == "CALLBACK_FAILED" and session.certificate is None
+            self._gate.metrics.handshake("unknown-name" if unknown else error.reason or "failed")
             self._flush()
             self._closing = True
             self._linger()

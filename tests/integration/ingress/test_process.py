@@ -34,10 +34,10 @@ def news(port: int, seq: int = 1) -> Instance:
 
 
 @asynccontextmanager
-async def ingress(etcd: str, nats: str, port: int, member: str, drain_s: float = 5) -> AsyncIterator[Child]:
-    """A front door that accepts on `port`; ended with SIGTERM, and it must exit 0."""
+async def ingress(etcd: str, nats: str, port: int, member: str, drain_s: float = 5, *more: str) -> AsyncIterator[Child]:
+    """A front door that accepts on `port`; ended with SIGTERM, and it must exit 0. `more` are flags."""
     argv = ["-m", "ingress", "--etcd", etcd, "--nats", nats, "--listen", f"127.0.0.1:{port}", "--member", member]
-    child = Child([sys.executable, *argv, "--drain-timeout-s", str(drain_s)])
+    child = Child([sys.executable, *argv, "--drain-timeout-s", str(drain_s), *more])
     try:
         await eventually_async(lambda: accepts(port), "it listens")
         yield child

@@ -3,6 +3,8 @@
 import asyncio
 import socket
 import ssl
+import subprocess
+import sys
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +18,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 
 from ingress.gate import Bounds
+from ingress.handshake import unraised
 from store import keys
 from store.certificates import ENGINE, Certificate
 from store.model import encode
@@ -137,6 +140,19 @@ async def test_an_exact_name_goes_before_a_wildcard_and_what_nobody_has_is_refus
             writer.close()
         with pytest.raises(ssl.SSLError, match="UNRECOGNIZED_NAME"):
             await door.secure("nobody.example.localhost")
+        assert door.ingress.metrics.handshakes == {"full": 3, "unknown-name": 1}
+
+
+async def test_a_server_name_that_is_no_ascii_is_refused_without_a_word_in_the_log(
+    world: World, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", unraised)
+    async with serving(world) as (door, _):
+        ask = ["openssl", "s_client", "-connect", f"127.0.0.1:{door.tls_port}", "-servername", "é.localhost"]
+        done = await asyncio.to_thread(subprocess.run, ask, stdin=subprocess.DEVNULL, capture_output=True, timeout=20)
+        assert b"alert internal error" in done.stderr
+        assert door.ingress.metrics.handshakes == {"unknown-name": 1}
+    assert "Unicode" not in capfd.readouterr().err
 
 
 async def test_a_secret_of_another_project_is_not_shown_for_this_ones_host(world: World) -> None:
