@@ -17,8 +17,8 @@ from ingress.forward import Exchange
 from ingress.gate import Gate
 from ingress.headers import serialise
 from ingress.http1 import CHUNKED, END, Request, Response, check_partial
-from ingress.http2 import PREFACE
 from ingress.refusals import TABLE, Refused, answer_of
+from ingress.speaker2 import PREFACE
 from ingress.websocket import GOING_AWAY, GOING_AWAY_MASKED, Frames
 
 if TYPE_CHECKING:

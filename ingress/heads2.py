@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterable
 from http import HTTPStatus
 
-from hpack import NeverIndexedHeaderTuple
-
 from ingress import limits
 from ingress.chunked import Trailers
 from ingress.headers import DROP, EXPECT, GOOD_REQUEST_ID, GOOD_TRACE, LENGTH, REQUEST, REQUEST_ID, RESPONSE, TAG, TRACE
@@ -24,10 +22,6 @@ _PATH = re.compile(rb"/[\x21\x22\x24-\x7e]*")
 _CONNECTION = frozenset((b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"))
 _PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path"))
 _NOT_TRAILERS = _CONNECTION | {b"content-length", b"host", b"te", b"trailer", b"content-encoding", b"authorization"}
-_SECRET = frozenset((b"authorization", b"cookie"))
-"""Never in a compression table, which requests of many clients share towards an instance."""
-_UNIQUE = frozenset((b"x-request-id", b"traceparent"))
-"""They never come again: not worth a place in the table."""
 _PHRASES = {status.value: b"%d %b" % (status.value, status.phrase.encode("ascii")) for status in HTTPStatus}
 
 
@@ -123,13 +117,11 @@ def head_of(request: Request, forwarded: bytes) -> Fields:
     """`request` as HTTP/2 wants it; `forwarded` are the front door's own fields as HTTP/1 lines."""
     head = [(b":method", request.method), (b":scheme", b"http"), (b":path", request.target), (b":authority", request.host)]
     for name, value in request.fields:
-        name = name.lower()
-        head.append(NeverIndexedHeaderTuple(name, value) if name in _SECRET else (name, value))
+        head.append((name.lower(), value))
     for line in forwarded.split(b"\r\n"):
         if line:
             name, _, value = line.partition(b": ")
-            name = name.lower()
-            head.append(NeverIndexedHeaderTuple(name, value) if name in _UNIQUE else (name, value))
+            head.append((name.lower(), value))
     if request.trailers_wanted:
         head.append((b"te", b"trailers"))
     if request.length > 0:

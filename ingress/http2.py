@@ -2,24 +2,31 @@
 
 from typing import TYPE_CHECKING, Any
 
-from h2.errors import ErrorCodes
-from h2.events import DataReceived, Event, RequestReceived, StreamEnded, StreamReset, TrailersReceived
-from h2.exceptions import ProtocolError
-from h2.settings import SettingCodes
-
 from ingress import limits
 from ingress.chunked import Trailers
 from ingress.forward import Exchange
+from ingress.frames2 import (
+    CANCEL,
+    HEADER_TABLE_SIZE,
+    INTERNAL_ERROR,
+    MAX_CONCURRENT_STREAMS,
+    MAX_HEADER_LIST_SIZE,
+    NO_ERROR,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+    BadStream,
+)
 from ingress.gate import Gate
 from ingress.heads2 import Malformed, answer_head, request_of, trailers_in
-from ingress.http1 import Fields, Request, Response
+from ingress.hpack2 import Field
+from ingress.http1 import CHUNKED, Fields, Request, Response
 from ingress.link2 import LAST_STREAM, Lane, Link
 from ingress.refusals import TABLE, Refused, body_of, printable, retry_after
+from ingress.speaker2 import NO_LENGTH
 
 if TYPE_CHECKING:
     from ingress.listener import Listener
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _GRPC_STATUS = {404: 12, 405: 12, 413: 8, 429: 8, 431: 8, 502: 14, 503: 14, 504: 4}
 """What gRPC calls our refusals; others are 13, internal."""
 
@@ -27,7 +34,7 @@ _GRPC_STATUS = {404: 12, 405: 12, 413: 8, 429: 8, 431: 8, 502: 14, 503: 14, 504:
 class Stream(Lane):
     """The `Front` of one stream's exchange."""
 
-    __slots__ = ("_grpc", "_left", "_whole", "due", "exchange")
+    __slots__ = ("_grpc", "_whole", "due", "exchange")
 
     protocol = "HTTP/2"
     link: "Http2"
@@ -37,8 +44,6 @@ class Stream(Lane):
         self.exchange: Exchange | None = None
         self.due = float("inf")
         self._grpc = False
-        self._left = 0
-        """Bytes of the request's body still to come, when their number was said."""
         self._whole = False
         """The request has ended."""
 
@@ -51,7 +56,7 @@ class Stream(Lane):
         return self.link.secure
 
     def begin(self, request: Request) -> None:
-        self._left = request.length
+        self.left = NO_LENGTH if request.length == CHUNKED else request.length
         self._grpc = any(name == b"content-type" and value.startswith(b"application/grpc") for name, value in request.fields)
         self.exchange = Exchange(self.link.gate, self, request, self.link.gate.now())
         self.exchange.begin()
@@ -60,8 +65,7 @@ class Stream(Lane):
         """Data of the request; `size`: what it counts for in flow control."""
         exchange = self.exchange
         if exchange is not None and data:
-            self._left -= len(data)
-            if self._left == 0 or (ended and exchange.request.length > 0):
+            if self.left == 0 or (ended and exchange.request.length > 0):
                 exchange.body_done = True
             exchange.body(data)
         self.read(size)
@@ -134,7 +138,7 @@ class Stream(Lane):
         """The answer cannot be whole: the stream is reset, with the instance's own code when it gave one."""
         exchange = self.exchange
         self.link.lanes.pop(self.id, None)
-        self.reset(exchange.reset_code if exchange is not None else ErrorCodes.INTERNAL_ERROR)
+        self.reset(exchange.reset_code if exchange is not None else INTERNAL_ERROR)
 
     def over(self, exchange: Exchange, now: float) -> None:
         self.settle(exchange.body_done, now)
@@ -177,18 +181,14 @@ class Stream(Lane):
     def _forget(self) -> None:
         """Both are done with each other; a request whose body goes on is told that nobody reads it."""
         if self.link.lanes.pop(self.id, None) is not None and not self._whole:
-            self.reset(ErrorCodes.NO_ERROR)
+            self.reset(NO_ERROR)
         self.link.rested()
 
     def _head(self, head: Fields, *, last: bool) -> None:
         if not self.open_out:
             return
-        try:
-            self.link.h2.send_headers(self.id, head, end_stream=last)
-        except ProtocolError:
-            self.open_out = False
-            return
         self.open_out = not last
+        self.link.send_head(self, head, last)
 
 
 class Http2(Link):
@@ -212,9 +212,9 @@ class Http2(Link):
         """The connection was found to speak HTTP/2; `data` is its beginning."""
         transport.set_protocol(self)
         settings = {
-            SettingCodes.MAX_CONCURRENT_STREAMS: limits.STREAMS_MOST,
-            SettingCodes.MAX_HEADER_LIST_SIZE: limits.HEAD_BYTES,
-            SettingCodes.HEADER_TABLE_SIZE: limits.HEADER_TABLE_BYTES,
+            MAX_CONCURRENT_STREAMS: limits.STREAMS_MOST,
+            MAX_HEADER_LIST_SIZE: limits.HEAD_BYTES,
+            HEADER_TABLE_SIZE: limits.HEADER_TABLE_BYTES,
         }
         self.hello(transport, limits.STREAM_WINDOW_BYTES, limits.CLIENT_WINDOW_BYTES, settings)
         self.data_received(data)
@@ -249,25 +249,18 @@ class Http2(Link):
 
     # -- frames ---------------------------------------------------------------------------------------------------------------
 
-    def on_event(self, event: Event) -> None:
-        if isinstance(event, RequestReceived):
-            self._request(event)
-            return
-        stream: Stream | None = self.lanes.get(getattr(event, "stream_id", None) or 0)
-        if isinstance(event, DataReceived):
-            if stream is None:
-                self.h2.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id or 0)
-            else:
-                stream.body(event.data or b"", event.flow_controlled_length or 0, event.stream_ended is not None)
-        elif stream is None:
-            return
-        elif isinstance(event, TrailersReceived):
-            self._end(stream, event.headers or [])
-        elif isinstance(event, StreamEnded):
-            stream.ended()
-        elif isinstance(event, StreamReset):
-            stream.open_out = False
-            self._drop(stream)
+    def on_data(self, lane: Stream, data: bytes, size: int, ended: bool) -> None:
+        lane.body(data, size, ended)
+        if ended:
+            lane.ended()
+
+    def on_reset(self, lane: Stream, code: int) -> None:
+        self._drop(lane)
+
+    def on_fault(self, lane: Stream, fault: BadStream) -> None:
+        self.gate.metrics.refused("bad-request")
+        self.reset(lane, fault.code)
+        self._drop(lane)
 
     def _drop(self, stream: Stream) -> None:
         """The client wants, or gets, nothing more on `stream`."""
@@ -277,35 +270,38 @@ class Http2(Link):
             stream.exchange.client_gone()
         self.rested()
 
-    def _request(self, event: RequestReceived) -> None:
-        stream = Stream(self, event.stream_id or 0)
-        if stream.id > self._highest:
-            stream.reset(ErrorCodes.REFUSED_STREAM)
+    def on_request(self, id: int, head: list[Field], ended: bool) -> None:
+        stream = Stream(self, id)
+        if id > self._highest:
+            stream.reset(REFUSED_STREAM)
             return
-        self.lanes[stream.id] = stream
+        self.enter(stream)
+        stream.open_in = not ended
         try:
-            stream.begin(self.request_of(event.headers or [], event.stream_ended is not None))
+            stream.begin(self.request_of(head, ended))
         except Malformed:
             self.gate.metrics.refused("bad-request")
-            self.reset(stream, ErrorCodes.PROTOCOL_ERROR)
+            self.reset(stream, PROTOCOL_ERROR)
         except Refused as refused:
             self.gate.metrics.refused(refused.reason)
             stream.refused(refused.reason, refused.message, refused.retry_after_s)
-            stream.settle(event.stream_ended is not None, self.gate.now())
+            stream.settle(ended, self.gate.now())
+        else:
+            if ended:
+                stream.ended()
 
-    def _end(self, stream: Stream, headers: Any) -> None:
-        exchange = stream.exchange
+    def on_trailers(self, lane: Stream, head: list[Field]) -> None:
+        exchange = lane.exchange
         if exchange is None:
             return
         try:
-            trailers = trailers_in(headers)
-        except Malformed:
-            self.gate.metrics.refused("bad-request")
-            self.reset(stream, ErrorCodes.PROTOCOL_ERROR)
-            self._drop(stream)
+            trailers = trailers_in(head)
+        except Malformed as error:
+            self.on_fault(lane, BadStream(PROTOCOL_ERROR, str(error)))
             return
         exchange.trailed = True
         exchange.body_end(trailers)
+        lane.ended()
 
     def on_goaway(self, last: int, code: int) -> None:
         self._leaving = 2
@@ -322,14 +318,14 @@ class Http2(Link):
     def expired(self, now: float) -> None:
         """Look at the clocks of all streams, or at our own when there are none."""
         if not self.lanes and now >= self._idle_until and self.open:
-            self.goodbye(ErrorCodes.NO_ERROR, "idle")
+            self.goodbye(NO_ERROR, "idle")
             return
         for stream in [stream for stream in self.lanes.values() if stream.due <= now]:
             if stream.exchange is not None:
                 stream.exchange.expired(now)
             else:
                 self.lanes.pop(stream.id, None)
-                stream.reset(ErrorCodes.CANCEL)
+                stream.reset(CANCEL)
 
     def wind_up(self, *, close_idle: bool) -> None:
         """Draining: first the client is told, later new streams are turned away, and when the last one is over it is the end."""
@@ -340,7 +336,7 @@ class Http2(Link):
             self.say_goaway(LAST_STREAM)
         if close_idle and self._highest == LAST_STREAM:
             self._leaving = 2
-            self._highest = self.h2.highest_inbound_stream_id
+            self._highest = self.highest
             self.say_goaway(self._highest)
         self.rested()
 

@@ -8,35 +8,26 @@ import asyncio
 from collections import deque
 from typing import Any, cast
 
-from h2.config import H2Configuration
-from h2.connection import H2Connection
-from h2.errors import ErrorCodes
-from h2.events import Event, RemoteSettingsChanged, WindowUpdated
-from h2.exceptions import ProtocolError
-from h2.settings import SettingCodes
-from hpack import HPACKError
-from hyperframe.frame import GoAwayFrame
-
 from ingress import limits
 from ingress.chunked import Trailers
-from ingress.frames2 import RESET_COST, BadFrame, Flood, FrameCounter
+from ingress.frames2 import ENHANCE_YOUR_CALM, RESET_COST, BadFrame, Flood
 from ingress.gate import Gate
 from ingress.heads2 import trailers_out
+from ingress.speaker2 import WireLane
+from ingress.wire2 import Wire
 
 FLUSH_BYTES = 64 * 1024
 LAST_STREAM = 2**31 - 1
 
 
-class Lane:
+class Lane(WireLane):
     """One stream of a Link."""
 
-    __slots__ = ("_ending", "_full", "_holding", "_queue", "_queued", "_trailers", "_unread", "id", "link", "open_out")
+    __slots__ = ("_ending", "_full", "_holding", "_queue", "_queued", "_trailers", "_unread", "link")
 
     def __init__(self, link: "Link", id: int) -> None:
+        super().__init__(id)
         self.link = link
-        self.id = id
-        self.open_out = True
-        """Our half is not ended yet."""
         self._queue: deque[bytes] = deque()
         self._queued = 0
         self._ending = self._full = self._holding = False
@@ -83,11 +74,7 @@ class Lane:
         """Send one frame if that can be; False when it cannot, or there is nothing more to send."""
         if not self.waiting or self.link.stuck:
             return False
-        try:
-            sent = self._one()
-        except ProtocolError:
-            self.open_out = False  # The peer has reset it; the event is on its way.
-            return False
+        sent = self._one()
         if self._full and self._queued <= limits.LANE_HIGH_BYTES // 4:
             self._full = False
             self.roomy()
@@ -96,9 +83,9 @@ class Lane:
         return sent
 
     def _one(self) -> bool:
-        h2 = self.link.h2
+        link = self.link
         if self._queue:
-            room = min(h2.local_flow_control_window(self.id), limits.FRAME_BYTES)
+            room = link.frame_room(self)
             if room <= 0:
                 return False
             data = self._queue.popleft()
@@ -107,15 +94,15 @@ class Lane:
                 data = data[:room]
             self._queued -= len(data)
             ends = self._ending and not self._queue and not self._trailers
-            h2.send_data(self.id, data, end_stream=ends)
-            self.link.wrote(len(data))
             self.open_out = not ends
+            link.send_data(self, data, ends)
+            link.wrote(len(data))
             return True
-        if self._trailers:
-            h2.send_headers(self.id, self._trailers, end_stream=True)
-        else:
-            h2.end_stream(self.id)
         self.open_out = False
+        if self._trailers:
+            link.send_head(self, self._trailers, True)
+        else:
+            link.send_data(self, b"", True)
         return False
 
     # -- in -------------------------------------------------------------------------------------------------------------------
@@ -125,7 +112,7 @@ class Lane:
         if self._holding:
             self._unread += size
         elif size:
-            self.link.h2.acknowledge_received_data(size, self.id)
+            self.link.took(self, size)
 
     def hold(self) -> None:
         self._holding = True
@@ -134,61 +121,42 @@ class Lane:
         self._holding = False
         unread, self._unread = self._unread, 0
         if unread and self.link.open:
-            self.link.h2.acknowledge_received_data(unread, self.id)
+            self.link.took(self, unread)
             self.link.flush()
 
     def reset(self, code: int) -> None:
-        """End both halves at once."""
-        self.open_out = False
+        """End both halves at once, if they are not over."""
+        begun = self.open_in or self.open_out
+        self.open_in = self.open_out = False
         self._queue.clear()
         self._queued = 0
         unread, self._unread = self._unread, 0
         if not self.link.open:
             return
         if unread:
-            self.link.h2.acknowledge_received_data(unread, self.id)
-        try:
-            self.link.h2.reset_stream(self.id, code)
-        except ProtocolError:
-            pass  # It is over already.
+            self.link.took(None, unread)
+        if begun:
+            self.link.send_reset(self.id, code)
         self.link.flush()
 
 
-class Link(asyncio.Protocol):
+class Link(Wire, asyncio.Protocol):
     """One HTTP/2 connection, whichever end of it."""
 
     def __init__(self, gate: Gate, *, client_side: bool) -> None:
+        super().__init__(gate.now(), client_side=client_side)
         self.gate = gate
-        config = H2Configuration(
-            client_side=client_side,
-            header_encoding=False,
-            validate_inbound_headers=False,
-            normalize_inbound_headers=False,
-            validate_outbound_headers=False,
-            normalize_outbound_headers=False,
-        )
-        self.h2 = H2Connection(config)
         self.transport: Any = None
-        self.lanes: dict[int, Any] = {}
-        self.frames = FrameCounter(gate.now(), 0 if client_side else 24)
         self.stuck = False
         """The socket takes no more for now."""
-        self.open = False
         self._working = False
         self._unflushed = 0
 
-    def hello(self, transport: Any, stream_window: int, window: int, settings: dict[SettingCodes, int]) -> None:
-        """Say who we are. `stream_window`, `window`: bytes that the peer may send unread, on a stream and in all."""
+    def hello(self, transport: Any, stream_window: int, window: int, settings: dict[int, int]) -> None:
+        """Say who we are, on `transport`; the rest is as in `begin`."""
         self.transport = transport
-        self.open = True
         cast(Any, transport).set_write_buffer_limits(high=limits.WRITE_HIGH_BYTES)
-        h2 = self.h2
-        h2.local_settings[SettingCodes.INITIAL_WINDOW_SIZE] = stream_window
-        for code, value in settings.items():
-            h2.local_settings[code] = value
-        h2.local_settings.acknowledge()
-        h2.initiate_connection()
-        h2.increment_flow_control_window(window - 65_535)
+        self.begin(stream_window, window, settings)
         self.flush()
 
     # -- in -------------------------------------------------------------------------------------------------------------------
@@ -198,61 +166,28 @@ class Link(asyncio.Protocol):
             return
         self._working = True
         try:
-            data = self.frames.feed(data, self.gate.now())
-            for event in self.h2.receive_data(data):
-                if isinstance(event, WindowUpdated):
-                    self._window(event.stream_id or 0)
-                elif isinstance(event, RemoteSettingsChanged):
-                    self._settings()
-                else:
-                    self.on_event(event)
+            self.receive(data, self.gate.now())
         except Flood as flood:
             self.gate.metrics.refused("flood")
-            self.goodbye(ErrorCodes.ENHANCE_YOUR_CALM, str(flood))
+            self.goodbye(ENHANCE_YOUR_CALM, str(flood))
         except BadFrame as error:
             self.goodbye(error.code, str(error))
-        except ProtocolError as error:
-            self._last_words(error)
-            self.broken(f"{type(error).__name__}: {error}")
         finally:
             self._working = False
-        if self.frames.goaway is not None and self.open:
-            (last, code), self.frames.goaway = self.frames.goaway, None
-            self.on_goaway(last, code)
         self.flush()
-
-    def _last_words(self, error: ProtocolError) -> None:
-        """Write what is left; its end is the library's GOAWAY, which calls an error of compression one of the protocol."""
-        data = self.h2.data_to_send()
-        if isinstance(error.__cause__, HPACKError) and data:
-            data = data[:-4] + ErrorCodes.COMPRESSION_ERROR.to_bytes(4, "big")
-        self.transport.write(data)
-
-    def on_event(self, event: Event) -> None:
-        """One event of a stream."""
-
-    def on_goaway(self, last: int, code: int) -> None:
-        """The peer takes no streams above `last`."""
 
     def broken(self, what: str) -> None:
         """The connection cannot go on: the peer does not speak HTTP/2 as it should."""
 
-    def _window(self, id: int) -> None:
-        lane = self.lanes.get(id)
-        if not id:
+    def on_window(self, lane: Lane | None) -> None:
+        if lane is None:
             self.advance_all()
-        elif lane is not None:
+        else:
             while lane.advance():
                 pass
 
-    def _settings(self) -> None:
-        if self.h2.encoder.header_table_size > limits.HEADER_TABLE_BYTES:
-            self.h2.encoder.header_table_size = limits.HEADER_TABLE_BYTES
-        self.advance_all()
-        self.on_settings()
-
     def on_settings(self) -> None:
-        """The peer's settings are known, or others."""
+        self.advance_all()
 
     # -- out ------------------------------------------------------------------------------------------------------------------
 
@@ -263,7 +198,6 @@ class Link(asyncio.Protocol):
             busy = [lane for lane in busy if lane.advance()]
 
     def wrote(self, size: int) -> None:
-        self.frames.earn(1)
         self._unflushed += size
         if self._unflushed > FLUSH_BYTES:
             self.flush(force=True)
@@ -273,7 +207,7 @@ class Link(asyncio.Protocol):
         if (self._working and not force) or not self.open:
             return
         self._unflushed = 0
-        data = self.h2.data_to_send()
+        data = self.take()
         if data:
             self.transport.write(data)
 
@@ -281,7 +215,7 @@ class Link(asyncio.Protocol):
         """Reset a stream for what its peer did, which costs the peer. Raises Flood."""
         self.lanes.pop(lane.id, None)
         lane.reset(code)
-        self.frames.spend(RESET_COST, "one that had its stream reset")
+        self.budget.spend(RESET_COST, "one that had its stream reset")
 
     def pause_writing(self) -> None:
         self.stuck = True
@@ -292,12 +226,11 @@ class Link(asyncio.Protocol):
         self.flush()
 
     def say_goaway(self, last: int, code: int = 0, why: str = "") -> None:
-        """GOAWAY by hand: the library would take no more frames of the streams that are open."""
+        """GOAWAY, at once; what is open goes on."""
+        self.send_goaway(last, code, why)
         self.flush(force=True)
-        frame = GoAwayFrame(0, last_stream_id=last, error_code=code, additional_data=why.encode("latin-1", "replace")[:100])
-        self.transport.write(frame.serialize())
 
     def goodbye(self, code: int, why: str) -> None:
         """End the connection because of what the peer did."""
-        self.say_goaway(self.h2.highest_inbound_stream_id, code, why)
+        self.say_goaway(self.highest, code, why)
         self.broken(why)

@@ -4,23 +4,22 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING, Any
 
-from h2.errors import ErrorCodes
-from h2.events import (
-    DataReceived,
-    Event,
-    InformationalResponseReceived,
-    ResponseReceived,
-    StreamEnded,
-    StreamReset,
-    TrailersReceived,
-)
-from h2.settings import SettingCodes
-
 from activator.balance import Target
 from ingress import limits
 from ingress.chunked import Trailers
+from ingress.frames2 import (
+    CANCEL,
+    ENABLE_PUSH,
+    HEADER_TABLE_SIZE,
+    INTERNAL_ERROR,
+    MAX_HEADER_LIST_SIZE,
+    NO_ERROR,
+    PROTOCOL_ERROR,
+    BadStream,
+)
 from ingress.gate import Gate
 from ingress.heads2 import Malformed, head_of, response_of, trailers_in
+from ingress.hpack2 import Field
 from ingress.link2 import Lane, Link
 from ingress.pool import Pool
 from ingress.upstream import dial
@@ -65,12 +64,10 @@ class Back2(Lane):
         if not self.link.open:
             exchange.failed("instance-failed", f"instance {self.link.target.instance} closed the connection")
             return
-        h2 = self.link.h2
-        self.id = h2.get_next_available_stream_id()
-        self.link.begun(self)
+        self.link.enter(self)
         self._left = request.length
-        h2.send_headers(self.id, head_of(request, forwarded), end_stream=request.length == 0)
         self.open_out = request.length != 0
+        self.link.send_head(self, head_of(request, forwarded), not self.open_out)
         for piece in body or ():
             self.send(piece)
         self.link.flush()
@@ -100,7 +97,7 @@ class Back2(Lane):
         """The instance hears that nobody waits for its answer any more."""
         self.exchange = None
         if self.link.lanes.pop(self.id, None) is not None:
-            self.reset(ErrorCodes.CANCEL)
+            self.reset(CANCEL)
         self.link.rested()
 
     # -- Lane -----------------------------------------------------------------------------------------------------------------
@@ -121,7 +118,7 @@ class Back2(Lane):
         self.link.lanes.pop(self.id, None)
         self.unhold()
         if self.open_out:
-            self.reset(ErrorCodes.NO_ERROR)  # It wanted no more of the request's body.
+            self.reset(NO_ERROR)  # It wanted no more of the request's body.
         self.link.pool.alive_at = self.link.gate.now()
         self.link.rested()
         return exchange
@@ -134,6 +131,10 @@ class Back2(Lane):
         if response.status < 200:
             exchange.informed(response)
             return
+        if response.length > 0 and exchange.request.method != b"HEAD":
+            self.left = response.length
+        if exchange.idle_s:
+            exchange.active_at = self.link.gate.now()
         now = self.link.gate.now()
         if ended:
             self.detach()
@@ -177,8 +178,7 @@ class Upstream2(Link):
         """How many more requests it can carry."""
         if self.leaving or not self.open or self.transport.is_closing():
             return 0
-        most: int = self.h2.remote_settings.max_concurrent_streams
-        return min(limits.STREAMS_MOST, most) - len(self.lanes)
+        return min(limits.STREAMS_MOST, self.streams_most) - len(self.lanes)
 
     def trusted(self, now: float) -> bool:
         """Whether a request may be given to it; an idle one may have been closed by the instance unnoticed."""
@@ -194,9 +194,6 @@ class Upstream2(Link):
             pass
         return False
 
-    def begun(self, lane: Back2) -> None:
-        self.lanes[lane.id] = lane
-
     def rested(self) -> None:
         """A stream ended."""
         if not self.lanes:
@@ -210,9 +207,9 @@ class Upstream2(Link):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.gate.upstreams.add(self)
         settings = {
-            SettingCodes.ENABLE_PUSH: 0,
-            SettingCodes.MAX_HEADER_LIST_SIZE: limits.HEAD_BYTES,
-            SettingCodes.HEADER_TABLE_SIZE: limits.HEADER_TABLE_BYTES,
+            ENABLE_PUSH: 0,
+            MAX_HEADER_LIST_SIZE: limits.HEAD_BYTES,
+            HEADER_TABLE_SIZE: limits.HEADER_TABLE_BYTES,
         }
         self.hello(transport, limits.INSTANCE_STREAM_WINDOW_BYTES, limits.INSTANCE_WINDOW_BYTES, settings)
 
@@ -242,6 +239,7 @@ class Upstream2(Link):
     # -- frames ---------------------------------------------------------------------------------------------------------------
 
     def on_settings(self) -> None:
+        super().on_settings()
         if not self.ready.done():
             self.ready.set_result(None)
 
@@ -254,42 +252,44 @@ class Upstream2(Link):
                 exchange.failed("instance-failed", f"instance {self.target.instance} went away (code {code})")
         self.rested()
 
-    def on_event(self, event: Event) -> None:
-        lane: Back2 | None = self.lanes.get(getattr(event, "stream_id", None) or 0)
-        if lane is None:
-            if isinstance(event, DataReceived):
-                self.h2.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id or 0)
-            return
+    def on_data(self, lane: Back2, data: bytes, size: int, ended: bool) -> None:
         exchange = lane.exchange
-        if exchange is not None and exchange.idle_s:
-            exchange.active_at = self.gate.now()
+        if exchange is not None:
+            if exchange.idle_s:
+                exchange.active_at = self.gate.now()
+            if data:
+                exchange.piece(data)
+        lane.read(size)
+        if ended:
+            lane.ended(())
+
+    def on_head(self, lane: Back2, head: list[Field], ended: bool) -> None:
         try:
-            if isinstance(event, DataReceived):
-                if event.data and exchange is not None:
-                    exchange.piece(event.data)
-                lane.read(event.flow_controlled_length or 0)
-            elif isinstance(event, ResponseReceived | InformationalResponseReceived):
-                ended = isinstance(event, ResponseReceived) and event.stream_ended is not None
-                lane.answered(event.headers or [], ended)
-            elif isinstance(event, TrailersReceived):
-                lane.ended(trailers_in(event.headers or []))
-            elif isinstance(event, StreamEnded):
-                lane.ended(())
-            elif isinstance(event, StreamReset):
-                self._reset(lane, int(event.error_code or 0))
+            lane.answered(head, ended)
         except Malformed as error:
-            lane.exchange = None
-            self.reset(lane, ErrorCodes.PROTOCOL_ERROR)
-            if exchange is not None:
-                exchange.failed("bad-response", f"the answer of instance {self.target.instance} is malformed: {error}")
-            self.rested()
+            self.on_fault(lane, BadStream(PROTOCOL_ERROR, str(error)))
+
+    def on_trailers(self, lane: Back2, head: list[Field]) -> None:
+        try:
+            lane.ended(trailers_in(head))
+        except Malformed as error:
+            self.on_fault(lane, BadStream(PROTOCOL_ERROR, str(error)))
+
+    def on_fault(self, lane: Back2, fault: BadStream) -> None:
+        exchange, lane.exchange = lane.exchange, None
+        self.reset(lane, fault.code)
+        if exchange is not None:
+            exchange.failed("bad-response", f"the answer of instance {self.target.instance} is malformed: {fault}")
+        self.rested()
+
+    def on_reset(self, lane: Back2, code: int) -> None:
+        self._reset(lane, code)
 
     def _reset(self, lane: Back2, code: int) -> None:
         del self.lanes[lane.id]
-        lane.open_out = False
         exchange, lane.exchange = lane.exchange, None
         if exchange is not None:
-            exchange.reset_code = code or ErrorCodes.INTERNAL_ERROR
+            exchange.reset_code = code or INTERNAL_ERROR
             exchange.failed("instance-failed", f"instance {self.target.instance} reset the stream (code {code})")
         self.rested()
 

@@ -23,7 +23,6 @@ from hyperframe.frame import (
     SettingsFrame,
 )
 
-from ingress.frames2 import FrameCounter
 from ingress.gate import Bounds
 from tests.eventually import eventually
 from tests.integration.ingress.door import HOST, Door, Recorder, instance, open_door, read_head
@@ -35,6 +34,28 @@ Fields = list[tuple[str, str]]
 def rss_mb() -> float:
     """Memory of this process, where the front door runs too."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+
+class Goaways:
+    """Takes GOAWAY out of what a peer hears: the library would end with the first, and streams that were open with it."""
+
+    def __init__(self, preface: int) -> None:
+        self.codes: list[int] = []
+        self._preface = preface
+        self._partial = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """What of `data` is the library's."""
+        passed, data = data[: self._preface], self._partial + data[self._preface :]
+        self._preface -= len(passed)
+        while len(data) >= 9 and len(data) >= (end := 9 + int.from_bytes(data[:3], "big")):
+            if data[3] == GoAwayFrame.type:
+                self.codes.append(int.from_bytes(data[13:17], "big"))
+            else:
+                passed += data[:end]
+            data = data[end:]
+        self._partial = data
+        return passed
 
 
 class Peer(asyncio.Protocol):
@@ -49,9 +70,8 @@ class Peer(asyncio.Protocol):
         self.bodies: dict[int, int] = {}
         self.eager = True
         self.closed = False
-        self.goaways: list[int] = []
-        """Their codes. The library would end with the first, and streams that were open with it."""
-        self.frames = FrameCounter(0, 0 if client else 24)
+        self._heard = Goaways(0 if client else 24)
+        self.goaways = self._heard.codes
         self.transport: Any = None
         self.on_request: Callable[[Peer, h2.events.Event], None] | None = None
         if settings:
@@ -64,11 +84,7 @@ class Peer(asyncio.Protocol):
         self.flush()
 
     def data_received(self, data: bytes) -> None:
-        data = self.frames.feed(data, 0)
-        if self.frames.goaway is not None:
-            self.goaways.append(self.frames.goaway[1])
-            self.frames.goaway = None
-        for event in self.h2.receive_data(data):
+        for event in self.h2.receive_data(self._heard.feed(data)):
             self.events.append(event)
             if isinstance(event, h2.events.DataReceived):
                 self.bodies[event.stream_id] = self.bodies.get(event.stream_id, 0) + len(event.data)

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ingress.client import Client
-from ingress.http2 import PREFACE
+from ingress.speaker2 import PREFACE
 from tests.integration.ingress.door import HOST, Door, open_door
 
 HOST_BYTES = HOST.encode()
