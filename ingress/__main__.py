@@ -41,12 +41,18 @@ class Settings(Common, frozen=True, kw_only=True):
     max_connections: int = 50_000
     max_connections_per_address: int = 20_000
     """0: no limit of its own."""
+    trusted_proxies: str = ""
+    """Addresses and networks, comma-separated, whose X-Forwarded-For and X-Forwarded-Proto are believed."""
     header_time_s: float = 10
     body_rate_bytes_s: float = 100
     """What a body of HTTP/1 must bring at least; 0: it may rest."""
     idle_time_s: float = 60
     access_log: str = "off"
     """off, sampled or full; on stdout."""
+    traces: str = ""
+    """URL of an OpenTelemetry collector (OTLP/HTTP) that gets a span for each sampled request."""
+    traces_share: float = 0.01
+    """Of the requests that bring no trace of their own, so many are sampled."""
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -60,6 +66,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         max_body_bytes=settings.max_body_bytes,
         max_connections=settings.max_connections,
         max_connections_per_address=settings.max_connections_per_address,
+        trusted_proxies=settings.trusted_proxies,
         header_time_s=settings.header_time_s,
         body_rate_bytes_s=settings.body_rate_bytes_s,
         idle_time_s=settings.idle_time_s,
@@ -73,6 +80,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         access_log=settings.access_log,
         queue_bound=settings.queue_bound,
         ring=Keyring(Path(settings.certificate_key_file)) if settings.listen_tls else None,
+        traces=settings.traces,
+        traces_share=settings.traces_share,
     )
     ingress.expose()
     admin = Admin({"store": ingress.problem_of_store, "draining": lambda: "yes" if stop.is_set() else None})

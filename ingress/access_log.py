@@ -50,7 +50,7 @@ def line_of(exchange: "Exchange", choice: Choice | None, target: Target | None, 
     request = exchange.request
     return Line(
         at=wall,
-        client=exchange.front.client,
+        client=request.client or exchange.front.client,
         method=request.method.decode("latin-1"),
         host=request.host.decode("latin-1"),
         target=request.target.decode("latin-1"),
@@ -66,6 +66,13 @@ def line_of(exchange: "Exchange", choice: Choice | None, target: Target | None, 
         cut=exchange.cut,
         protocol=exchange.front.protocol,
     )
+
+
+def server_timing(exchange: "Exchange", now: float) -> bytes:
+    """Where the time of a request went until its first byte, in ms (W3C Server Timing): in line, connecting, at the app."""
+    app_s = now - exchange.sent_at - exchange.connect_s
+    phases = (b"queue", exchange.waited_s), (b"connect", exchange.connect_s), (b"app", app_s)
+    return b", ".join(b"%b;dur=%.2f" % (name, took_s * 1000) for name, took_s in phases)
 
 
 class AccessLog:

@@ -249,8 +249,7 @@ class Client(asyncio.Protocol):
     def forwarded(self, request: Request) -> bytes:
         """The fields that say where the request came from, and its ids; the same for each request of a host but for the ids."""
         if self._about_host != request.host:
-            self._about_host = request.host
-            self._about = self._listener.about(self, request.host)
+            self._about, self._about_host = self._listener.about(self, request)
         if not request.request_id:
             request.request_id = self._gate.identify()
             if not request.trace:

@@ -9,38 +9,42 @@ Each arrow is a call on the event loop; there is no task per request. A slot res
 """
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from activator.balance import SCAN, Target
 from activator.breaker import Waiter
 from activator.throttler import Throttler
 from ingress import limits
-from ingress.access_log import line_of
+from ingress.access_log import server_timing
 from ingress.chunked import Trailers
 from ingress.front import Back, Front
 from ingress.gate import Gate
 from ingress.http1 import CHUNKED, Request, Response
 from ingress.pool import Pool
 from ingress.refusals import TABLE, UNANSWERED
-from ingress.traffic import UNBOUNDED, Choice
+from ingress.traffic import Choice
 from ingress.upstream import connect
 from ingress.upstream2 import Pool2, connect2
 from process.ids import cause_id
+
+if TYPE_CHECKING:
+    from ingress.spans import Context
 
 
 class Exchange:
     """One request and its answer."""
 
     # No slots: what most requests leave at its default is kept once, on the class.
-    ended = held = answering = cut = _tunnelled = trailed = False
+    ended = held = answering = cut = _tunnelled = trailed = marked = False
     status = sent_bytes = received_bytes = 0
     brought = -1
     """Bytes of the body when `slow` last looked; below 0: it has not, or the client was not read since."""
     reset_code = 2
     """How HTTP/2 says that the answer was cut: internal error, unless the instance said it in its own way."""
     reason = cause_id = ""
-    idle_s = active_at = sent_at = asked_at = waited_s = 0.0
+    idle_s = active_at = sent_at = asked_at = waited_s = connect_s = 0.0
     back: Back | None = None
+    span: "Context | None" = None
     _stats: Any = None
     _choice: Choice | None = None
     throttler: Throttler[Any] | None = None
@@ -70,10 +74,7 @@ class Exchange:
                 self.refused("no-route", f"no service answers to host {request.host.decode('latin-1')}")
             return
         self._choice = choice
-        if choice.stats is None:
-            choice.stats = gate.metrics.stats(choice.revision)
-            choice.body_most_bytes = min(choice.body_most_bytes, gate.bounds.max_body_bytes or UNBOUNDED)
-        self._stats = choice.stats
+        self._stats = choice.stats or gate.meet(choice)
         if request.length and max(request.length, self.received_bytes) > choice.body_most_bytes:
             self.refused("body-too-large", f"the body is above {choice.body_most_bytes} bytes")
             return
@@ -159,7 +160,8 @@ class Exchange:
 
     def handed(self, back: Back) -> None:
         """A connection to the instance of this request."""
-        self._stats.connect.add(self._gate.now() - self.sent_at)
+        self.connect_s = self._gate.now() - self.sent_at
+        self._stats.connect.add(self.connect_s)
         self._attach(back)
 
     def _unreachable(self, target: Target, error: str) -> None:
@@ -184,10 +186,13 @@ class Exchange:
         self.back = back
         choice = self._choice
         assert choice is not None
-        if choice.start_s or choice.idle_s:
+        if choice.special:
+            self.marked = choice.server_timing
             self.idle_s = choice.idle_s
             self.active_at = self.sent_at
             self._set_due(choice)
+            if self._gate.tracer is not None:
+                self._gate.tracer.begin(self._gate, self)
         pending, self._pending = self._pending, None
         back.start(self, self.front.forwarded(self.request), pending)
         if self.body_done and self.request.length == CHUNKED:
@@ -241,6 +246,8 @@ class Exchange:
                 self._gate.admitter.answered(self.throttler, target)
             if self.cause_id:
                 self._tell("first byte", instance=target.instance, status=response.status)
+        if self.marked:
+            response.fields.append((b"Server-Timing", server_timing(self, now)))
         self.answering = True
         self.status = response.status
         self.sent_bytes = len(body)
@@ -290,7 +297,7 @@ class Exchange:
             return
         self.reason = reason
         self.status = TABLE[reason].status
-        self._gate.metrics.refused(reason)
+        self._gate.metrics.refused(reason, self._stats)
         if self.cause_id:
             self._tell("request refused", reason=reason, message=message)
         self.front.refuse(self, reason, message, retry_after_s)
@@ -309,7 +316,7 @@ class Exchange:
             return
         self.reason = reason
         self.cut = True
-        self._gate.metrics.refused(reason)
+        self._gate.metrics.refused(reason, self._stats)
         self.front.cut()
         self._finish(self._gate.now())
 
@@ -378,8 +385,8 @@ class Exchange:
             stats.received_bytes += self.received_bytes
             if self.waited_s:
                 stats.queue.add(self.waited_s)
-        if self._gate.access.mode != "off" and self._gate.access.wants(self.status):
-            self._gate.access.write(line_of(self, self._choice, target, now, self._gate.clock.wall()))
+        if self._gate.recording:
+            self._gate.record(self, self._choice, target, now)
         self.front.over(self, now)
 
     def _tell(self, what: str, *, instance: str = "", **detail: Any) -> None:

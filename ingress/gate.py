@@ -5,18 +5,25 @@ import random
 import secrets
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from activator.admitter import Admitter
-from ingress.access_log import AccessLog
+from ingress.access_log import AccessLog, line_of
 from ingress.http1 import RequestParser, ResponseParser
-from ingress.metrics import Metrics
+from ingress.metrics import Metrics, Stats
+from ingress.proxies import Proxies
 from ingress.routes import Routes
 from ingress.strangers import Strangers
-from ingress.traffic import Split
+from ingress.traffic import UNBOUNDED, Split
 from process.clock import Clock, SystemClock
+
+if TYPE_CHECKING:
+    from activator.balance import Target
+    from ingress.forward import Exchange
+    from ingress.tracing import Tracer
+    from ingress.traffic import Choice
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +34,8 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     max_connections: int = 50_000
     max_connections_per_address: int = 20_000
     """Of one client's address; 0: no limit of its own."""
+    trusted_proxies: str = ""
+    """Addresses and networks whose X-Forwarded-For and -Proto are believed."""
     max_timeout_s: float = 3600
     header_time_s: float = 10
     body_rate_bytes_s: float = 100
@@ -56,6 +65,7 @@ class Gate:
         # The system's own clock is asked several times a request: without the method around it.
         self.now: Callable[[], float] = time.monotonic if isinstance(clock, SystemClock) else clock.now
         self.bounds = bounds
+        self.proxies = Proxies(bounds.trusted_proxies)
         self.access = access
         self.metrics = metrics
         self.tell = tell
@@ -63,6 +73,9 @@ class Gate:
         """`ruled.follow`, for hosts with rules."""
         self.copies: set[Any] = set()
         """Requests for mirrors that are on their way."""
+        self.tracer: Tracer | None = None
+        self.recording = access.mode != "off"
+        """Requests that are over are told to `record`."""
         self.requests = RequestParser()
         self.responses = ResponseParser()
         self.chance = random.random
@@ -81,6 +94,25 @@ class Gate:
         """A request id that no other request has: 32 hex digits, 64 random bits and a count; also fit as a trace id."""
         self._id_next += 1
         return b"%b%016x" % (self._id_head, self._id_next)
+
+    def meet(self, choice: "Choice") -> Stats:
+        """The first request of `choice`: its metrics, and what the front door's own settings make of it."""
+        stats: Stats = self.metrics.stats(choice.revision)
+        choice.stats = stats
+        choice.special = choice.special or self.tracer is not None
+        choice.body_most_bytes = min(choice.body_most_bytes, self.bounds.max_body_bytes or UNBOUNDED)
+        return stats
+
+    def trace(self, tracer: "Tracer") -> None:
+        """From the first request on, requests have spans."""
+        self.tracer, self.recording = tracer, True
+
+    def record(self, exchange: "Exchange", choice: "Choice | None", target: "Target | None", now: float) -> None:
+        """Log and trace an exchange that is over."""
+        if self.access.wants(exchange.status):
+            self.access.write(line_of(exchange, choice, target, now, self.clock.wall()))
+        if self.tracer is not None:
+            self.tracer.end(self, exchange, choice, target, now)
 
     def present(self) -> list[tuple[str, int, int]]:
         """(revision, in flight, queued) of those that have any."""

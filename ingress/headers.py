@@ -2,14 +2,30 @@
 
 Dropped from requests: hop-by-hop ones, everything a client could use to speak in our name (`Forwarded`, `X-Forwarded-*`, `X-Real-IP`,
 `X-Ebb-*`; `Knative-Serving-Tag`, which is passed on where a rule followed it), and such names spelt with `_`, which CGI-like servers
-cannot tell from the real ones.
+cannot tell from the real ones. What a trusted proxy says of its client is read and written anew (`proxies`).
 """
 
 import re
 
 from ingress.limits import NAME_MEMO_MOST
 
-PASS, DROP, HOST, CONNECTION, LENGTH, ENCODING, EXPECT, UPGRADE, REQUEST_ID, TRACE, KEEP_ALIVE, DATE, TAG = range(13)
+(
+    PASS,
+    DROP,
+    HOST,
+    CONNECTION,
+    LENGTH,
+    ENCODING,
+    EXPECT,
+    UPGRADE,
+    REQUEST_ID,
+    TRACE,
+    KEEP_ALIVE,
+    DATE,
+    FORWARDED_FOR,
+    FORWARDED_PROTO,
+    TAG,
+) = range(15)
 """Kinds of fields: plain ints, since every field of every request is asked for its kind. PASS is false."""
 Kind = int
 
@@ -34,6 +50,8 @@ _REQUEST: dict[bytes, Kind] = {
     b"x-request-id": REQUEST_ID,
     b"traceparent": TRACE,
     b"knative-serving-tag": TAG,
+    b"x-forwarded-for": FORWARDED_FOR,
+    b"x-forwarded-proto": FORWARDED_PROTO,
     **{name.encode(): DROP for name in _HOP + _OURS},
 }
 _RESPONSE: dict[bytes, Kind] = {
@@ -65,7 +83,7 @@ class Kinds:
         lower = name.lower()
         dashed = lower.replace(b"_", b"-")
         kind = self._table.get(dashed, PASS)
-        if dashed.startswith(self._prefixes) or (kind and dashed != lower):
+        if (not kind and dashed.startswith(self._prefixes)) or (kind and dashed != lower):
             kind = DROP
         if len(self.memo) >= NAME_MEMO_MOST:
             self.memo.clear()

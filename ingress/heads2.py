@@ -8,7 +8,20 @@ from http import HTTPStatus
 
 from ingress import limits
 from ingress.chunked import Trailers
-from ingress.headers import DROP, EXPECT, GOOD_REQUEST_ID, GOOD_TRACE, LENGTH, REQUEST, REQUEST_ID, RESPONSE, TAG, TRACE
+from ingress.headers import (
+    DROP,
+    EXPECT,
+    FORWARDED_FOR,
+    FORWARDED_PROTO,
+    GOOD_REQUEST_ID,
+    GOOD_TRACE,
+    LENGTH,
+    REQUEST,
+    REQUEST_ID,
+    RESPONSE,
+    TAG,
+    TRACE,
+)
 from ingress.hosts import well_formed
 from ingress.http1 import CHUNKED, Fields, Request, Response
 from ingress.refusals import Refused
@@ -109,6 +122,10 @@ def _take_in(request: Request, fields: Fields, ended: bool) -> None:
             request.trace = value
         elif kind == TAG:
             request.tag = value if not request.tag else b"more than one"
+        elif kind == FORWARDED_FOR:
+            request.forwarded_for += b"," + value if request.forwarded_for else value
+        elif kind == FORWARDED_PROTO:
+            request.forwarded_proto = value
     if cookies:
         request.fields.append((b"cookie", b"; ".join(cookies)))
 

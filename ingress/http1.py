@@ -13,6 +13,8 @@ from ingress.headers import (
     DATE,
     ENCODING,
     EXPECT,
+    FORWARDED_FOR,
+    FORWARDED_PROTO,
     GOOD_REQUEST_ID,
     GOOD_TRACE,
     HOST,
@@ -56,6 +58,10 @@ class Request:
     trace = b""
     tag = b""
     """`Knative-Serving-Tag`; no tag has a space in its name."""
+    forwarded_for = forwarded_proto = b""
+    """What a proxy says of its client; looked at where the proxy is trusted."""
+    client = ""
+    """The client's address, where it is not the peer's."""
     websocket_key = b""
     """Not empty: the request asks for a WebSocket."""
 
@@ -216,6 +222,10 @@ def _special(request: Request, special: list[tuple[Kind, bytes]]) -> None:
             request.trace = value
         elif kind == TAG:
             request.tag = value if not request.tag else b"more than one"
+        elif kind == FORWARDED_FOR:
+            request.forwarded_for += b"," + value if request.forwarded_for else value
+        elif kind == FORWARDED_PROTO:
+            request.forwarded_proto = value
     if hosts > 1:
         raise Refused("bad-request", "more than one Host")
     if lengths > 1:

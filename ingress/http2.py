@@ -74,7 +74,7 @@ class Stream(Lane):
 
     def forwarded(self, request: Request) -> bytes:
         gate = self.link.gate
-        about = self.link.about(request.host)
+        about = self.link.about(request)
         request.request_id = request.request_id or gate.identify()
         made = gate.identify()
         trace = request.trace or b"00-%b-%b-01" % (made, made[16:])
@@ -224,13 +224,15 @@ class Http2(Link):
         peer = self.transport.get_extra_info("peername")
         return str(peer[0]) if peer else ""
 
-    def about(self, host: bytes) -> bytes:
-        """The front door's fields for requests to `host`."""
-        found = self._about.get(host)
+    def about(self, request: Request) -> bytes:
+        """The front door's fields for `request`; the same for all of a host, unless a proxy speaks for many clients."""
+        found = self._about.get(request.host)
         if found is None:
             if len(self._about) >= 16:
                 self._about.clear()
-            found = self._about[host] = self._listener.about(self, host)
+            found, host = self._listener.about(self, request)
+            if host:
+                self._about[host] = found
         return found
 
     def date(self) -> tuple[bytes, bytes]:

@@ -25,6 +25,8 @@ LINGER_S = 2.0
 """After an early answer, how long the rest of a request is read and dropped, so that the answer is not reset away."""
 SWEEP_S = 0.1
 """How often deadlines are looked at; they are this much late at most."""
+STALL_S = 0.25
+"""An event loop this late is worth a line in the log."""
 
 BUFFERED_BYTES = 64 * 1024
 """Of one connection: body that waits for an instance, or bytes after the current request. Above it, reading stops."""

@@ -9,7 +9,9 @@ from typing import Any
 from ingress import limits, silence, slow
 from ingress.client import Client
 from ingress.gate import Gate
+from ingress.http1 import Request
 from ingress.http2 import Http2
+from ingress.proxies import fields
 from ingress.tcp import reset
 from ingress.upstream import close_idle
 from process import logs
@@ -65,8 +67,12 @@ class Listener:
         clock = self._gate.clock
         upstreams_at = 0.0
         while True:
+            due = clock.now() + limits.SWEEP_S
             await asyncio.sleep(limits.SWEEP_S)
             now = clock.now()
+            self._gate.metrics.loop_late.add(max(0.0, now - due))
+            if now - due > limits.STALL_S:
+                log.warning("the event loop stalled", for_s=round(now - due, 3), limit_s=limits.STALL_S)
             if now >= upstreams_at:
                 upstreams_at = now + limits.UPSTREAM_SWEEP_S
                 close_idle(self._gate, now)
@@ -135,7 +141,9 @@ class Listener:
         mine = gate.addresses[address] = gate.addresses.get(address, 0) + 1
         if gate.metrics.connections > gate.bounds.max_connections:
             return "overloaded"
-        return "address-full" if 0 < gate.bounds.max_connections_per_address < mine else ""
+        if 0 < gate.bounds.max_connections_per_address < mine and not gate.proxies.trust(address):
+            return "address-full"
+        return ""
 
     def speaks_http2(self, client: Client, data: bytes) -> None:
         """`client` is no HTTP/1: from `data`, its first bytes, on it is another's."""
@@ -160,17 +168,15 @@ class Listener:
             if not left:
                 del gate.addresses[address]
 
-    def about(self, client: Client | Http2, host: bytes) -> bytes:
-        """`Forwarded` and `X-Forwarded-*` for requests of `client` to `host`."""
-        address = client.client
-        node = f'"[{address}]"' if ":" in address else address or "unknown"
-        scheme = self._scheme
-        quoted = '"%s"' if b":" in host else "%s"
-        name = host.decode("latin-1")
-        return (
-            f"X-Forwarded-For: {address}\r\nX-Forwarded-Proto: {scheme}\r\nX-Forwarded-Host: {name}\r\n"
-            f"Forwarded: for={node};host={quoted % name};proto={scheme}\r\n"
-        ).encode("latin-1")
+    def about(self, client: Client | Http2, request: Request) -> tuple[bytes, bytes]:
+        """`Forwarded` and `X-Forwarded-*` for `request` of `client`, and the host whose requests have the same, if any."""
+        peer, proxies = client.client, self._gate.proxies
+        if not proxies.trust(peer):
+            return fields([peer], self._scheme, request.host), request.host
+        path = proxies.path(peer, request.forwarded_for)
+        request.client = path[0]
+        given = request.forwarded_proto.decode("latin-1").lower()
+        return fields(path, given if given in ("http", "https") else self._scheme, request.host), b""
 
     def date(self) -> bytes:
         """The `Date` field, made once a second."""

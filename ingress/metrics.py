@@ -10,10 +10,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from ingress.limits import METRIC_REVISIONS_MOST
+from ingress.routes import Routes
 
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Upper edges in seconds."""
 HANDSHAKE_OUTCOMES_MOST = 50
+OTHER = "other"
 CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 
 
@@ -53,7 +55,8 @@ class Stats:
     """
 
     __slots__ = (
-        "at_once", "by_class", "connect", "first_byte", "queue", "received_bytes", "revision", "sent_bytes", "tcp", "total",
+        "at_once", "by_class", "connect", "first_byte", "queue", "received_bytes", "refusals",
+        "revision", "sent_bytes", "tcp", "total", "unrouted",
     )  # fmt: skip
 
     def __init__(self, revision: str) -> None:
@@ -68,6 +71,9 @@ class Stats:
         self.received_bytes = 0
         self.tcp = 0
         """Raw TCP connections that reached an instance."""
+        self.refusals: dict[str, int] = {}
+        self.unrouted = False
+        """No route named it when it was last scraped."""
 
 
 class Metrics:
@@ -84,18 +90,32 @@ class Metrics:
         self.upstream_connects = 0
         self.upstream_failures = 0
         self.access_lines_lost = 0
+        self.spans_sent = 0
+        self.spans_lost = 0
+        self.loop_late = Times()
+        """By how much the event loop was late for what was due: a stall, or too much work."""
 
     def stats(self, revision: str) -> Stats:
         """The counters of `revision`; those of `other` once there are too many."""
         found = self.revisions.get(revision)
         if found is None:
             if len(self.revisions) >= METRIC_REVISIONS_MOST:
-                return self.revisions.setdefault("other", Stats("other"))
+                return self.revisions.setdefault(OTHER, Stats(OTHER))
             found = self.revisions[revision] = Stats(revision)
         return found
 
-    def refused(self, reason: str) -> None:
-        self.refusals[reason] = self.refusals.get(reason, 0) + 1
+    def refused(self, reason: str, stats: Stats | None = None) -> None:
+        """One more for `reason`, of a revision that is known or of none."""
+        counts = self.refusals if stats is None else stats.refusals
+        counts[reason] = counts.get(reason, 0) + 1
+
+    def forget(self, stays: Callable[[str], bool]) -> None:
+        """Drop revisions that do not stay, nor did when this was last called: their last numbers are scraped once more."""
+        for stats in list(self.revisions.values()):
+            gone = stats.revision != OTHER and not stays(stats.revision)
+            if gone and stats.unrouted:
+                del self.revisions[stats.revision]
+            stats.unrouted = gone
 
     def handshake(self, outcome: str) -> None:
         if outcome in self.handshakes or len(self.handshakes) < HANDSHAKE_OUTCOMES_MOST:
@@ -107,20 +127,25 @@ class Metrics:
 
 
 class Exposition(Collector):
-    """`metrics` for a Prometheus registry. `now` gives (revision, in flight, queued) of those that have any."""
+    """`metrics` for a Prometheus registry. `now` gives (revision, in flight, queued) of those that have any.
 
-    def __init__(self, metrics: Metrics, now: Callable[[], list[tuple[str, int, int]]], routes: Callable[[], int]) -> None:
+    What no route names and nothing is in flight of is forgotten.
+    """
+
+    def __init__(self, metrics: Metrics, now: Callable[[], list[tuple[str, int, int]]], routes: Routes) -> None:
         self._metrics = metrics
         self._now = now
         self._routes = routes
 
     def collect(self) -> Iterator[Metric]:
+        busy = {revision for revision, _, _ in self._now()}
+        self._metrics.forget(lambda revision: revision in busy or self._routes.names(revision))
         yield from self._requests()
         yield from self._present()
         one = self._metrics
         for name, doc, value in (
             ("ebb_ingress_connections", "Client connections open now.", one.connections),
-            ("ebb_ingress_routes", "Routes known.", self._routes()),
+            ("ebb_ingress_routes", "Routes known.", len(self._routes)),
         ):
             gauge = GaugeMetricFamily(name, doc)
             gauge.add_metric([], value)
@@ -130,10 +155,15 @@ class Exposition(Collector):
             ("ebb_ingress_upstream_connects", "Connections made to instances.", one.upstream_connects),
             ("ebb_ingress_upstream_connect_failures", "Connections to instances that failed.", one.upstream_failures),
             ("ebb_ingress_access_lines_lost", "Access log lines dropped because their reader is slow.", one.access_lines_lost),
+            ("ebb_ingress_spans_sent", "Spans that the trace collector took.", one.spans_sent),
+            ("ebb_ingress_spans_lost", "Spans dropped because the collector is slow or away.", one.spans_lost),
         ):
             counter = CounterMetricFamily(name, doc)
             counter.add_metric([], value)
             yield counter
+        late = HistogramMetricFamily("ebb_ingress_loop_late_seconds", "How late the event loop was, ten times a second.")
+        late.add_metric([], one.loop_late.buckets(), one.loop_late.sum)
+        yield late
 
     def _requests(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
@@ -148,7 +178,8 @@ class Exposition(Collector):
         tcp = CounterMetricFamily(
             "ebb_ingress_tcp_connections", "Raw TCP connections that reached an instance.", labels=("revision",)
         )
-        for stats in self._metrics.revisions.values():
+        known = list(self._metrics.revisions.values())
+        for stats in known:
             for place, label in enumerate(CLASSES, 1):
                 if stats.by_class[place]:
                     requests.add_metric([stats.revision, label], stats.by_class[place])
@@ -163,10 +194,11 @@ class Exposition(Collector):
             if stats.tcp:
                 tcp.add_metric([stats.revision], stats.tcp)
         refusals = CounterMetricFamily(
-            "ebb_ingress_refusals", "Requests answered by the front door itself.", labels=("reason",)
+            "ebb_ingress_refusals", "Requests answered by the front door itself.", labels=("revision", "reason")
         )
-        for reason, count in self._metrics.refusals.items():
-            refusals.add_metric([reason], count)
+        for revision, counts in (("", self._metrics.refusals), *((each.revision, each.refusals) for each in known)):
+            for reason, count in counts.items():
+                refusals.add_metric([revision, reason], count)
         mirrored = CounterMetricFamily("ebb_ingress_mirrored", "Requests that were to be mirrored.", labels=("outcome",))
         for outcome, count in self._metrics.mirror.items():
             mirrored.add_metric([outcome], count)

@@ -13,7 +13,7 @@ from ingress.limits import HOST_MEMO_MOST
 from ingress.rules import Paths, split_of
 from ingress.traffic import Choice, Split
 from store import keys
-from store.model import Domain, PathRule, RouteEntry, decode, encode
+from store.model import Domain, PathRule, RevisionKey, RouteEntry, decode, encode
 
 
 class Routes:
@@ -37,9 +37,23 @@ class Routes:
         self._proofs: dict[str, dict[str, str]] = {}
         self.https_port = 0
         """Where clients find TLS; 0: nowhere, and nobody is redirected."""
+        self._named: dict[RevisionKey, int] = {}
 
     def __len__(self) -> int:
         return len(self._stored)
+
+    def names(self, revision: RevisionKey) -> bool:
+        """Whether some route names `revision`, with a share or none."""
+        return revision in self._named
+
+    def _count(self, entry: RouteEntry | None, step: int) -> None:
+        if entry is None:
+            return
+        for name in entry.limits:
+            revision = f"{entry.project}/{name}"
+            self._named[revision] = self._named.get(revision, 0) + step
+            if not self._named[revision]:
+                del self._named[revision]
 
     def find(self, host: bytes) -> Split | None:
         """The Split of a well-formed `host`; None: no route."""
@@ -136,6 +150,8 @@ class Routes:
         self._stored[key] = encode(entry)
         addresses = entry.addresses
         freed = [host for host in old.addresses if host not in addresses] if old is not None else []
+        self._count(entry, 1)
+        self._count(old, -1)
         for host in freed:
             self._let_go(key, host)
         choices: dict[str, Choice] = {}
@@ -153,6 +169,7 @@ class Routes:
         self.memo.clear()
         entry = self._entry(key)
         self._stored.pop(key, None)
+        self._count(entry, -1)
         for host in entry.addresses if entry is not None else ():
             self._let_go(key, host)
 

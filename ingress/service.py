@@ -48,6 +48,8 @@ class Ingress:
         access_log: str = "off",
         queue_bound: int = QUEUE_BOUND,
         ring: Keyring | None = None,
+        traces: str = "",
+        traces_share: float = 0.01,
     ) -> None:
         """`ring` opens certificates; without it there is no TLS."""
         self.member = member
@@ -58,6 +60,10 @@ class Ingress:
         story = Story(bus, "ingress", clock)
         self.admitter = Admitter(bus, member, clock, self._wake_in_store, story.tell, bound=queue_bound)
         self.gate = Gate(self.admitter, clock, bounds or Bounds(), self.access, self.metrics, story.tell, follow)
+        if traces:
+            from ingress.tracing import Tracer  # Loaded where it is used.
+
+            self.gate.trace(Tracer(traces, traces_share, member, self.metrics))
         self.listener = Listener(self.gate)
         self.tls: TlsListener | None = None
         self.certificates: Certificates | None = None
@@ -91,6 +97,8 @@ class Ingress:
             self.gate.routes.https_port = https_port or self.tls.port
             self.gate.routes.memo.clear()
         self.ports.start(listen.rpartition(":")[0], frozenset(own), self._jobs)
+        if self.gate.tracer is not None:
+            self._jobs.start(self.gate.tracer.run(), "tracer", fatal=True)
 
     async def drain(self, timeout_s: float) -> None:
         """Finish what is in flight, at most `timeout_s`, then leave."""
@@ -102,7 +110,7 @@ class Ingress:
 
     def expose(self) -> None:
         """Add this front door's numbers to /metrics of the process."""
-        metrics.REGISTRY.register(Exposition(self.metrics, self.gate.present, lambda: len(self.gate.routes)))
+        metrics.REGISTRY.register(Exposition(self.metrics, self.gate.present, self.gate.routes))
 
     def problem_of_store(self) -> str | None:
         return self.watcher.problem()

@@ -160,7 +160,7 @@ class TcpClient(Half):
             self.refused("no-route", f"no service has port {self._port}")
             return
         self._choice = choice
-        self._stats = choice.stats = choice.stats or gate.metrics.stats(choice.revision)
+        self._stats = choice.stats or gate.meet(choice)
         throttler = self._throttler = gate.admitter.throttler(choice.revision, choice.concurrency)
         target = throttler.reserve(self._started, gate.chance())
         if target is None:

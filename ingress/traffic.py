@@ -14,7 +14,8 @@ class Choice:
     """One revision as the request path needs it. `timeout_s` and the others are the revision's own clocks, 0: none."""
 
     __slots__ = (
-        "affinity", "body_most_bytes", "concurrency", "h2c", "idle_s", "project", "revision", "start_s", "stats", "timeout_s",
+        "affinity", "body_most_bytes", "concurrency", "h2c", "idle_s", "project", "revision",
+        "server_timing", "special", "start_s", "stats", "timeout_s",
     )  # fmt: skip
 
     def __init__(self, project: str, revision: str, limits: Limits) -> None:
@@ -26,6 +27,9 @@ class Choice:
         self.idle_s = limits.idle_timeout_s
         self.body_most_bytes = limits.max_body_bytes or UNBOUNDED
         """Of a request; the operator's bound comes in with the first one."""
+        self.server_timing = limits.server_timing
+        self.special = bool(self.start_s or self.idle_s or self.server_timing)
+        """Something is to be done at its requests that most do without; the others look no further."""
         self.h2c = limits.protocol == "h2c"
         """Its instances speak HTTP/2 without TLS."""
         self.affinity = limits.session_affinity

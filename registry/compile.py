@@ -21,7 +21,7 @@ def compile_revision(obj: Object, image: str, bounds: Bounds) -> Revision:
     port = (container.get("ports") or [{}])[0]
     resources = container.get("resources", {})
     limits, requests = resources.get("limits", {}), resources.get("requests", {})
-    labels = objects.labels_of(obj)
+    labels, annotations = objects.labels_of(obj), objects.annotations_of(obj)
     return Revision(
         project=meta["namespace"],
         name=meta["name"],
@@ -44,7 +44,8 @@ def compile_revision(obj: Object, image: str, bounds: Bounds) -> Revision:
         timeout_s=spec.get("timeoutSeconds") or bounds.timeout_default_s,
         response_start_timeout_s=spec.get("responseStartTimeoutSeconds", 0),
         idle_timeout_s=spec.get("idleTimeoutSeconds", 0),
-        max_body_bytes=byte_count(objects.annotations_of(obj).get(objects.ANNOTATION_MAX_BODY, "0")),
+        max_body_bytes=byte_count(annotations.get(objects.ANNOTATION_MAX_BODY, "0")),
+        server_timing=annotations.get(objects.ANNOTATION_SERVER_TIMING) == "true",
         cpu_request_m=milli_cores(str(requests.get("cpu", 0))),
         cpu_limit_m=milli_cores(str(limits.get("cpu", 0))),
         memory_request_bytes=byte_count(str(requests.get("memory", 0))),
@@ -52,10 +53,10 @@ def compile_revision(obj: Object, image: str, bounds: Bounds) -> Revision:
         startup_probe=_probe(container.get("startupProbe"), 10),
         readiness_probe=_probe(container.get("readinessProbe"), 0) or Probe(period_s=0),
         liveness_probe=_probe(container.get("livenessProbe"), 10),
-        scale=scale_spec(objects.annotations_of(obj)),
+        scale=scale_spec(annotations),
         progress_deadline_s=progress_deadline_s(obj, bounds),
-        parkable=objects.annotations_of(obj).get(objects.ANNOTATION_PARK) != "false",
-        session_affinity=rules.session_affinity(objects.annotations_of(obj)),
+        parkable=annotations.get(objects.ANNOTATION_PARK) != "false",
+        session_affinity=rules.session_affinity(annotations),
         labels={name: value for name, value in labels.items() if name not in _HIDDEN_LABELS},
     )
 

@@ -150,6 +150,7 @@ def limits(revision: Revision) -> Limits:
         response_start_timeout_s=revision.response_start_timeout_s,
         idle_timeout_s=revision.idle_timeout_s,
         max_body_bytes=revision.max_body_bytes,
+        server_timing=revision.server_timing,
         protocol=revision.protocol,
         service=revision.service,
         configuration=revision.configuration,

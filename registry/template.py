@@ -319,7 +319,7 @@ def _template_annotations(problems: Problems, value: Any, path: str) -> None:
             fits = False
         if not fits:
             problems.bad(f"{path}[{objects.ANNOTATION_MAX_BODY}]", largest, "a quantity of bytes, at least 1, like 10Mi")
-    for name in (objects.ANNOTATION_PARK, objects.ANNOTATION_NO_GC):
+    for name in (objects.ANNOTATION_PARK, objects.ANNOTATION_NO_GC, objects.ANNOTATION_SERVER_TIMING):
         if name in value and value[name] not in ("true", "false"):
             problems.bad(f"{path}[{name}]", value[name], '"true" or "false"')
     deadline = value.get(objects.ANNOTATION_PROGRESS_DEADLINE)

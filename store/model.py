@@ -167,11 +167,10 @@ class Revision(Model, frozen=True, kw_only=True):
     """Hard limit of requests in flight in one instance; 0: none."""
     timeout_s: float = 300
     response_start_timeout_s: float = 0
-    """0: none beyond `timeout_s`."""
     idle_timeout_s: float = 0
-    """0: none."""
     max_body_bytes: int = 0
-    """Of a request; 0: what the operator says."""
+    """These three are 0 for none beyond `timeout_s` and what the front door allows."""
+    server_timing: bool = False
     cpu_request_m: int = 0
     cpu_limit_m: int = 0
     memory_request_bytes: int = 0
@@ -208,6 +207,7 @@ class Limits(Model, frozen=True, kw_only=True):
     response_start_timeout_s: float = 0
     idle_timeout_s: float = 0
     max_body_bytes: int = 0
+    server_timing: bool = False
     protocol: str = "http1"
     service: str = ""
     configuration: str = ""

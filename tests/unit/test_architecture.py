@@ -28,7 +28,7 @@ PURE_IN = ("store", "activator", "ingress", "autoscaler", "nodeagent", "registry
 PURE_NAMES = {
     "errors", "imageref", "keys", "lifecycle", "messages", "model", "txn",
     "balance", "breaker", "concurrency", "effects", "ejection", "slowstart", "throttler",
-    "chunked", "headers", "refusals", "routes", "traffic",
+    "chunked", "headers", "proxies", "refusals", "routes", "spans", "traffic",
     "active", "backoff", "freezing", "idle", "keepalive", "lean", "parking", "placement", "plan", "policy",
     "profile", "reach", "relief", "signals", "steady", "victims", "window",
     "adopt", "drain", "ocispec", "pressure", "readiness", "seccomp",

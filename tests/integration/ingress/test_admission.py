@@ -1,6 +1,7 @@
 """Waiting, waking, refusing, draining: requests that meet no free instance."""
 
 import asyncio
+import re
 import time
 
 import pytest
@@ -406,3 +407,19 @@ async def test_draining_finishes_what_runs_and_takes_the_member_away() -> None:
             await asyncio.open_connection("127.0.0.1", port_then)
         writer.close()
         idle_writer.close()
+
+
+async def test_an_answer_says_where_its_time_went_when_its_service_wants_it() -> None:
+    async with open_door() as door, instance(Recorder(delay_s=0.05)) as port:
+        await door.route(server_timing=True)
+        cold = asyncio.create_task(door.get())
+        await eventually(lambda: waiting(door) == 1)
+        await asyncio.sleep(0.05)
+        await door.ready("i1", port)
+        said = re.search(rb"\r\nServer-Timing: queue;dur=([0-9.]+), connect;dur=([0-9.]+), app;dur=([0-9.]+)\r\n", await cold)
+        assert said is not None
+        queue_ms, connect_ms, app_ms = map(float, said.groups())
+        assert queue_ms >= 50
+        assert 0 < connect_ms < 50 <= app_ms
+        await door.route()
+        assert b"Server-Timing" not in await door.get()
