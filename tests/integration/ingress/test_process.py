@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,6 +10,7 @@ import aiohttp
 import grpc
 import grpc.aio
 
+from ingress.metrics import BOUNDS
 from store import keys, messages
 from store.backend import Store
 from store.bus import Bus
@@ -19,7 +21,7 @@ from store.model import Instance, Limits, RouteEntry, TrafficTarget, decode, enc
 from tests import real
 from tests.children import Child
 from tests.eventually import eventually, eventually_async
-from tests.integration.ingress.door import HOST, Recorder, instance
+from tests.integration.ingress.door import HOST, Recorder, instance, open_door
 from tests.integration.ingress.grpc_echo import channel, echo_instance
 
 ROUTE = RouteEntry(
@@ -203,3 +205,16 @@ async def test_rolling_the_front_door_loses_no_grpc_call(store: Store, etcd: rea
         await doors.__aexit__(None, None, None)
     assert served > 200
     assert failures == []
+
+
+async def test_a_stalled_event_loop_is_seen_and_survived() -> None:
+    async with open_door() as door, instance(Recorder()) as backend:
+        await door.route()
+        await door.ready("i1", backend)
+        late = door.ingress.metrics.loop_late
+        stalls = BOUNDS.index(0.25) + 1
+        await eventually(lambda: sum(late.counts) > 1, "the watch runs")
+        before = sum(late.counts[stalls:])
+        time.sleep(0.5)  # noqa: ASYNC251
+        await eventually(lambda: sum(late.counts[stalls:]) > before, "a stall of half a second is counted")
+        assert (await door.get()).startswith(b"HTTP/1.1 200")
