@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from typing import Literal
 
 import msgspec
 from aiohttp import web
@@ -29,6 +30,8 @@ class Settings(Common, frozen=True, kw_only=True):
     stable_window_s: float = 60
     scale_to_zero_grace_s: float = 0
     park: bool = True
+    policy: Literal["service", "learned", "knative"] = "service"
+    """Who follows learned habits: services that ask for it, all but those that say knative, or none."""
     node_gone_s: float = 10
     election_ttl_s: float = 3
 
@@ -43,6 +46,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         stable_window_s=settings.stable_window_s,
         scale_to_zero_grace_s=settings.scale_to_zero_grace_s,
         park=settings.park,
+        policy=settings.policy,
         node_gone_s=settings.node_gone_s,
     )
     scaler = Scaler(store, bus, clock, Story(bus, "autoscaler", clock), limits, jobs)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from autoscaler import measures, writer
+from autoscaler import habits, measures, writer
 from autoscaler.active import Active
 from autoscaler.mind import Mind
 from autoscaler.plan import AT_ONCE, Plan
@@ -15,8 +15,10 @@ from store.backend import Entry, Store
 from store.bus import Bus
 from store.errors import Conflict, Unavailable
 from store.messages import Refusal
-from store.model import Revision, RevisionKey, Scale, encode
+from store.model import Revision, RevisionKey, Scale, decode, encode
+from store.scaling import Habits
 from store.story import Story
+from store.txn import Put, Txn
 
 log = logs.get("autoscaler")
 
@@ -74,6 +76,33 @@ class Hands:
         if not active.woken(self._clock.now()):
             active.cause_id = ""
         self._back(revision.key, active, again=made.placed + made.woken >= AT_ONCE or len(made.deletes) >= AT_ONCE)
+
+    def save_habits(self, now: float) -> None:
+        """Write what was learned, of a few revisions, in the background; what is refused is written with what is learned next."""
+        mind, wall = self._mind, self._clock.wall()
+        found = {key: habits.of(mind.profiles[key], now, wall) for key in mind.to_save(now)}
+        if found:
+            puts = tuple(Put(keys.habits(key), encode(each)) for key, each in found.items())
+            self._jobs.start(self._save(Txn(mind.guards, puts, "habits")), "habits")
+
+    async def _save(self, txn: Txn) -> None:
+        try:
+            await self._store.commit(txn)
+        except (Conflict, Unavailable) as error:
+            log.info("habits not written", error=str(error))
+
+    async def load_habits(self, now: float) -> None:
+        """Know again what earlier leaders learned."""
+        mind, wall = self._mind, self._clock.wall()
+        try:
+            listing = await self._store.list(keys.HABITS)
+        except Unavailable as error:
+            log.warning("habits not read; they are learned anew", error=str(error))
+            return
+        for entry in listing.entries:
+            key = entry.key[len(keys.HABITS) :]
+            if key not in mind.profiles and mind.world.revision(key) is not None:
+                mind.profiles[key] = habits.profile(decode(Habits, entry.value), now, wall)
 
     def retire(self, key: RevisionKey, active: Active) -> None:
         """The revision is deleted: so is everything of it, in the background."""

@@ -8,7 +8,7 @@ and rises while it is below. So the memory that fixed windows would waste is spe
 PRICE_MB_S = 30_000.0
 """At first: 128 MB for 234 s."""
 LOWEST_MB_S, HIGHEST_MB_S = 2_000.0, 1_000_000.0
-SHARE = 0.95
+SHARE = 0.98
 HALF_LIFE_S = 2 * 3600.0
 EVERY_S = 60.0
 GAIN = 0.05

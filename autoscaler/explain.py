@@ -50,6 +50,12 @@ def habits(profile: Profile) -> dict[str, float]:
     if profile.seen:
         found |= {"idle_seen": round(profile.seen, 1)}
         found |= {f"idle_p{share}_s": round(profile.within(share / 100), 1) for share in (5, 50, 95)}
+    if profile.pace.service_s():
+        found["call_s"] = round(profile.pace.service_s(), 4)
+    if profile.pace.bend():
+        found["bend"] = profile.pace.bend()
+    if profile.memory_bytes:
+        found |= {"memory_bytes": profile.memory_bytes, "cpu_m": round(profile.cpu_m, 1)}
     if profile.start_s:
         found["start_s"] = round(profile.start_s, 4)
     return found | {f"start_{name}_s": round(value, 4) for name, value in sorted(profile.phases_s.items())}

@@ -101,6 +101,8 @@ class Ears:
                 if THAWED not in status.phases_ms:
                     took_s = self._clock.wall() - slot.assignment.at
                     self._mind.profile_of(status.revision_key).started(max(0.0, took_s), status.phases_ms)
+            if active.woken(now):
+                self._mind.profile_of(status.revision_key).met(active.waking)
             active.waking, active.cause_id, active.failure = 0, "", None
         elif status.phase is Phase.FAILED:
             self.on_failed(slot, status)
@@ -161,6 +163,7 @@ class Ears:
             slot = self.fleet.get(name)
             if slot is not None and slot.goal == Goal.RUN:
                 mind.signals.usage(slot.assignment.revision_key).take(name, cpu_m, memory_bytes, now)
+                mind.profile_of(slot.assignment.revision_key).used(cpu_m, memory_bytes)
 
     def _on_samples(self, _: str, data: bytes) -> None:
         try:
@@ -177,5 +180,8 @@ class Ears:
             mind.active_of(sample.revision, now)
             if sample.concurrency > 0 or sample.requests or sample.queued:
                 mind.heard_load(sample.revision, revision, now)
+                if mind.follows_habits(revision) and not sample.queued and report.interval_s >= 1:
+                    ready = mind.fleet.standing(sample.revision).ready
+                    mind.profile_of(sample.revision).pace.note(sample.concurrency, sample.requests, report.interval_s, ready)
             if sample.queued:
                 self.mark(sample.revision)

@@ -61,8 +61,8 @@ class Keep:
 
 
 def plan(profile: Profile, memory_bytes: int, price_mb_s: float) -> Keep:
-    """The spans for a revision whose instance holds `memory_bytes`; a cold start is worth `price_mb_s` idle megabyte-seconds."""
-    price_s = price_mb_s / max(LEAST_MB, memory_bytes / (1 << 20))
+    """The spans for a revision whose instance holds `memory_bytes`; a call that needs not wait for a start is worth `price_mb_s`."""
+    price_s = price_mb_s * max(1.0, profile.crowd) / max(LEAST_MB, memory_bytes / (1 << 20))
     gains = _gains(profile, price_s)
     kept, best = _best_start(gains)
     keep_s = max(SHORTEST_S, lower_s(kept))

@@ -23,6 +23,8 @@ def revision(full: Revision) -> Revision:
         configuration="",
         image_name="",
         pull_secrets=_NO_LIST,
+        node_selector=full.node_selector or _NO_DICT,
+        tolerations=full.tolerations or _NO_LIST,
         command=_NO_LIST,
         args=_NO_LIST,
         env=_NO_LIST,

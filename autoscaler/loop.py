@@ -56,6 +56,7 @@ class Scaler:
     async def lead(self, leader: Guard | None = None) -> None:
         """Decide and write, fenced by `leader`, until cancelled."""
         await self.mind.world.synced()
+        await self.hands.load_habits(self._clock.now())
         mind, now = self.mind, self._clock.now()
         mind.leader, mind.leading, mind.took_over_at, mind.shaky_at = leader, True, now, now
         mind.active.clear()
@@ -111,6 +112,7 @@ class Scaler:
         finally:
             self._ticking = False
         mind.forget_idle(now)
+        self.hands.save_habits(now)
         measures.ACTIVE.set(len(mind.active))
         measures.TICK.observe(self._clock.now() - now)
 

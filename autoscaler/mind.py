@@ -1,12 +1,13 @@
 """What the autoscaler knows: the view of the world and what it remembers of active revisions. No input or output of its own."""
 
 import heapq
+import itertools
 import zlib
 from collections.abc import Iterable
 
 import msgspec
 
-from autoscaler import freezing, keepalive, policy, schedule, steady
+from autoscaler import freezing, habits, keepalive, policy, schedule, steady
 from autoscaler.active import Active, History
 from autoscaler.backoff import restored
 from autoscaler.budget import Budget
@@ -48,6 +49,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     scale_to_zero_grace_s: float = 0
     """Added to the stable window before the last instance goes (see `idle`)."""
     park: bool = True
+    policy: str = "service"
+    """service: each revision's own, Knative's windows when it says nothing. learned: habits when it says nothing. knative: never habits."""
     node_gone_s: float = 10
     """How long a node may be away before what is assigned there is given up."""
 
@@ -64,6 +67,8 @@ class Mind:
         self.active: dict[RevisionKey, Active] = {}
         self.profiles: dict[RevisionKey, Profile] = {}
         """Of revisions that had load or a start since this process began; at most `PROFILES`, the oldest goes."""
+        self.unsaved: dict[RevisionKey, float] = {}
+        """What was learned of is not in the store yet, and since when."""
         self.budget = Budget(now)
         self._keeps: dict[RevisionKey, Keep] = {}
         """What follows from the profiles, until more is learned."""
@@ -121,6 +126,22 @@ class Mind:
         self._keeps.pop(key, None)
         self._changes_at.pop(key, None)
         self.relief.called(key)
+        self.unsaved.pop(key, None)
+
+    def follows_habits(self, revision: Revision) -> bool:
+        """Whether it is kept and started by what was learned of it: as it says, or else the operator; who may forbid it to all."""
+        operator = self.limits.policy
+        return (
+            operator != "knative"
+            and (revision.scale.policy or ("learned" if operator == "learned" else "knative")) == "learned"
+        )
+
+    def to_save(self, now: float) -> list[RevisionKey]:
+        """Whose habits are to be written now: not all that is new, but what has been so for a while."""
+        found = [key for key, since in itertools.islice(self.unsaved.items(), habits.AT_ONCE) if now - since >= habits.EVERY_S]
+        for key in found:
+            del self.unsaved[key]
+        return [key for key in found if key in self.profiles and self.world.revision(key) is not None]
 
     def heard_load(self, key: RevisionKey, revision: Revision, now: float) -> None:
         """There is load: what its idle time tells is learned and accounted for, and it may keep something parked again."""
@@ -128,6 +149,8 @@ class Mind:
         idle_s = self.profile_of(key).loaded(now)
         if not idle_s:
             return
+        if self.follows_habits(revision):
+            self.unsaved.setdefault(key, now)
         keep = self._keeps.pop(key, None)
         if keep is not None:
             window_s = revision.scale.stable_window_s + max(self.limits.scale_to_zero_grace_s, revision.scale.retention_s)
@@ -169,10 +192,18 @@ class Mind:
             active_s=now - active.running_since,
             grace_s=self.limits.scale_to_zero_grace_s,
             keep=keep,
+            bend=self._bend(revision) if keep is not None else 0.0,
             scheduled=self._scheduled(revision, now, wall),
             freeze_after_s=freezing.after_s(revision, reach),
             gave_up=active.row.count > 0 and wall - revision.created_at > revision.progress_deadline_s,
         )
+
+    def _bend(self, revision: Revision) -> float:
+        """The concurrency at which its latency bends, where that is its target: it follows its habits and sets none itself."""
+        spec = revision.scale
+        if spec.metric != "concurrency" or spec.target or revision.container_concurrency:
+            return 0.0
+        return self.profiles[revision.key].pace.bend()
 
     def _scheduled(self, revision: Revision, now: float, wall: float) -> schedule.Least:
         """What its schedules ask for now; until when is remembered for when it is at rest."""
@@ -184,12 +215,12 @@ class Mind:
 
     def keep_of(self, revision: Revision) -> Keep | None:
         """What was learned of when it is needed, for a revision that asks for it and had load since this process began."""
-        profile = self.profiles.get(revision.key) if revision.scale.policy == "learned" else None
+        profile = self.profiles.get(revision.key) if self.follows_habits(revision) else None
         if profile is None or profile.busy_at == float("-inf"):
             return None
         keep = self._keeps.get(revision.key)
         if keep is None:
-            memory = Need.of(revision).memory_bytes
+            memory = profile.memory_bytes or Need.of(revision).memory_bytes
             keep = self._keeps[revision.key] = keepalive.plan(profile, memory, self.budget.price_mb_s)
         return keep
 

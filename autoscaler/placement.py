@@ -2,19 +2,21 @@
 at no more than `LOOK_AT` fitting nodes.
 
 Order of preference: a frozen instance of that revision, then a parked one (`plan` sees to that), then a node that has the image
-unpacked, then any with room; among those the one with the fewest instances of the revision (spread), then the least loaded, then
-by name.
-Memory requests are never oversubscribed; CPU is a weight and may be; a node takes at most `slots` instances.
+unpacked, then any with room; among those one in the zone with the fewest instances of the revision, then the node with the fewest
+(spread), then the least loaded, then by name.
+Only nodes count that have the labels it selects by and no taint it does not tolerate. Memory and disk requests are never
+oversubscribed; CPU is a weight and may be; a node takes at most `slots` instances.
 A parked instance holds `PARKED_BYTES` and a slot: no app code runs in it, and its request is asked for when it is woken.
 """
 
 import math
 from bisect import bisect_left, insort
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from store.model import Node, Revision, RevisionKey
+from store.scaling import Taint, Toleration
 
 PARKED_BYTES = 4 << 20
 LOOK_AT = 16
@@ -35,19 +37,44 @@ class Need:
     image: str = ""
     cpu_m: int = 0
     memory_bytes: int = 0
+    disk_bytes: int = 0
+    selector: tuple[tuple[str, str], ...] = ()
+    """Labels that the node must have."""
+    tolerations: tuple[Toleration, ...] = ()
 
     @staticmethod
     def of(revision: Revision) -> "Need":
         memory = revision.memory_request_bytes or revision.memory_limit_bytes
-        return Need(revision.key, digest_of(revision.image), revision.cpu_request_m or revision.cpu_limit_m, memory)
+        cpu_m = revision.cpu_request_m or revision.cpu_limit_m
+        if not (revision.disk_request_bytes or revision.node_selector or revision.tolerations):
+            return Need(revision.key, digest_of(revision.image), cpu_m, memory)
+        selector, tolerations = tuple(sorted(revision.node_selector.items())), tuple(revision.tolerations)
+        return Need(revision.key, digest_of(revision.image), cpu_m, memory, revision.disk_request_bytes, selector, tolerations)
 
     def parked(self) -> "Need":
         """What it takes while it is parked."""
-        return Need(self.revision, self.image, 0, PARKED_BYTES)
+        return replace(self, cpu_m=0, memory_bytes=PARKED_BYTES)
 
     def frozen(self) -> "Need":
         """What it takes while it is frozen: what it holds, and no CPU."""
-        return Need(self.revision, self.image, 0, self.memory_bytes)
+        return replace(self, cpu_m=0)
+
+    def misses(self, node: Node) -> str:
+        """What of `node` keeps it away: a label it has not, or a taint that is not tolerated; empty when nothing does."""
+        for name, value in self.selector:
+            if node.labels.get(name) != value:
+                return f"label {name}={value}"
+        for taint in node.taints:
+            if not any(tolerates(each, taint) for each in self.tolerations):
+                return f"toleration of taint {taint.key}={taint.value}" if taint.value else f"toleration of taint {taint.key}"
+        return ""
+
+
+def tolerates(toleration: Toleration, taint: Taint) -> bool:
+    """Whether the toleration is for that taint."""
+    if toleration.key and toleration.key != taint.key:
+        return False
+    return toleration.exists or toleration.value == taint.value
 
 
 def digest_of(image: str) -> str:
@@ -62,6 +89,7 @@ class _Room:
     images: frozenset[str] = frozenset()
     cpu_m: int = 0
     memory_bytes: int = 0
+    disk_bytes: int = 0
     slots: int = 0
     revisions: dict[RevisionKey, int] | None = None
     rank: tuple[float, str] = UNLISTED
@@ -80,6 +108,11 @@ class Placement:
         self._rooms: dict[str, _Room] = {}
         self._order: list[tuple[float, str]] = []
         self._images: dict[str, dict[str, _Room]] = {}
+        self._zones: dict[str, int] = {}
+        """Nodes that are there by zone; instances are spread over zones when there are several."""
+        self._zoned = False
+        self._in_zone: dict[tuple[str, RevisionKey], int] = {}
+        """Instances by zone and revision, kept only where there are several zones."""
 
     def set_node(self, node: Node) -> None:
         """`node` is there, or has changed."""
@@ -87,7 +120,7 @@ class Placement:
         self._unlist(room)
         for image in room.images:
             self._images[image].pop(node.node, None)
-        room.node = node
+        self._move(room, node)
         room.images = frozenset(map(digest_of, node.images))
         for image in room.images:
             self._images.setdefault(image, {})[node.node] = room
@@ -103,8 +136,33 @@ class Placement:
             self._images[image].pop(name, None)
             if not self._images[image]:
                 del self._images[image]
-        room.node, room.images = None, frozenset()
+        self._move(room, None)
+        room.images = frozenset()
         self._tidy(room)
+
+    def _move(self, room: _Room, node: Node | None) -> None:
+        """The room is that of `node` now; what stands there counts for its zone."""
+        old, room.node = room.node, node
+        if old is not None and node is not None and old.zone == node.zone:
+            return
+        for each, by in ((old, -1), (node, 1)):
+            if each is not None:
+                self._zones[each.zone] = self._zones.get(each.zone, 0) + by
+                if not self._zones[each.zone]:
+                    del self._zones[each.zone]
+        self._in_zone = {}
+        self._zoned = len(self._zones) > 1
+        for there in self._rooms.values() if self._zoned else ():
+            if there.node is not None:
+                for revision, count in there.counts().items():
+                    self._count_in_zone(there.node.zone, revision, count)
+
+    def _count_in_zone(self, zone: str, revision: RevisionKey, by: int) -> None:
+        count = self._in_zone.get((zone, revision), 0) + by
+        if count:
+            self._in_zone[zone, revision] = count
+        else:
+            self._in_zone.pop((zone, revision), None)
 
     def take(self, node: str, need: Need) -> None:
         """One instance now stands on `node`."""
@@ -112,9 +170,12 @@ class Placement:
         self._unlist(room)
         room.cpu_m += need.cpu_m
         room.memory_bytes += need.memory_bytes
+        room.disk_bytes += need.disk_bytes
         room.slots += 1
         counts = room.counts()
         counts[need.revision] = counts.get(need.revision, 0) + 1
+        if self._zoned and room.node is not None:
+            self._count_in_zone(room.node.zone, need.revision, 1)
         self._list(room)
 
     def give(self, node: str, need: Need) -> None:
@@ -123,7 +184,10 @@ class Placement:
         self._unlist(room)
         room.cpu_m -= need.cpu_m
         room.memory_bytes -= need.memory_bytes
+        room.disk_bytes -= need.disk_bytes
         room.slots -= 1
+        if self._zoned and room.node is not None:
+            self._count_in_zone(room.node.zone, need.revision, -1)
         counts = room.counts()
         counts[need.revision] -= 1
         if not counts[need.revision]:
@@ -142,7 +206,7 @@ class Placement:
 
     def _among(self, need: Need, having: dict[str, _Room]) -> str | None:
         """The best of the nodes that have the image; mostly the least loaded of them is."""
-        if len(having) * COMMON >= len(self._order):
+        if len(having) * COMMON >= len(self._order) or self._zoned or need.selector:
             return self._best(need, (rank for rank in self._order if rank[1] in having))
         least = min(having.values(), key=_rank)
         if need.revision not in least.counts() and self.fits(least.name, need):
@@ -154,8 +218,17 @@ class Placement:
         room = self._rooms.get(node)
         if room is None or room.node is None or room.rank is UNLISTED:
             return False
-        free = room.node.memory_bytes - room.memory_bytes + (instead.memory_bytes if instead else 0)
-        return free >= need.memory_bytes and (instead is not None or room.slots < room.node.slots)
+        there = room.node
+        if there.memory_bytes - room.memory_bytes + (instead.memory_bytes if instead else 0) < need.memory_bytes:
+            return False
+        if instead is None and room.slots >= there.slots:
+            return False
+        return not (need.disk_bytes or need.selector or there.taints) or self._admits(room, there, need, instead)
+
+    def _admits(self, room: _Room, there: Node, need: Need, instead: Need | None) -> bool:
+        """Whether its disk, labels and taints let it in."""
+        free = there.disk_bytes - room.disk_bytes + (instead.disk_bytes if instead else 0)
+        return not need.misses(there) and (not there.disk_bytes or free >= need.disk_bytes)
 
     def headroom(self, node: str) -> float:
         """The smaller of the free shares of memory and slots of `node`, 0…1; 0 for a node that is gone."""
@@ -175,10 +248,22 @@ class Placement:
             return "no node takes instances: " + "; ".join(
                 f"{room.name}: {room.node.unschedulable}" for room in there[:3] if room.node is not None
             )
+        misses = [need.misses(room.node) for room in open_ if room.node is not None]
+        open_ = [room for room, missing in zip(open_, misses, strict=True) if not missing]
+        if not open_:
+            return f"none of {len(misses)} nodes fits: needs {', or '.join(sorted(set(misses))[:3])}"
         free = {room.name: room.node.memory_bytes - room.memory_bytes for room in open_ if room.node is not None}
         largest = max(free, key=lambda name: (free[name], name))
         if free[largest] < need.memory_bytes:
             return f"needs {mebibytes(need.memory_bytes)}, largest free is {mebibytes(max(0, free[largest]))} on {largest}"
+        disk = {
+            room.name: room.node.disk_bytes - room.disk_bytes
+            for room in open_
+            if room.node is not None and room.node.disk_bytes
+        }
+        most = max(disk, key=lambda name: (disk[name], name)) if len(disk) == len(open_) else ""
+        if most and disk[most] < need.disk_bytes:
+            return f"needs {mebibytes(need.disk_bytes)} of disk, largest free is {mebibytes(max(0, disk[most]))} on {most}"
         full = [room for room in open_ if room.node is not None and room.slots >= room.node.slots]
         slots = full[0].node.slots if full and full[0].node else 0
         return (
@@ -199,6 +284,8 @@ class Placement:
         return {name: self.taken(name) for name in self._rooms}
 
     def _best(self, need: Need, order: Iterable[tuple[float, str]]) -> str | None:
+        if self._zoned:
+            return self._best_spread(need, order)
         found: str | None = None
         best = (1 << 60, 0.0, "")
         fitting = 0
@@ -210,6 +297,25 @@ class Placement:
                 found, best = name, rank
             fitting += 1
             if fitting >= LOOK_AT or best[0] == 0:
+                break
+        return found
+
+    def _best_spread(self, need: Need, order: Iterable[tuple[float, str]]) -> str | None:
+        """The same where there are zones: first the zone with the fewest of the revision, `LOOK_AT` nodes of each are looked at."""
+        found: str | None = None
+        best = (1 << 60, 1 << 60, 0.0, "")
+        in_zone = {zone: self._in_zone.get((zone, need.revision), 0) for zone in self._zones}
+        least, looked = min(in_zone.values()), dict.fromkeys(in_zone, 0)
+        for load, name in order:
+            room = self._rooms[name]
+            if room.node is None or looked[room.node.zone] >= LOOK_AT or not self.fits(name, need):
+                continue
+            zone = room.node.zone
+            rank = (in_zone[zone], room.counts().get(need.revision, 0), load, name)
+            if rank < best:
+                found, best = name, rank
+            looked[zone] += 1
+            if best[:2] == (least, 0):
                 break
         return found
 

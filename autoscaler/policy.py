@@ -87,6 +87,8 @@ class Mode:
     grace_s: float = 0
     keep: Keep | None = None
     """What was learned of when it is needed, for revisions that ask for it; None: Knative's windows alone."""
+    bend: float = 0.0
+    """The concurrency at which its latency bends: what an instance can hold, when it says nothing itself; 0: not known or used."""
     freeze_after_s: float = math.inf
     """Idle for so long, the last instance is frozen; infinity: the windows alone say when it goes."""
     scheduled: Least = NEVER
@@ -121,14 +123,14 @@ def takeover(ready: int, now: float) -> Memory:
     return Memory(panic_at=now, panic_peak=ready) if ready > 1 else Memory()
 
 
-def target_of(spec: ScaleSpec, container_concurrency: int) -> Target:
-    """What one instance can and shall hold."""
+def target_of(spec: ScaleSpec, container_concurrency: int, bend: float = 0.0) -> Target:
+    """What one instance can and shall hold. `bend` is taken for the usual 100."""
     if spec.metric in utilization.METRICS:
         total = float(container_concurrency) or CONCURRENCY_TOTAL
     elif spec.metric == "rps":
         total = spec.target or RPS_TOTAL
     else:
-        total = spec.target or float(container_concurrency) or CONCURRENCY_TOTAL
+        total = spec.target or float(container_concurrency) or bend or CONCURRENCY_TOTAL
         if spec.target and container_concurrency:
             total = min(spec.target, float(container_concurrency))
     return Target(total, max(MIN_TARGET, total * spec.target_utilization))
@@ -138,7 +140,9 @@ def decide(revision: Revision, signal: Signal, standing: Standing, mode: Mode, m
     """The number of instances `revision` shall have, with the steps that led there."""
     spec = revision.scale
     steps: list[Step] = []
-    per = target_of(spec, revision.container_concurrency)
+    per = target_of(spec, revision.container_concurrency, mode.bend)
+    if mode.bend:
+        steps.append(Step("latency bends", standing.asked, "at {:g} calls in an instance: its target", (mode.bend,)))
     if mode.waking and not mode.tick:
         wish = _wake(revision, signal, standing, mode, steps)
     elif mode.reach is Reach.UNROUTED:

@@ -8,6 +8,8 @@ import math
 from array import array
 from collections.abc import Mapping
 
+from autoscaler.pace import Pace
+
 FIRST_S = 1.0
 GROWTH = 1.1
 RANGE_S = 4 * 3600.0
@@ -21,6 +23,9 @@ BEAT_SEEN = 4
 """Idle times that a beat is told from at least."""
 BEAT_EVEN = 0.12
 """Idle times that differ from their mean by no larger share of it, on average, are a beat."""
+CROWD_MOST = 50
+MEMORY_FADES = 0.005
+"""So much of what is above the present use is forgotten with each report."""
 _NEW = 0.2
 """Weight of the newest in a running mean."""
 _LOG = math.log(GROWTH)
@@ -41,7 +46,20 @@ def bin_of(idle_s: float) -> int:
 class Profile:
     """One revision's habits. Times are seconds."""
 
-    __slots__ = ("busy_at", "count", "idle", "mean_s", "off_s", "phases_s", "seen", "start_s")
+    __slots__ = (
+        "busy_at",
+        "count",
+        "cpu_m",
+        "crowd",
+        "idle",
+        "mean_s",
+        "memory_bytes",
+        "off_s",
+        "pace",
+        "phases_s",
+        "seen",
+        "start_s",
+    )
 
     def __init__(self) -> None:
         self.idle = array("f", bytes(4 * (BINS + 1)))
@@ -54,6 +72,13 @@ class Profile:
         """Running means of the idle times and of how far they are from that mean."""
         self.busy_at = -math.inf
         """When load was last heard of."""
+        self.crowd = 1.0
+        """Running mean of the calls that wait for the first instance when it is ready."""
+        self.pace = Pace()
+        self.cpu_m = 0.0
+        """Running mean of an instance's CPU, where its nodes say it."""
+        self.memory_bytes = 0
+        """The most that an instance held lately."""
         self.start_s = 0.0
         """Running mean of a start; 0: none seen."""
         self.phases_s: dict[str, float] = {}
@@ -93,6 +118,15 @@ class Profile:
         for name, value in phases_ms.items():
             if name in self.phases_s or len(self.phases_s) < PHASES:
                 self.phases_s[name] = _mean(self.phases_s.get(name, 0.0), value / 1000)
+
+    def met(self, waiting: int) -> None:
+        """`waiting` calls found nothing running and were there when the first instance became ready."""
+        self.crowd += _NEW * (min(waiting, CROWD_MOST) - self.crowd)
+
+    def used(self, cpu_m: float, memory_bytes: float) -> None:
+        """An instance uses so much now."""
+        self.cpu_m += _NEW * (cpu_m - self.cpu_m) if self.cpu_m else cpu_m
+        self.memory_bytes = int(max(memory_bytes, self.memory_bytes - MEMORY_FADES * (self.memory_bytes - memory_bytes)))
 
     def within(self, share: float) -> float:
         """The idle time that `share` of all were no longer than (0…1); the range when it lies beyond, 0 when none was seen."""

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from store.model import Schedule
+from store.scaling import Schedule
 
 LOOK_AGAIN_S = 3600.0
 """A word holds no longer: clocks may be set."""

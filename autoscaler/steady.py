@@ -64,7 +64,7 @@ def found(revision: Revision, decision: Decision, standing: Standing, mode: Mode
         return None
     if mode.freeze_after_s < math.inf or spec.scale_down_delay_s > 0 or wish < spec.activation_scale:
         return None
-    target = target_of(spec, revision.container_concurrency).target
+    target = target_of(spec, revision.container_concurrency, mode.bend).target
     panics_at = math.ceil(wish * spec.panic_threshold_percentage / 100 - 1e-9)
     return Steady(
         (wish - 1) * target * (1 + _HAIR),

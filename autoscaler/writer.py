@@ -38,8 +38,8 @@ def transaction(
 
 
 def removal(revision: str, scale: Entry | None, assignments: Sequence[tuple[str, str]], leader: Sequence[Guard]) -> Txn:
-    """Everything of a revision that is gone: its scale and (node, instance) of its assignments, at most one transaction's worth."""
+    """Everything of a revision that is gone: scale, habits and (node, instance) of its assignments, as much as one write takes."""
     writes: list[Put | Delete] = [Delete(keys.assignment(node, name)) for node, name in assignments[:WRITES]]
     if scale is not None and len(assignments) <= WRITES:
-        writes.append(Delete(scale.key))
+        writes += [Delete(scale.key), Delete(keys.habits(revision))]
     return Txn(tuple(leader), tuple(writes), f"revision {revision} is deleted")

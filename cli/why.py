@@ -44,6 +44,13 @@ def habits(profile: Mapping[str, float]) -> list[str]:
     if profile.get("idle_seen"):
         spans = ", ".join(f"{share} % within {profile[f'idle_p{share}_s']:g} s" for share in (5, 50, 95))
         lines.append(f"idle {profile['idle_seen']:g} times: {spans}")
+    if profile.get("call_s"):
+        bend = f"; they take twice as long from {profile['bend']:g} in an instance on" if profile.get("bend") else ""
+        lines.append(f"calls take {profile['call_s'] * 1000:.0f} ms{bend}")
+    if profile.get("memory_bytes"):
+        mib = profile["memory_bytes"] / (1 << 20)
+        asked = f"--memory {1.25 * mib:.0f}Mi --cpu {max(10, 1.25 * profile['cpu_m']):.0f}m would be enough as requests"
+        lines.append(f"an instance holds {mib:.0f}Mi and uses {profile['cpu_m']:.0f}m of CPU: {asked}")
     if profile.get("start_s"):
         phases = [(n[6:-2], v) for n, v in profile.items() if n.startswith("start_") and n != "start_s"]
         by = " (" + ", ".join(f"{name} {value * 1000:.1f}" for name, value in phases) + ")" if phases else ""

@@ -36,6 +36,8 @@ class Mind:
     bounds: steady.Steady | None = None
     last: Decision | None = None
     running_since: float = 0.0
+    waking: int = 0
+    """Calls that wait with nothing to run them."""
     due_at: float = float("inf")
     """When it is looked at again though nothing happens."""
 
@@ -74,6 +76,7 @@ class Scaler:
         if not app.throttler.line.waiting:
             return
         self.signals.track(app.revision.key, app.revision.scale).wake("ingress", waiting, self.world.now)
+        app.mind.waking = app.throttler.line.waiting
         self.decide(app, tick=False, waking=waiting)
         if app.mind.row.wait_s(self.world.now) > 0 and not self.world.fleet.standing(app.revision.key).asked:
             refusal = Refusal(revision=app.revision.key, reason="StartFailed", message="it exited", retry_after_s=1)

@@ -237,6 +237,9 @@ class World:
         mind.bounds = None
         if phase is Phase.READY:
             mind.row = Row()
+            if mind.waking:
+                mind.profile.met(app.throttler.line.waiting or 1)
+                mind.waking = 0
         elif phase is Phase.FAILED:
             mind.row = failed(mind.row, a.at, self.now)
             self.after(mind.row.wait_s(self.now) + 0.01, self.scaler.failed, app)

@@ -15,6 +15,7 @@ from process.admin import Admin
 from process.settings import Common
 from store import messages
 from store.connect import open_bus, open_store
+from store.scaling import Taint
 
 
 class Settings(Common, frozen=True, kw_only=True):
@@ -52,6 +53,10 @@ class Settings(Common, frozen=True, kw_only=True):
     pressure_file: str = "/proc/pressure/memory"
     """Where the kernel tells memory pressure: of the machine, or of a cgroup (its `memory.pressure`)."""
     zone: str = ""
+    labels: str = ""
+    """name=value that services select nodes by, comma-separated; hostname, arch, os and zone are there by Kubernetes' names."""
+    taints: str = ""
+    """name=value, comma-separated: only what tolerates them is placed here."""
     secret_key_file: str = ""
     """File of the keys that Secrets are sealed with, mode 0600 (store/seal.py); empty: instances with Secrets fail."""
     advertise: str = ""
@@ -61,6 +66,17 @@ class Settings(Common, frozen=True, kw_only=True):
 def words(text: str) -> list[str]:
     """The items of a comma-separated flag."""
     return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def pairs(text: str, flag: str) -> dict[str, str]:
+    """name=value items of a comma-separated flag; a value may be missing. Raises SystemExit for an item without a name."""
+    found = {}
+    for word in words(text):
+        name, _, value = word.partition("=")
+        if not name.strip():
+            raise SystemExit(f"--{flag}: {word!r} has no name; write name=value, several with commas")
+        found[name.strip()] = value.strip()
+    return found
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -91,6 +107,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         zone=settings.zone,
         parked_most=settings.parked_most,
         pressure_file=Path(settings.pressure_file),
+        labels=pairs(settings.labels, "labels"),
+        taints=[Taint(key=key, value=value) for key, value in pairs(settings.taints, "taints").items()],
         secret_keys=Path(settings.secret_key_file) if settings.secret_key_file else None,
     )
     own = Routes(agent.loop, agent.reporter, agent.logs, agent.clock, agent.cgroup_parent)

@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
+import platform
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nodeagent import cgroups, pressure, runtime, usage
@@ -34,6 +35,7 @@ from store.errors import Unavailable
 from store.lease import Presence
 from store.messages import PullProgress, UsageReport
 from store.model import Node, encode
+from store.scaling import Taint
 from store.seal import Keyring
 from store.story import Story
 
@@ -47,6 +49,13 @@ SPARE_BYTES = 256 * 2**20
 """With less room on the disk nothing new is placed here."""
 
 _log = process_logs.get("nodeagent")
+
+
+def labels_of(node: str, zone: str) -> dict[str, str]:
+    """The labels that every node has, by Kubernetes' names."""
+    arch = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    found = {"kubernetes.io/hostname": node, "kubernetes.io/arch": arch, "kubernetes.io/os": "linux"}
+    return found | ({"topology.kubernetes.io/zone": zone} if zone else {})
 
 
 class Agent:
@@ -73,6 +82,8 @@ class Agent:
         log_keep_s: float = 3600,
         image_keep_s: float = 7 * 24 * 3600,
         zone: str = "",
+        labels: Mapping[str, str] | None = None,
+        taints: Sequence[Taint] = (),
         secret_keys: Path | None = None,
         parked_most: int = 0,
         pressure_file: Path = Path("/proc/pressure/memory"),
@@ -82,6 +93,7 @@ class Agent:
         self.root = root
         self._store, self._bus, self._jobs = store, bus, jobs
         self._node, self._zone, self._runtime = node, zone, runtime
+        self._labels, self._taints = labels_of(node, zone) | dict(labels or {}), list(taints)
         self._log_keep_s, self._image_keep_s = log_keep_s, image_keep_s
         instances = root / "instances"
         instances.mkdir(parents=True, exist_ok=True)
@@ -223,6 +235,9 @@ class Agent:
             node=self._node,
             cpu_m=(os.cpu_count() or 1) * 1000,
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            disk_bytes=max(0, room.f_blocks * room.f_frsize - SPARE_BYTES),
+            labels=self._labels,
+            taints=self._taints,
             zone=self._zone,
             admin=self._admin,
             images=self.images.unpacked_digests,

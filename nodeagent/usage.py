@@ -20,7 +20,7 @@ def of_instances(mode: Mode, parent: str, instances: Iterable[str], root: Path =
 
 def asked_for(revision: Revision) -> bool:
     """Whether the autoscaler wants to know what instances of `revision` use."""
-    return revision.scale.metric in ("cpu", "memory")
+    return revision.scale.metric in ("cpu", "memory") or revision.scale.policy == "learned"
 
 
 class Meter:

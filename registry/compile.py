@@ -10,6 +10,7 @@ from registry.bounds import Bounds
 from registry.objects import Object
 from registry.quantity import byte_count, duration_s, milli_cores
 from store.model import EnvFrom, EnvRef, Probe, Revision
+from store.scaling import Toleration
 
 _HIDDEN_LABELS = (objects.LABEL_ROUTING_STATE,)
 
@@ -50,6 +51,12 @@ def compile_revision(obj: Object, image: str, bounds: Bounds) -> Revision:
         cpu_limit_m=milli_cores(str(limits.get("cpu", 0))),
         memory_request_bytes=byte_count(str(requests.get("memory", 0))),
         memory_limit_bytes=byte_count(str(limits.get("memory", 0))),
+        disk_request_bytes=byte_count(str(requests.get("ephemeral-storage", 0))),
+        node_selector=spec.get("nodeSelector", {}),
+        tolerations=[
+            Toleration(key=each.get("key", ""), value=each.get("value", ""), exists=each.get("operator") == "Exists")
+            for each in spec.get("tolerations", [])
+        ],
         startup_probe=_probe(container.get("startupProbe"), 10),
         readiness_probe=_probe(container.get("readinessProbe"), 0) or Probe(period_s=0),
         liveness_probe=_probe(container.get("livenessProbe"), 10),

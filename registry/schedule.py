@@ -10,7 +10,7 @@ Five fields (minute, hour, day of the month, month, day of the week; `*`, `5`, `
 from zoneinfo import ZoneInfo
 
 from registry.quantity import duration_s
-from store.model import Schedule
+from store.scaling import Schedule
 
 MOST = 10
 """Schedules of one revision."""

@@ -145,23 +145,30 @@ def _ports(problems: Problems, value: Any, path: str) -> None:
 
 def _resources(problems: Problems, value: Any, path: str) -> None:
     seen: dict[tuple[str, str], int] = {}
-    parsers = {"cpu": milli_cores, "memory": byte_count}
+    parsers = {"cpu": milli_cores, "memory": byte_count, "ephemeral-storage": byte_count}
 
     def amounts(which: str) -> Checker:
         def check(problems: Problems, value: Any, path: str) -> None:
             if not isinstance(value, dict):
-                problems.bad(path, value, "a mapping with cpu and memory")
+                problems.bad(path, value, "a mapping with cpu, memory and ephemeral-storage")
                 return
             for name, amount in value.items():
                 if name not in parsers:
-                    problems.bad(f"{path}.{name}", name, f"cpu and memory{closest(str(name), parsers)}")
+                    problems.bad(f"{path}.{name}", name, f"cpu, memory and ephemeral-storage{closest(str(name), parsers)}")
+                    continue
+                if (which, name) == ("limits", "ephemeral-storage"):
+                    problems.bad(
+                        f"{path}.{name}", amount, "ephemeral-storage under requests only: what is written is not limited"
+                    )
                     continue
                 try:
                     number = parsers[name](
                         amount if isinstance(amount, str) else str(amount) if type(amount) in (int, float) else ""
                     )
                 except ValueError:
-                    problems.bad(f"{path}.{name}", amount, "a quantity like 250m or 1 for cpu, 512Mi or 1Gi for memory")
+                    problems.bad(
+                        f"{path}.{name}", amount, "a quantity like 250m or 1 for cpu, 512Mi or 1Gi for memory and storage"
+                    )
                     continue
                 least = MEMORY_MIN_BYTES if (which, name) == ("limits", "memory") else 1 if which == "limits" else 0
                 if number < least:
@@ -254,8 +261,22 @@ def _image(problems: Problems, value: str, path: str) -> None:
         problems.append(Problem(path, f"got {show(value)}: {error}"))
 
 
+def _toleration(problems: Problems, value: Any, path: str) -> None:
+    mapping(
+        {"key": text, "operator": one_of("Equal", "Exists"), "value": text, "effect": one_of("NoSchedule")},
+        {"tolerationSeconds": "instances that run on a node are not sent away by a taint"},
+    )(problems, value, path)
+    if not isinstance(value, dict):
+        return
+    exists = value.get("operator") == "Exists"
+    if not exists and not value.get("key"):
+        problems.missing(f"{path}.key", "a taint's key, or operator Exists for any")
+    if exists and value.get("value"):
+        problems.bad(f"{path}.value", value["value"], "no value with operator Exists")
+
+
 _PLACED = (
-    "nodeSelector", "nodeName", "affinity", "tolerations", "topologySpreadConstraints", "schedulerName",
+    "nodeName", "affinity", "topologySpreadConstraints", "schedulerName",
     "priorityClassName", "priority", "preemptionPolicy", "runtimeClassName", "overhead",
 )  # fmt: skip
 _POD_REFUSED = {
@@ -264,7 +285,7 @@ _POD_REFUSED = {
         ("initContainers", "ephemeralContainers", "restartPolicy", "shareProcessNamespace", "securityContext"), _POD
     ),
     **dict.fromkeys(("hostNetwork", "hostPID", "hostIPC", "hostUsers", "hostAliases", "hostname", "subdomain"), _HOST),
-    **dict.fromkeys(_PLACED, "placement is decided by room, image and spread"),
+    **dict.fromkeys(_PLACED, "placement is decided by nodeSelector, tolerations, room, image and spread"),
     "terminationGracePeriodSeconds": "instances get 10 s between SIGTERM and SIGKILL",
     "dnsPolicy": "instances get the node's resolvers",
     "dnsConfig": "instances get the node's resolvers",
@@ -284,6 +305,8 @@ def _spec(bounds: Bounds) -> Checker:
             "serviceAccountName": matching(DNS_SUBDOMAIN, "a DNS subdomain", 253),
             "imagePullSecrets": list_of(mapping({"name": matching(DNS_SUBDOMAIN, "a DNS subdomain", 253)}, required=("name",))),
             "enableServiceLinks": boolean,
+            "nodeSelector": label_map,
+            "tolerations": list_of(_toleration, 32),
         },
         _POD_REFUSED,
         required=("containers",),

@@ -12,6 +12,7 @@
 | routes/<project>/<route>         | RouteEntry      | registry              |                 |
 | domains/<host>                   | Domain          | registry              |                 |
 | scale/<project>/<revision>       | Scale           | autoscaler            |                 |
+| habits/<project>/<revision>      | Habits          | autoscaler            |                 |
 | assignments/<node>/<instance>    | Assignment      | autoscaler            |                 |
 | instances/<node>/<instance>      | Instance        | node agent            | the node        |
 | nodes/<node>                     | Node            | node agent            | the node        |
@@ -32,6 +33,7 @@ REVISIONS = ROOT + "revisions/"
 ROUTES = ROOT + "routes/"
 DOMAINS = ROOT + "domains/"
 SCALE = ROOT + "scale/"
+HABITS = ROOT + "habits/"
 ASSIGNMENTS = ROOT + "assignments/"
 INSTANCES = ROOT + "instances/"
 NODES = ROOT + "nodes/"
@@ -85,6 +87,11 @@ def domain(host: str) -> str:
 
 def scale(project: str, revision_name: str) -> str:
     return f"{SCALE}{project}/{revision_name}"
+
+
+def habits(revision_key: str) -> str:
+    """Where what was learned of `<project>/<revision>` is."""
+    return f"{HABITS}{revision_key}"
 
 
 def assignments(node: str) -> str:

@@ -174,7 +174,7 @@ class WhyRevision(Model, frozen=True, kw_only=True):
     ready: int = 0
     starting: int = 0
     profile: dict[str, float] = {}
-    """idle_seen, idle_p50_s, idle_p95_s, start_s, start_<phase>_s; empty when nothing was learned."""
+    """idle_seen, idle_p50_s, idle_p95_s, call_s, bend, memory_bytes, cpu_m, start_s, start_<phase>_s; what was learned of them."""
     decisions: list[WhyDecision] = []
 
 

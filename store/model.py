@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 
 from store.lifecycle import Phase
+from store.scaling import ScaleSpec as ScaleSpec
+from store.scaling import Taint, Toleration
 from store.schema import V1 as V1
 from store.schema import Model as Model
 from store.schema import decode as decode
@@ -40,55 +42,6 @@ class Probe(Model, frozen=True, kw_only=True):
     timeout_s: float = 1
     success_threshold: int = 1
     failure_threshold: int = 3
-
-
-class Schedule(Model, frozen=True, kw_only=True):
-    """At least `min_scale` instances for `for_s` seconds from each minute of local time that all fields match. Fields are bits: bit 5 of
-    `minutes` is minute 5, bit 0 of `weekdays` Sunday."""
-
-    minutes: int
-    hours: int
-    days: int
-    months: int
-    weekdays: int
-    any_day: bool = False
-    """Either of the two days is enough."""
-    zone: str = "UTC"
-    min_scale: int
-    for_s: float
-
-
-class ScaleSpec(Model, frozen=True, kw_only=True):
-    """How a revision scales: Knative's annotations with its defaults (KPA). Meanings: docs of autoscaler/policy.py."""
-
-    metric: str = "concurrency"
-    """concurrency or rps; cpu or memory: autoscaler/utilization.py."""
-    target: float = 0
-    """Per instance; 0: containerConcurrency or 100 (concurrency), 200 (rps), 80 (cpu and memory). cpu: percent of the request;
-    memory: MiB, and without one percent of the request."""
-    target_utilization: float = 0.7
-    min_scale: int = 0
-    max_scale: int = 0
-    """0: no limit."""
-    initial_scale: int = 1
-    activation_scale: int = 0
-    stable_window_s: float = 60
-    panic_window_percentage: float = 10
-    panic_threshold_percentage: float = 200
-    max_scale_up_rate: float = 1000
-    max_scale_down_rate: float = 2
-    scale_down_delay_s: float = 0
-    scale_to_zero: bool = True
-    scale_to_zero_grace_s: float = 30
-    retention_s: float = 0
-    target_burst_capacity: float = 211
-    aggregation: str = "linear"
-    """linear or weighted-exponential."""
-    idle: str = "park"
-    """What becomes of the last instance: park (stopped, and one created anew but not started) or freeze."""
-    schedules: list[Schedule] = []
-    policy: str = "knative"
-    """knative: its windows alone. learned: when idle, by the revision's own idle times (autoscaler/keepalive.py)."""
 
 
 class EnvRef(Model, frozen=True, kw_only=True):
@@ -175,6 +128,10 @@ class Revision(Model, frozen=True, kw_only=True):
     cpu_limit_m: int = 0
     memory_request_bytes: int = 0
     memory_limit_bytes: int = 0
+    disk_request_bytes: int = 0
+    node_selector: dict[str, str] = {}
+    """Labels that its nodes have."""
+    tolerations: list[Toleration] = []
     pids_limit: int = 1024
     startup_probe: Probe | None = None
     readiness_probe: Probe = Probe()
@@ -372,7 +329,10 @@ class Node(Model, frozen=True, kw_only=True):
     node: str
     cpu_m: int
     memory_bytes: int
+    disk_bytes: int = 0
+    """What instances may write and images take; 0: not known, and not asked for."""
     labels: dict[str, str] = {}
+    taints: list[Taint] = []
     zone: str = ""
     admin: str = ""
     """`host:port` of the agent's admin endpoint (logs, image import)."""

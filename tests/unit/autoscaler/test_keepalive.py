@@ -148,3 +148,11 @@ def test_what_went_by_its_habit_stays_away_between_ticks_although_the_window_sti
     revision = Revision(project="p", name="r", image="i", scale=ScaleSpec(policy="learned"))
     mode = Mode(keep=Keep(6.0), idle_s=8.0, tick=False)
     assert decide(revision, Signal(0.3, 0.0), Standing(0), mode, Memory(), 100).desired == 0
+
+
+def test_what_many_calls_wait_for_is_kept_longer() -> None:
+    alone, crowded = (profile(*[float(20 * n) for n in range(1, 60)]) for _ in range(2))
+    for _ in range(20):
+        crowded.met(12)
+    assert crowded.crowd == pytest.approx(12, rel=0.05)
+    assert keepalive.plan(crowded, 512 * MB, PRICE_MB_S).keep_s > keepalive.plan(alone, 512 * MB, PRICE_MB_S).keep_s

@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace as with_
 
 from autoscaler.placement import PARKED_BYTES, Need, Placement
 from store.model import Node, Revision
+from store.scaling import Taint, Toleration
 
 MI = 1 << 20
 
@@ -99,6 +103,66 @@ def test_without_a_request_the_limit_is_the_request() -> None:
     assert Need.of(revision).parked().memory_bytes == PARKED_BYTES
 
 
+def test_a_revision_is_spread_over_zones_before_nodes() -> None:
+    zones = {"a1": "a", "a2": "a", "a3": "a", "b1": "b"}
+    nodes = placement(*(with_(node(name), zone=zone) for name, zone in zones.items()))
+    taken = []
+    for _ in range(4):
+        chosen = nodes.choose(need(10))
+        assert chosen is not None
+        nodes.take(chosen, need(10))
+        taken.append(chosen)
+    assert sorted(zones[name] for name in taken) == ["a", "a", "b", "b"]
+    nodes.give("b1", need(10))
+    nodes.give("b1", need(10))
+    assert nodes.choose(need(10)) == "b1", "what is given back counts no more in its zone"
+
+
+def test_only_nodes_with_the_labels_asked_for_are_taken() -> None:
+    nodes = placement(node("a"), with_(node("b"), labels={"disk": "ssd", "room": "1"}))
+    nodes.take("b", need(900, revision="p/other"))
+    asks = replace(need(10), selector=(("disk", "ssd"),))
+    assert nodes.choose(asks) == "b"
+    nowhere = replace(need(10), selector=(("disk", "tape"),))
+    assert nodes.choose(nowhere) is None
+    assert nodes.refusal(nowhere) == "none of 2 nodes fits: needs label disk=tape"
+
+
+def test_a_tainted_node_takes_only_what_tolerates_it() -> None:
+    taints = [Taint(key="gpu", value="yes")]
+    nodes = placement(with_(node("a"), taints=taints))
+    assert nodes.choose(need(10)) is None
+    assert "toleration of taint gpu=yes" in nodes.refusal(need(10))
+    for toleration, fits in [
+        (Toleration(key="gpu", value="yes"), True),
+        (Toleration(key="gpu", exists=True), True),
+        (Toleration(exists=True), True),
+        (Toleration(key="gpu", value="no"), False),
+        (Toleration(key="cpu", exists=True), False),
+    ]:
+        assert (nodes.choose(replace(need(10), tolerations=(toleration,))) == "a") is fits
+
+
+def test_disk_is_not_oversubscribed_where_it_is_known() -> None:
+    nodes = placement(with_(node("a"), disk_bytes=100 * MI))
+    big = replace(need(1), disk_bytes=60 * MI)
+    assert nodes.choose(big) == "a"
+    nodes.take("a", big)
+    assert nodes.choose(big) is None
+    assert nodes.refusal(big) == "needs 60Mi of disk, largest free is 40Mi on a"
+    assert placement(node("b")).choose(big) == "b"
+
+
+def test_where_a_revision_may_go_comes_from_its_template() -> None:
+    revision = Revision(
+        project="p", name="r", image="i@sha256:1", memory_request_bytes=MI, disk_request_bytes=5,
+        node_selector={"b": "2", "a": "1"}, tolerations=[Toleration(exists=True)],
+    )  # fmt: skip
+    made = Need.of(revision)
+    assert (made.disk_bytes, made.selector, made.tolerations) == (5, (("a", "1"), ("b", "2")), (Toleration(exists=True),))
+    assert made.parked().selector == made.selector, "it is parked where it can run"
+
+
 changes = st.lists(
     st.one_of(
         st.tuples(st.just("node"), st.integers(0, 4), st.integers(64, 1024), st.integers(1, 6)),
@@ -120,13 +184,23 @@ def test_placement_never_oversubscribes_and_incremental_is_the_same_as_from_scra
             name = f"n{which}"
             used = sum(n.memory_bytes for on, n in standing if on == name)
             room, slots = max(size, used // MI + 1), max(count, sum(on == name for on, _ in standing))
-            there[name] = node(name, room, slots=slots, images=(f"sha256:{which % 2}",))
+            disk = sum(n.disk_bytes for on, n in standing if on == name) + size
+            there[name] = with_(
+                node(name, room, slots=slots, images=(f"sha256:{which % 2}",)),
+                zone="abc"[count % 3], labels={"parity": str(which % 2)}, disk_bytes=disk,
+                taints=[Taint(key="hot")] if which == 4 else [],
+            )  # fmt: skip
             nodes.set_node(there[name])
         elif kind == "drop":
             there.pop(f"n{which}", None)
             nodes.drop_node(f"n{which}")
         elif kind == "start":
-            wish = need(size, revision=f"p/{which}", image=f"sha256:{which % 2}", cpu_m=count)
+            wish = replace(
+                need(size, revision=f"p/{which}", image=f"sha256:{which % 2}", cpu_m=count),
+                disk_bytes=count if which == 2 else 0,
+                selector=(("parity", "1"),) if which == 3 else (),
+                tolerations=(Toleration(exists=True),) if which == 1 else (),
+            )
             chosen = nodes.choose(wish)
             if chosen is not None:
                 nodes.take(chosen, wish)
@@ -139,7 +213,10 @@ def test_placement_never_oversubscribes_and_incremental_is_the_same_as_from_scra
         for name, each in there.items():
             here = [n for on, n in standing if on == name]
             assert sum(n.memory_bytes for n in here) <= each.memory_bytes
+            assert sum(n.disk_bytes for n in here) <= each.disk_bytes
             assert len(here) <= each.slots
+        if kind == "start" and chosen is not None:
+            assert wish.misses(there[chosen]) == ""
     fresh = placement(*there.values())
     for on, what in standing:
         fresh.take(on, what)

