@@ -49,7 +49,7 @@ class Certificates:
     def choose(self, name: str, wall_s: float) -> Certificate | None:
         """For a client that asks for `name`; empty: it said none, and gets the engine's own. None: there is no certificate."""
         if not name:
-            own = [each for each in self._by_key.values() if each.project == ENGINE]
+            own = [each for each in self._by_host.get("localhost", ()) if each.project == ENGINE]
             return min(own, key=lambda each: _rank(each, wall_s), default=None)
         host = name.rstrip(".").lower()
         project = self._project_of(host)
