@@ -12,7 +12,8 @@ from typing import Protocol
 
 from activator.balance import Target
 from activator.breaker import QUEUE_BOUND, Waiter
-from activator.effects import Dispatch, DrainedNow, Effect, Refuse, Swelling, WakeUp
+from activator.effects import Dispatch, DrainedNow, Effect, Refuse, Spare, Swelling, WakeUp
+from activator.loans import Loans
 from activator.reporter import INTERVAL_S, report
 from activator.throttler import Throttler
 from process import logs
@@ -42,10 +43,18 @@ WakeInStore = Callable[[Wake], Awaitable[None]]
 
 
 class Admitter:
-    """All throttlers of one process. `member` is its name in reports, wakes and drained messages."""
+    """All throttlers of one process. `member` is its name in reports, wakes and drained messages, `worker` the one among workers."""
 
     def __init__(
-        self, bus: Bus, member: str, clock: Clock, wake_in_store: WakeInStore, tell: Tell, *, bound: int = QUEUE_BOUND
+        self,
+        bus: Bus,
+        member: str,
+        clock: Clock,
+        wake_in_store: WakeInStore,
+        tell: Tell,
+        *,
+        bound: int = QUEUE_BOUND,
+        worker: str = "",
     ) -> None:
         self.throttlers: dict[RevisionKey, Throttler[Request]] = {}
         self.wakes_sent = 0
@@ -55,8 +64,10 @@ class Admitter:
         self._wake_in_store = wake_in_store
         self._tell = tell
         self._bound = bound
+        self.loans = Loans(worker or member, self.throttler, self._perform)
         self._restless: set[Throttler[Request]] = set()
         self._stirred = asyncio.Event()
+        self._report_at = clock.now() + INTERVAL_S
         self._storing: dict[RevisionKey, asyncio.Task[None]] = {}
 
     def throttler(self, revision: RevisionKey, limit: int | None = None) -> Throttler[Request]:
@@ -67,6 +78,8 @@ class Admitter:
             self.throttlers[revision] = found
         elif limit is not None:
             self._perform(found, found.limited(limit, self._clock.now()))
+        if limit:
+            self.loans.limited(found, self._clock.now())
         return found
 
     # -- requests -------------------------------------------------------------------------------------------------------------
@@ -87,9 +100,15 @@ class Admitter:
             self.awake(throttler)
         self._perform(throttler, effects)
         if waiter is not None and waiter.waiting:
+            self.loans.waiting(throttler, waiter, now)
             self._stir(throttler)
             return waiter
         return None
+
+    def leave(self, throttler: Throttler[Request], waiter: Waiter[Request], now: float) -> None:
+        """The client of who waits went away, or the time is over."""
+        if throttler.leave(waiter, now):
+            self.loans.borrowing.left(throttler, waiter)
 
     def release(self, throttler: Throttler[Request], target: Target, now: float) -> None:
         effects = throttler.release(target, now)
@@ -127,7 +146,10 @@ class Admitter:
 
     def heard(self, news: Instance, *, stored: bool) -> None:
         throttler = self.throttler(news.revision_key)
+        self.loans.met(throttler, news, self._clock.now())
         self._perform(throttler, throttler.heard(news, self._clock.now(), stored=stored))
+        if not throttler.ruled:
+            self.loans.borrowing.give_back(throttler)
         if throttler.restless:
             self._stir(throttler)
 
@@ -135,6 +157,8 @@ class Admitter:
         throttler = self.throttlers.get(revision)
         if throttler is not None:
             self._perform(throttler, throttler.forgotten(instance, self._clock.now()))
+            if not throttler.ruled:
+                self.loans.borrowing.give_back(throttler)
 
     def refused(self, refusal: Refusal) -> None:
         throttler = self.throttlers.get(refusal.revision)
@@ -145,25 +169,33 @@ class Admitter:
 
     async def run(self) -> None:
         """Tick while something waits; report every second. Never returns."""
-        next_report = self._clock.now() + INTERVAL_S
         while True:
             now = self._clock.now()
-            if now >= next_report:
-                self._report(self.throttlers.values())
-                self._sweep()
-                next_report = now + INTERVAL_S
-            for throttler in list(self._restless):
-                self._perform(throttler, throttler.tick(now))
-                if not throttler.restless:
-                    self._restless.discard(throttler)
-            if self._restless:
+            self.turn(now)
+            if self._restless or self.loans.restless:
                 await asyncio.sleep(TICK_S)
             else:
                 self._stirred.clear()
                 try:
-                    await asyncio.wait_for(self._stirred.wait(), next_report - now)
+                    await asyncio.wait_for(self._stirred.wait(), self._report_at - now)
                 except TimeoutError:
                     pass
+
+    def turn(self, now: float) -> None:
+        """What is due at `now`."""
+        if now >= self._report_at:
+            self._report(self.throttlers.values())
+            self._sweep()
+            self._report_at = now + INTERVAL_S
+        self.loans.tick(now)
+        for throttler in list(self._restless):
+            self._perform(throttler, throttler.tick(now))
+            if not throttler.restless:
+                self._restless.discard(throttler)
+
+    def stir(self) -> None:
+        """Something else than a request made time matter."""
+        self._stirred.set()
 
     def _stir(self, throttler: Throttler[Request]) -> None:
         self._restless.add(throttler)
@@ -177,8 +209,12 @@ class Admitter:
 
     def _sweep(self) -> None:
         """Forget throttlers of revisions with nothing left; a request or an instance makes them again."""
+        for throttler in list(self.throttlers.values()):
+            if not throttler.ruled:
+                self.loans.beat(throttler)
         for revision in [key for key, each in self.throttlers.items() if each.idle and each.quiet]:
             del self.throttlers[revision]
+            self.loans.forgotten(revision)
 
     # -- effects --------------------------------------------------------------------------------------------------------------
 
@@ -195,6 +231,10 @@ class Admitter:
             elif isinstance(effect, DrainedNow):
                 news = Drained(instance=effect.instance, sender=self._member, seq=effect.seq)
                 self._bus.publish(messages.drained(effect.node), encode(news))
+            elif isinstance(effect, Spare):
+                self.loans.borrowing.spare(throttler, effect)
+        if not throttler.ruled:
+            self.loans.borrowing.performed(throttler)
 
     def _wake(self, revision: RevisionKey, effect: WakeUp) -> None:
         wake = Wake(

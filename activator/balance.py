@@ -38,6 +38,7 @@ class Target:
         "in_flight",
         "instance",
         "judged_from",
+        "lent",
         "limit",
         "most",
         "mute",
@@ -65,6 +66,8 @@ class Target:
         self.since = since
         """When it was first Ready, as far as is known here."""
         self.in_flight = 0
+        self.lent = 0
+        """How many of `in_flight` other workers hold: lent to them (`loans`)."""
         self.place = -1
         """Index in `Balance.open`, -1 when not there."""
         self.state = State.SERVING
@@ -93,6 +96,10 @@ class Target:
     @property
     def room(self) -> bool:
         return self.in_flight < self.most
+
+    def vacant(self, ruled: bool) -> bool:
+        """Whether nothing of it is in use, nor (where others rule) borrowed."""
+        return not self.in_flight and (ruled or not self.limit)
 
     def __repr__(self) -> str:
         limit = "∞" if self.limit == NO_LIMIT else self.limit
@@ -134,6 +141,14 @@ class Balance:
         most = min(target.limit, target.cap)
         target.most = min(most, target.in_flight + 1) if target.probing else most
         self.settle(target)
+
+    def shrink(self, target: Target) -> int:
+        """Leave `target` what it has in flight; how many slots that frees."""
+        unused = target.limit - target.in_flight
+        if unused > 0:
+            target.limit = target.in_flight
+            self.reckon(target)
+        return max(0, unused)
 
     def settle(self, target: Target) -> None:
         """Put `target` among the open ones, or take it out, as its counts and state say."""

@@ -7,6 +7,7 @@ that ten thousand clients that give up leave nothing behind.
 """
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -25,6 +26,10 @@ class Waiter(Generic[R]):
     deadline: float
     cause_id: str = ""
     waiting: bool = True
+    foreign: bool = False
+    """It stands in another worker's line too, which counts it, wakes for it and ends it: here it only keeps its place."""
+    ask: int = 0
+    """Under which number a place was asked for with the revision's owner; 0: not."""
 
 
 class Line(Generic[R]):
@@ -54,6 +59,15 @@ class Line(Generic[R]):
     def join_first(self, waiter: Waiter[R]) -> None:
         """Stand before all others: who had a slot already and lost it through no fault of its own. The bound is not asked."""
         self._waiters.appendleft(waiter)
+        self.waiting += 1
+
+    def join_by_age(self, waiter: Waiter[R]) -> None:
+        """Stand behind all who came earlier: most often at the end. The bound is that of the line it comes from."""
+        waiters = self._waiters
+        place = len(waiters)
+        while place and waiters[place - 1].since > waiter.since:
+            place -= 1
+        waiters.insert(place, waiter)
         self.waiting += 1
 
     def leave(self, waiter: Waiter[R]) -> bool:
@@ -86,11 +100,15 @@ class Line(Generic[R]):
         self.waiting -= 1
         return waiter
 
+    def own(self) -> Iterator[Waiter[R]]:
+        """Who waits and is not foreign, in order."""
+        return (waiter for waiter in self._waiters if waiter.waiting and not waiter.foreign)
+
     def empty(self) -> list[Waiter[R]]:
-        """Take everybody out, in order."""
-        everybody = [waiter for waiter in self._waiters if waiter.waiting]
+        """Take everybody out who is not foreign, in order."""
+        everybody = list(self.own())
         for waiter in everybody:
             waiter.waiting = False
-        self._waiters.clear()
-        self.waiting = self._dead = 0
+        self._waiters = deque(waiter for waiter in self._waiters if waiter.waiting)
+        self.waiting, self._dead = len(self._waiters), 0
         return everybody

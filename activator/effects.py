@@ -51,5 +51,13 @@ class Swelling:
     """More wait than what serves and comes will have served soon: the autoscaler shall not hear of it in a second only."""
 
 
-Effect = Dispatch[R] | Refuse[R] | WakeUp | DrainedNow | Swelling
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """`slots` of `instance` that were borrowed are not needed: they go back to their owner."""
+
+    instance: str
+    slots: int
+
+
+Effect = Dispatch[R] | Refuse[R] | WakeUp | DrainedNow | Swelling | Spare
 NOTHING: tuple[()] = ()

@@ -21,9 +21,9 @@ def sample(throttler: Throttler[Any], now: float) -> Sample | None:
         concurrency=round(mean, 6),
         requests=arrived,
         in_flight=throttler.in_flight,
-        queued=len(throttler.line),
+        queued=len(throttler.line) - throttler.foreign,
         swelling=throttler.swelling(now),
-        by_instance={target.instance: target.in_flight for target in throttler.targets.values()},
+        by_instance={target.instance: target.in_flight - target.lent for target in throttler.targets.values()},
     )
 
 

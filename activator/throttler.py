@@ -17,7 +17,7 @@ from activator import ejection
 from activator.balance import NO_LIMIT, Balance, State, Target
 from activator.breaker import QUEUE_BOUND, Line, Waiter
 from activator.concurrency import Concurrency
-from activator.effects import NOTHING, Dispatch, DrainedNow, Effect, Refuse, Swelling, WakeUp
+from activator.effects import NOTHING, Dispatch, DrainedNow, Effect, Refuse, Spare, Swelling, WakeUp
 from activator.slowstart import ramp, ramping
 from store.lifecycle import Phase
 from store.messages import Refusal
@@ -44,22 +44,9 @@ class Throttler(Generic[R]):
     """One revision at one admitter. Times are monotonic seconds."""
 
     __slots__ = (
-        "_held",
-        "_line_at",
-        "_served",
-        "_told",
-        "_wakes",
-        "_woken_at",
-        "balance",
-        "coming",
-        "in_flight",
-        "limit",
-        "line",
-        "load",
-        "quiet",
-        "revision",
-        "targets",
-    )
+        "_held", "_line_at", "_served", "_told", "_wakes", "_woken_at", "balance", "coming", "foreign", "in_flight",
+        "limit", "line", "load", "quiet", "recalled", "revision", "ruled", "targets",
+    )  # fmt: skip
 
     def __init__(self, revision: RevisionKey, limit: int = 0, *, bound: int = QUEUE_BOUND, now: float = 0.0) -> None:
         self.revision = revision
@@ -73,6 +60,12 @@ class Throttler(Generic[R]):
         self.in_flight = 0
         self.quiet = True
         """Its last report said zero: the next request is news."""
+        self.ruled = True
+        """The slots are this worker's to give out. Else a target's `limit` is what was lent to us: see `shares`."""
+        self.recalled = False
+        """What was lent to us goes back as soon as it is free."""
+        self.foreign = 0
+        """How many in line are foreign."""
         self._woken_at: float | None = None
         self._told = 0
         """How many waited when the autoscaler was last told out of turn, of this line."""
@@ -128,11 +121,23 @@ class Throttler(Generic[R]):
         self.load.enter(now)
         return waiter, self._wake_if_needed(now)
 
+    def stand_in(self, request: R, since: float, deadline: float, now: float) -> tuple[Waiter[R], Sequence[Effect[R]]]:
+        """Keep a place for a request that waits at another worker since `since`."""
+        if not self.line.waiting:
+            self._line_at, self._served, self._told = now, 0, 0
+        waiter = Waiter(request, since, deadline, foreign=True)
+        self.line.join_by_age(waiter)
+        self.foreign += 1
+        return waiter, self.dispatch(now)
+
     def leave(self, waiter: Waiter[R], now: float) -> bool:
         """The client went away or the time is over; False when it was dispatched or refused before."""
         if not self.line.leave(waiter):
             return False
-        self.load.leave(now)
+        if waiter.foreign:
+            self.foreign -= 1
+        else:
+            self.load.leave(now)
         if not self.line.waiting:
             self._woken_at = None
         return True
@@ -143,13 +148,19 @@ class Throttler(Generic[R]):
         target.in_flight -= 1
         self.in_flight -= 1
         self.load.leave(now)
+        if target.place < 0 or self.line.waiting:
+            return self.freed(target, now)
+        return NOTHING
+
+    def freed(self, target: Target, now: float) -> Sequence[Effect[R]]:
+        """`target` has one request less: for who is next, or back to where the slot comes from."""
         if target.place < 0:
             if target.state is not State.SERVING:
                 return self._out_of_use(target)
+            if self.recalled:
+                return self._give_back(target)
             self.balance.settle(target)
-        if self.line.waiting:
-            return self._dispatch(now)
-        return NOTHING
+        return self.dispatch(now)
 
     # -- what is heard of instances -------------------------------------------------------------------------------------------
 
@@ -178,7 +189,7 @@ class Throttler(Generic[R]):
         if target is not None:
             if target.state is State.SERVING:
                 target.unconfirmed = True
-            elif not target.in_flight:
+            elif target.vacant(self.ruled):
                 del self.targets[name]
             elif target.state is State.PAUSED:
                 target.state = State.GONE
@@ -189,10 +200,11 @@ class Throttler(Generic[R]):
         if limit == self.limit:
             return NOTHING
         self.limit = limit
-        for target in self.targets.values():
-            target.limit, target.cap = limit or NO_LIMIT, NO_LIMIT
-            self.balance.reckon(target)
-        return self._ramp(now) or self._dispatch(now)
+        if self.ruled:
+            for target in self.targets.values():
+                target.limit, target.cap = limit or NO_LIMIT, NO_LIMIT
+                self.balance.reckon(target)
+        return self._ramp(now) or self.dispatch(now)
 
     def unreachable(self, target: Target, now: float) -> Sequence[Effect[R]]:
         """`target` could not be connected to: out for a moment, longer each time; for good when it was unconfirmed."""
@@ -239,13 +251,16 @@ class Throttler(Generic[R]):
         effects: list[Effect[R]] = []
         while (first := self.line.first()) is not None and first.deadline <= now:
             self.line.pop()
+            if first.foreign:
+                self.foreign -= 1
+                continue
             self.load.leave(now)
             waited = now - first.since
             effects.append(Refuse(first.request, "timeout", f"waited {waited:.1f} s for an instance of {self.revision}"))
         for target in self.targets.values():
             if ejection.over(target, now):
                 self.balance.reckon(target)
-        effects += self._ramp(now) or self._dispatch(now)
+        effects += self._ramp(now) or self.dispatch(now)
         effects += self._wake_if_needed(now)
         if self.line.waiting > self._told and self.swelling(now):
             self._told = 2 * self.line.waiting
@@ -277,13 +292,17 @@ class Throttler(Generic[R]):
 
     # -- inside ---------------------------------------------------------------------------------------------------------------
 
-    def _dispatch(self, now: float) -> Sequence[Effect[R]]:
+    def dispatch(self, now: float) -> Sequence[Effect[R]]:
         """Give every free slot to who is next. Few instances have room while somebody waits, so the least loaded is taken."""
         effects: list[Effect[R]] = []
         while self.line.waiting and (target := self.balance.choose(0.5)) is not None:
             waiter = self.line.pop()
             target.in_flight += 1
-            self.in_flight += 1
+            if waiter.foreign:
+                self.foreign -= 1
+                target.lent += 1
+            else:
+                self.in_flight += 1
             self.balance.settle(target)
             effects.append(Dispatch(waiter.request, target, now - waiter.since))
         if effects:
@@ -296,20 +315,22 @@ class Throttler(Generic[R]):
         changed = ramp(self.targets.values(), now) if not self.limit else ()
         for target in changed:
             self.balance.reckon(target)
-        return self._dispatch(now) if changed else NOTHING
+        return self.dispatch(now) if changed else NOTHING
 
     def _fit_again(self, target: Target, now: float) -> Sequence[Effect[R]]:
         self.balance.reckon(target)
-        return self._dispatch(now)
+        return self.dispatch(now)
 
     def _wake_if_needed(self, now: float) -> Sequence[Effect[R]]:
-        first = self.line.first()
-        if first is None or (self._woken_at is not None and not self._wake_is_due(now - self._woken_at)) or self.serving:
+        if (self._woken_at is not None and not self._wake_is_due(now - self._woken_at)) or self.serving:
+            return NOTHING
+        first = next(self.line.own(), None)
+        if first is None:
             return NOTHING
         self._wakes = 0 if self._woken_at is None else self._wakes + 1
         self._woken_at, self._told = now, self.line.waiting
         unheard = not self.coming and self._wakes % WAKES_UNHEARD == WAKES_UNHEARD - 1
-        return (WakeUp(self.line.waiting, first.cause_id, unheard),)
+        return (WakeUp(self.line.waiting - self.foreign, first.cause_id, unheard),)
 
     def _wake_is_due(self, since_s: float) -> bool:
         """Whether to wake again, `since_s` after the last time: the line has outgrown what was asked for, or it has been a while."""
@@ -330,6 +351,8 @@ class Throttler(Generic[R]):
             if target is not None:
                 self._take_out(target, State.GONE, news.seq)
             target = self.targets[news.instance] = Target(news.instance, news.node, news.address, self.limit, news.seq, now)
+            if not self.ruled:
+                target.limit = 0
         elif news.seq > target.seq or target.unconfirmed:
             target.state, target.unconfirmed = State.SERVING, False
             if news.seq > target.seq:
@@ -337,7 +360,7 @@ class Throttler(Generic[R]):
             target.seq = news.seq
         target.stored = target.stored or stored
         self.balance.reckon(target)
-        return self._ramp(now) or self._dispatch(now)
+        return self._ramp(now) or self.dispatch(now)
 
     def _leaving(self, news: Instance, target: Target | None) -> Sequence[Effect[R]]:
         if target is None:
@@ -350,15 +373,21 @@ class Throttler(Generic[R]):
         target.state = state
         target.unconfirmed = False
         self.balance.settle(target)
-        if state is State.GONE and not target.in_flight and self.targets.get(target.instance) is target:
+        if state is State.GONE and target.vacant(self.ruled) and self.targets.get(target.instance) is target:
             del self.targets[target.instance]
 
     def _out_of_use(self, target: Target) -> Sequence[Effect[R]]:
         """A request ended at an instance that gets nothing new."""
+        spare = NOTHING if self.ruled else self._give_back(target)
         if target.in_flight:
-            return NOTHING
+            return spare
         if target.state is State.DRAINING:
-            return (DrainedNow(target.instance, target.node, target.seq),)
+            return [*spare, DrainedNow(target.instance, target.node, target.seq)]
         if target.state is State.GONE and self.targets.get(target.instance) is target:
             del self.targets[target.instance]
-        return NOTHING
+        return spare
+
+    def _give_back(self, target: Target) -> Sequence[Effect[R]]:
+        """What we have of `target` and do not use returns to its owner."""
+        slots = self.balance.shrink(target)
+        return (Spare(target.instance, slots),) if slots else NOTHING

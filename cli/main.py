@@ -12,13 +12,13 @@ from cli.errors import BadUsage, Refused
 from cli.flags import Address, Output, Project
 from cli.show import Form
 
-HANDED_OVER = ("up", "down", "status", "trust")
+HANDED_OVER = ("up", "down", "roll", "status", "trust")
 
 app = typer.Typer(
     name="ebb", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None,
     context_settings={"max_content_width": 110, "help_option_names": ["-h", "--help"]},
     help="Runs container images as serverless apps on your own Linux machines.\n\n"
-    "The engine itself: ebb up | down | status | trust (each with --help).",
+    "The engine itself: ebb up | down | roll | status | trust (each with --help).",
 )  # fmt: skip
 image_app = typer.Typer(no_args_is_help=True, help="Images on the nodes: import, list, delete.", rich_markup_mode=None)
 app.add_typer(image_app, name="image")
@@ -67,6 +67,11 @@ def up() -> None:
 @app.command(add_help_option=False)
 def down() -> None:
     """Stop the engine on this machine; what was deployed is kept."""
+
+
+@app.command(add_help_option=False)
+def roll() -> None:
+    """Start the front door's workers anew, one after another; no request is lost."""
 
 
 @app.command(add_help_option=False)

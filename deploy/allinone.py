@@ -1,6 +1,6 @@
-"""`ebb up`, `ebb down`, `ebb status`, `ebb trust`: the whole engine on one machine.
+"""`ebb up`, `ebb down`, `ebb roll`, `ebb status`, `ebb trust`: the whole engine on one machine.
 
-    python -m deploy.allinone up|down|status|trust …
+    python -m deploy.allinone up|down|roll|status|trust …
 
 Exit codes: 0 done, 1 refused (the message says why and what to do), 2 bad usage.
 """
@@ -29,6 +29,7 @@ from process.supervise import StartFailed
 
 DETACH_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 200.0
+ROLL_TIMEOUT_S = 600.0
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -78,6 +79,7 @@ def _foreground(engine: Engine) -> int:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, runner.roll)
         refreshing = asyncio.create_task(shown.refresh(runner)) if shown else None
         try:
             await runner.run(stop, adopt, is_up)
@@ -182,6 +184,32 @@ def _wait_for_end(path: Path, state: EngineState) -> int:
     return 1 if stuck else 0
 
 
+def roll(arguments: argparse.Namespace) -> int:
+    """Start the front door's workers anew, one after another, a new one before an old one stops: nothing is lost."""
+    preflight.root_user()
+    path = _state_file(arguments)
+    state = statefile.read(path)
+    if state is None or state.phase != "up" or not pids.send(state.supervisor, signal.SIGUSR1):
+        _fail(f"no engine is up here ({path}); start one: sudo ebb up -d", 1)
+    deadline = time.monotonic() + ROLL_TIMEOUT_S
+    told: dict[str, str] = {}
+    while True:
+        now = statefile.read(path)
+        for child in now.children if now else []:
+            if child.name.startswith("ingress") and told.get(child.name, "running") != child.state:
+                view.say(f"{child.name:<11} {child.state}")
+            told[child.name] = child.state
+        if now is None or not pids.alive(now.supervisor):
+            _fail("the engine was stopped meanwhile", 1)
+        if now.rolls > state.rolls:
+            if now.roll_error:
+                _fail(now.roll_error, 1)
+            return 0
+        if time.monotonic() > deadline:
+            _fail(f"not done after {ROLL_TIMEOUT_S:g} s; see `ebb status` and {state.engine.logs}", 1)
+        time.sleep(0.05)
+
+
 def status(arguments: argparse.Namespace) -> int:
     """The components, then nodes and instances; 0 only when every component is healthy."""
     path = _state_file(arguments)
@@ -258,7 +286,7 @@ def _how_to_go_on(engine: Engine, detached: bool) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ebb", description="The whole engine on one machine.")
-    commands = parser.add_subparsers(required=True, metavar="up|down|status|trust")
+    commands = parser.add_subparsers(required=True, metavar="up|down|roll|status|trust")
     default = Engine()
     one = commands.add_parser("up", help="start and supervise the engine", description=up.__doc__)
     one.add_argument("-d", "--detach", action="store_true", help="return when it is ready; it runs on in the background")
@@ -270,7 +298,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--acme-directory", help="of another authority than Let's Encrypt")
     one.add_argument("--acme-ca-file", help="what that authority's own TLS is checked with")
     one.add_argument(
-        "--port-base", type=int, help=f"first of eight loopback ports; the API has it (default {default.port_base})"
+        "--port-base",
+        type=int,
+        help=f"first of nine loopback ports, and one more a worker; the API has it (default {default.port_base})",
     )
     one.add_argument("--id", help=f"marks what is ours in the kernel, up to 6 characters (default {default.id})")
     one.add_argument("--subnet", help=f"addresses of instances (default {default.subnet})")
@@ -279,6 +309,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--parked-most", type=int, help="keep at most so many instances parked or frozen; 0: as memory allows")
     one.add_argument("--pressure-file", help="where the kernel tells memory pressure; default /proc/pressure/memory")
     one.add_argument("--insecure-registries", help="host:port,… of image registries without TLS")
+    one.add_argument("--workers", type=int, help="processes of the front door (default: half as many as cores)")
     one.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     one.set_defaults(does=up)
     two = commands.add_parser("down", help="stop the engine", description=down.__doc__)
@@ -289,9 +320,11 @@ def _parser() -> argparse.ArgumentParser:
     four = commands.add_parser("trust", help="trust this engine's certificates", description=trust.__doc__)
     four.add_argument("--remove", action="store_true", help="trust them no longer")
     four.set_defaults(does=trust)
-    for command in (one, two, three, four):
+    five = commands.add_parser("roll", help="start the front door's workers anew, losing nothing", description=roll.__doc__)
+    five.set_defaults(does=roll)
+    for command in (one, two, three, four, five):
         command.set_defaults(usage=command)
-    for command in (two, three, four):
+    for command in (two, three, four, five):
         command.add_argument("--run", help=f"sockets, pids of the engine meant (default {default.run}; EBB_RUN)")
         command.add_argument("--root", help="the engine meant, by where it keeps its state")
     return parser

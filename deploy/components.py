@@ -19,7 +19,17 @@ STOP_DOOR, STOP_DECIDERS, STOP_AGENT, STOP_CONTAINERD, STOP_STORES = range(5)
 
 def specs(engine: Engine, containerd_config: Path) -> list[Spec]:
     """All children of `engine`, in the order they are shown."""
-    return [_etcd(engine), _nats(engine), _containerd(engine, containerd_config), *_programs(engine)]
+    return [_etcd(engine), _nats(engine), _containerd(engine, containerd_config), *_programs(engine), *doors(engine)]
+
+
+def doors(engine: Engine) -> list[Spec]:
+    """The workers of the front door: `ingress`, `ingress-2`, …"""
+    return [_door(engine, number) for number in range(engine.worker_count)]
+
+
+def spare_door(engine: Engine) -> Spec:
+    """One worker more, for as long as the others are started anew."""
+    return _door(engine, engine.worker_count)
 
 
 def ready_url(engine: Engine, name: str) -> str:
@@ -28,6 +38,8 @@ def ready_url(engine: Engine, name: str) -> str:
         return f"http://127.0.0.1:{engine.port('etcd')}/health"
     if name in ("nats", "containerd"):
         return ""
+    if name.startswith("ingress"):
+        return f"http://127.0.0.1:{engine.door_port(int(name.partition('-')[2] or 1) - 1)}/readyz"
     return f"http://127.0.0.1:{engine.port(name + '_admin')}/readyz"
 
 
@@ -102,20 +114,16 @@ def _containerd(engine: Engine, config: Path) -> Spec:
 
 
 def _programs(engine: Engine) -> list[Spec]:
-    base = [f"--etcd=127.0.0.1:{engine.port('etcd')}", f"--nats=nats://127.0.0.1:{engine.port('nats')}"]
-    base.append(f"--log-level={engine.log_level}")
     registry = [f"--listen=127.0.0.1:{engine.port('api')}", f"--domain={engine.domain}", f"--url-port={engine.http_port}"]
     agent = [f"--containerd={engine.containerd_socket}", f"--root={engine.root}/node", f"--id={engine.id}"]
     agent += [f"--subnet={engine.subnet}", f"--node={platform.node() or 'node'}", "--on-stop=stop"]
-    ingress = [f"--listen={engine.http}"]
     agent.append(f"--parked-most={engine.parked_most}")
     if engine.pressure_file:
         agent.append(f"--pressure-file={engine.pressure_file}")
     for own in (registry, agent):
         own.append(f"--secret-key-file={engine.secret_keys}")
     if engine.https_port:
-        for own in (registry, ingress):
-            own.append(f"--certificate-key-file={engine.certificate_keys}")
+        registry.append(f"--certificate-key-file={engine.certificate_keys}")
         registry += [
             f"--local-ca={engine.local_ca}",
             f"--local-ca-key={engine.local_ca_key}",
@@ -124,30 +132,42 @@ def _programs(engine: Engine) -> list[Spec]:
         if engine.acme_email:
             registry += [f"--acme-directory={engine.acme_directory}", f"--acme-email={engine.acme_email}"]
             registry += [f"--acme-ca-file={engine.acme_ca_file}"] if engine.acme_ca_file else []
-        ingress.append(f"--listen-tls={engine.https}")
     if engine.insecure_registries:
         agent.append(f"--insecure-registries={engine.insecure_registries}")
-    flags: dict[str, tuple[list[str], int, int, float]] = {
-        "registry": ([*registry, f"--data={engine.root}/registry"], ENGINE, STOP_DECIDERS, 15),
-        "autoscaler": ([f"--park={str(engine.park).lower()}"], ENGINE, STOP_DECIDERS, 15),
-        "nodeagent": (agent, ENGINE, STOP_AGENT, 90),
-        "ingress": (ingress, DOOR, STOP_DOOR, 40),
+    flags: dict[str, tuple[list[str], int, float]] = {
+        "registry": ([*registry, f"--data={engine.root}/registry"], STOP_DECIDERS, 15),
+        "autoscaler": ([f"--park={str(engine.park).lower()}"], STOP_DECIDERS, 15),
+        "nodeagent": (agent, STOP_AGENT, 90),
     }
-    found = []
-    for name, (own, stage, stop_stage, stop_timeout_s) in flags.items():
-        # -P: a directory called `registry` where the user happens to stand must not be taken for ours.
-        argv = [sys.executable, "-P", "-m", name, *base, f"--admin=127.0.0.1:{engine.port(name + '_admin')}", *own]
-        found.append(
-            Spec(
-                name=name,
-                argv=tuple(argv),
-                log=engine.logs / f"{name}.log",
-                ready=readiness.http(ready_url(engine, name)),
-                stage=stage,
-                stop_stage=stop_stage,
-                stop_timeout_s=stop_timeout_s,
-                env=environment(),
-                cwd=engine.root,
-            )
-        )
-    return found
+    return [
+        _program(engine, name, name, own, engine.port(name + "_admin"), (ENGINE, stop_stage), stop_timeout_s)
+        for name, (own, stop_stage, stop_timeout_s) in flags.items()
+    ]
+
+
+def _door(engine: Engine, number: int) -> Spec:
+    name = "ingress" if number == 0 else f"ingress-{number + 1}"
+    own = [f"--listen={engine.http}", f"--peers={engine.run}/peers"]
+    if engine.https_port:
+        own += [f"--listen-tls={engine.https}", f"--certificate-key-file={engine.certificate_keys}"]
+    return _program(engine, name, "ingress", own, engine.door_port(number), (DOOR, STOP_DOOR), 40)
+
+
+def _program(
+    engine: Engine, name: str, module: str, own: list[str], admin: int, stages: tuple[int, int], stop_timeout_s: float
+) -> Spec:
+    # -P: a directory called `registry` where the user happens to stand must not be taken for ours.
+    argv = [sys.executable, "-P", "-m", module]
+    argv += [f"--etcd=127.0.0.1:{engine.port('etcd')}", f"--nats=nats://127.0.0.1:{engine.port('nats')}"]
+    argv += [f"--log-level={engine.log_level}", f"--admin=127.0.0.1:{admin}", *own]
+    return Spec(
+        name=name,
+        argv=tuple(argv),
+        log=engine.logs / f"{name}.log",
+        ready=readiness.http(ready_url(engine, name)),
+        stage=stages[0],
+        stop_stage=stages[1],
+        stop_timeout_s=stop_timeout_s,
+        env=environment(),
+        cwd=engine.root,
+    )

@@ -96,6 +96,8 @@ def ports(engine: Engine, ours: set[int]) -> None:
         if port.isdigit():
             wanted.append((f"{flag} {address}", host, int(port)))
     wanted += [(f"--port-base {engine.port_base}: {name}", "127.0.0.1", engine.port(name)) for name in PORTS]
+    numbers = range(1, engine.worker_count + 1)
+    wanted += [(f"--port-base {engine.port_base}: ingress-{n + 1}", "127.0.0.1", engine.door_port(n)) for n in numbers]
     for what, host, number in wanted:
         error = _bind(host, number)
         if error is None:

@@ -30,6 +30,7 @@ class Runner:
         self.state = EngineState(supervisor=me, engine=engine, started_at=time.time())
         self._supervisor: Supervisor | None = None
         self._locks: list[int] = []
+        self._rolling: asyncio.Task[None] | None = None
 
     def prepare(self) -> dict[str, pids.Pid]:
         """All checks, the locks, and what a killed predecessor left: returns which children to adopt. Raises Refused."""
@@ -88,7 +89,31 @@ class Runner:
             raise
         finally:
             stopped.cancel()
+            if self._rolling is not None:
+                self._rolling.cancel()
+                await asyncio.gather(self._rolling, return_exceptions=True)
             await self._stop(supervisor)
+
+    def roll(self) -> None:
+        """Begin to start the front door's workers anew, one after another; there is always one more than usual that accepts."""
+        if self._supervisor is not None and self.state.phase == "up" and (self._rolling is None or self._rolling.done()):
+            self._rolling = asyncio.get_running_loop().create_task(self._roll(self._supervisor))
+
+    async def _roll(self, supervisor: Supervisor) -> None:
+        spare = components.spare_door(self.engine)
+        self.state.roll_error = ""
+        try:
+            if spare.name not in supervisor.children:
+                await supervisor.add(spare)
+            for door in components.doors(self.engine):
+                await supervisor.replace(door.name)
+            await supervisor.remove(spare.name)
+        except StartFailed as error:
+            # With a worker missing, the one more stays; the next roll takes it away.
+            self.state.roll_error = str(error)
+            self._tell(f"the front door's workers were not all started anew: {error}")
+        self.state.rolls += 1
+        self._save()
 
     async def problems(self) -> dict[str, str]:
         """What each component that can be asked says is wrong."""
@@ -145,7 +170,8 @@ async def problems(state: EngineState) -> dict[str, str]:
 async def stop_leftovers(state: EngineState, tell: Tell) -> list[str]:
     """Stop, in order, the children that a killed supervisor left; returns what could not be removed."""
     engine = state.engine
-    stages = {spec.name: spec for spec in components.specs(engine, Path("/nonexistent"))}
+    specs = [*components.specs(engine, Path("/nonexistent")), components.spare_door(engine)]
+    stages = {spec.name: spec for spec in specs}
     order = sorted({spec.stop_stage for spec in stages.values()})
     for stage in order:
         group = [c for c in state.children if c.name in stages and stages[c.name].stop_stage == stage]

@@ -1,12 +1,14 @@
 """What `ebb up` was told, and what follows from it: paths, ports, names. Pure."""
 
 import ipaddress
+import os
 import re
 from pathlib import Path
 
 import msgspec
 
 PORTS = ("api", "etcd", "etcd_peer", "nats", "registry_admin", "autoscaler_admin", "nodeagent_admin", "ingress_admin")
+WORKERS_MOST = 64
 SOCKET_PATH_MOST = 104
 """Bytes of a Unix socket's path, as containerd counts."""
 
@@ -36,6 +38,22 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     pressure_file: str = ""
     insecure_registries: str = ""
     log_level: str = "info"
+    workers: int = 0
+    """Processes of the front door; 0: `worker_count`."""
+
+    @property
+    def worker_count(self) -> int:
+        """One, and one more for each two cores beyond the second: what is idle costs little, and the apps want cores too."""
+        return self.workers or max(1, (os.cpu_count() or 1) // 2)
+
+    @property
+    def ports(self) -> int:
+        """How many from `port_base` are used: PORTS, one for each further worker, and one for a worker that takes over."""
+        return len(PORTS) + self.worker_count
+
+    def door_port(self, number: int) -> int:
+        """The admin port of a worker, counted from 0."""
+        return self.port("ingress_admin") + number
 
     def port(self, name: str) -> int:
         """The port of one of PORTS."""
@@ -108,8 +126,10 @@ def check(engine: Engine) -> None:
     if too_long > 0:
         most = len(engine.run) - too_long
         wrong.append(f"--run {engine.run}: {len(engine.run)} characters; at most {most}, for the sockets in it")
-    if not 1024 <= engine.port_base <= 65535 - len(PORTS):
-        wrong.append(f"--port-base {engine.port_base}: want 1024–{65535 - len(PORTS)}; {len(PORTS)} ports from it are used")
+    if not 0 <= engine.workers <= WORKERS_MOST:
+        wrong.append(f"--workers {engine.workers}: want 1–{WORKERS_MOST}, or 0 for as many as fit the machine's cores")
+    if not 1024 <= engine.port_base <= 65535 - engine.ports:
+        wrong.append(f"--port-base {engine.port_base}: want 1024–{65535 - engine.ports}; {engine.ports} ports from it are used")
     wrong += _listening(engine, "--http", engine.http, "address:port, such as 0.0.0.0:8080")
     if engine.https != "off":
         wrong += _listening(engine, "--https", engine.https, "address:port, such as 0.0.0.0:8443, or off")
@@ -141,7 +161,7 @@ def _listening(engine: Engine, flag: str, address: str, want: str) -> list[str]:
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         return [f"{flag} {address}: want {want}"]
-    if engine.port_base <= int(port) < engine.port_base + len(PORTS):
-        last = engine.port_base + len(PORTS) - 1
+    last = engine.port_base + engine.ports - 1
+    if engine.port_base <= int(port) <= last:
         return [f"{flag} {address}: port {port} is one of --port-base's {engine.port_base}–{last}"]
     return []

@@ -40,6 +40,10 @@ class EngineState(msgspec.Struct, kw_only=True):
     supervisor: Pid
     engine: Engine
     started_at: float = 0
+    rolls: int = 0
+    """How often the front door's workers were started anew, one after another."""
+    roll_error: str = ""
+    """Why the last time failed."""
     children: list[ChildState] = []
 
 

@@ -53,6 +53,8 @@ class Settings(Common, frozen=True, kw_only=True):
     """URL of an OpenTelemetry collector (OTLP/HTTP) that gets a span for each sampled request."""
     traces_share: float = 0.01
     """Of the requests that bring no trace of their own, so many are sampled."""
+    peers: str = "/run/ebb/peers"
+    """Where other workers reach this one: a directory for a socket of this machine, or host:port; empty: there are no others."""
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -82,9 +84,16 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         ring=Keyring(Path(settings.certificate_key_file)) if settings.listen_tls else None,
         traces=settings.traces,
         traces_share=settings.traces_share,
+        peers=settings.peers,
     )
     ingress.expose()
-    admin = Admin({"store": ingress.problem_of_store, "draining": lambda: "yes" if stop.is_set() else None})
+    admin = Admin(
+        {
+            "store": ingress.problem_of_store,
+            "listener": lambda: None if ingress.listener.port else "does not listen yet",
+            "draining": lambda: "yes" if stop.is_set() else None,
+        }
+    )
     await admin.start(settings.admin)
     host = settings.admin.rpartition(":")[0]
     await ingress.start(

@@ -370,7 +370,7 @@ class Exchange:
         target, throttler = self._target, self.throttler
         if throttler is not None:
             if self._waiter is not None:
-                throttler.leave(self._waiter, now)
+                self._gate.admitter.leave(throttler, self._waiter, now)
                 self._waiter = None
             if target is not None:
                 if not self.answering and target.connections is not None:

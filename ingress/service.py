@@ -6,6 +6,8 @@ import msgspec
 
 from activator.admitter import Admitter
 from activator.breaker import QUEUE_BOUND
+from activator.lingering import Lingering
+from activator.peers import Peers
 from ingress.access_log import AccessLog
 from ingress.certificates import Certificates
 from ingress.gate import Bounds, Gate
@@ -18,6 +20,7 @@ from ingress.tls import TlsListener
 from ingress.watcher import Watcher
 from process import logs, metrics
 from process.clock import Clock
+from process.ids import short_id
 from process.run import Jobs
 from store import keys
 from store.backend import Store
@@ -27,6 +30,7 @@ from store.messages import Wake
 from store.model import Member, encode
 from store.seal import Keyring
 from store.story import Story
+from store.watch import Table
 
 log = logs.get("ingress")
 
@@ -50,15 +54,23 @@ class Ingress:
         ring: Keyring | None = None,
         traces: str = "",
         traces_share: float = 0.01,
+        peers: str = "",
     ) -> None:
-        """`ring` opens certificates; without it there is no TLS."""
+        """`ring` opens certificates; without it there is no TLS. `peers`: where other workers can reach this one
+        (`activator.peers`); empty: it works alone."""
         self.member = member
+        self.worker = f"{member}.{short_id(6)}"
         self._store = store
         self._jobs = Jobs("ingress")
         self.metrics = Metrics()
         self.access = AccessLog(access_log, self.metrics)
         story = Story(bus, "ingress", clock)
-        self.admitter = Admitter(bus, member, clock, self._wake_in_store, story.tell, bound=queue_bound)
+        self.admitter = Admitter(bus, member, clock, self._wake_in_store, story.tell, bound=queue_bound, worker=self.worker)
+        self._clock = clock
+        self._peers_at = peers
+        self._peers: Peers | None = None
+        self._started = False
+        self._members = Table(store, keys.members("ingress"), Member, self._known)
         self.gate = Gate(self.admitter, clock, bounds or Bounds(), self.access, self.metrics, story.tell, follow)
         if traces:
             from ingress.tracing import Tracer  # Loaded where it is used.
@@ -79,14 +91,11 @@ class Ingress:
     async def start(
         self, listen: str, *, listen_tls: str = "", https_port: int = 0, admin: str = "", stop: asyncio.Event | None = None
     ) -> None:
-        """Learn the cluster, say that this member is there, then listen. Raises OSError when a port is taken."""
+        """Join the other workers, learn the cluster, then listen. Raises OSError when a port is taken."""
         self._jobs = Jobs("ingress", stop)
         self._jobs.start(self.admitter.run(), "admitter", fatal=True)
+        await self._join(listen, admin, stop)
         await self.watcher.start(self._jobs)
-        # The member key comes before the first request: from then on a draining instance waits for our word.
-        await self._presence.start()
-        self._member = Member(role="ingress", member=self.member, address=listen, admin=admin)
-        await self._presence.put(keys.member("ingress", self.member), encode(self._member))
         await self.listener.start(listen)
         self._jobs.start(self.listener.sweep(), "sweep", fatal=True)
         own = {self.listener.port}
@@ -102,11 +111,45 @@ class Ingress:
 
     async def drain(self, timeout_s: float) -> None:
         """Finish what is in flight, at most `timeout_s`, then leave."""
+        self.admitter.loans.leave(self._clock.now())
         tls = () if self.tls is None else (self.tls.drain(timeout_s),)
         await asyncio.gather(self.listener.drain(timeout_s), self.ports.drain(timeout_s), *tls)
         await self._presence.stop()
         await self._jobs.cancel()
+        if self._peers is not None:
+            self._peers.close()
         self.access.close()
+
+    async def _join(self, listen: str, admin: str, stop: asyncio.Event | None) -> None:
+        """Say that this member is there, and learn who else is.
+
+        In this order, so that of two workers that start together at least one knows of the other; and before the first request,
+        because from now on a draining instance waits for our word.
+        """
+        member = Member(role="ingress", member=self.member, address=listen, admin=admin, worker=self.worker)
+        if self._peers_at:
+            fatal = stop.set if stop is not None else lambda: None
+            self._peers = Peers(self.admitter.loans, self._clock, self._peers_at, self.admitter.stir, fatal)
+            self.admitter.loans.orphans.lingering = Lingering()
+            self._peers.listen()
+            member = msgspec.structs.replace(member, machine=self._peers.machine, peers=self._peers.address)
+        await self._presence.start()
+        self._member = member
+        await self._presence.put(keys.member("ingress", self.member), encode(member))
+        if self._peers is not None:
+            self._jobs.start(self._members.run(), "watch members", fatal=True)
+            await self._members.synced()
+            others = [each for _, each in self._members.items() if each.peers and each.worker != self.worker]
+            self._started = True
+            await self._peers.start({each.worker: (each.machine, each.peers) for each in others})
+
+    def _known(self, key: str, new: Member | None, old: Member | None) -> None:
+        if self._peers is None or not self._started:
+            return
+        if old is not None and (new is None or new.worker != old.worker):
+            self._peers.unknown(old.worker)
+        if new is not None and new.peers and new.worker != self.worker:
+            self._peers.known(new.worker, new.machine, new.peers)
 
     def expose(self) -> None:
         """Add this front door's numbers to /metrics of the process."""

@@ -307,7 +307,7 @@ class TcpClient(Half):
         self._early.clear()
         self._listener.farewell(self)
         if self._waiter is not None and self._throttler is not None:
-            self._throttler.leave(self._waiter, self.gate.now())
+            self.gate.admitter.leave(self._throttler, self._waiter, self.gate.now())
             self._waiter = None
         if self._instance is None or self._target is None:
             self._finish()

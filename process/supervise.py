@@ -99,6 +99,40 @@ class Supervisor:
         if self._rotation is not None:
             self._rotation.cancel()
 
+    async def add(self, spec: Spec) -> None:
+        """Start one more child and wait until it is ready. Raises StartFailed; then there is none."""
+        child = self.children[spec.name] = Child(spec)
+        try:
+            await self._first_start(child, None)
+        except StartFailed:
+            await self.remove(spec.name)
+            raise
+
+    async def remove(self, name: str) -> None:
+        """Stop a child for good."""
+        child = self.children[name]
+        await self._unwatch(child)
+        await self._stop_child(child)
+        del self.children[name]
+        self._change(child, "stopped", "")
+
+    async def replace(self, name: str) -> None:
+        """Stop a child and start it anew. Raises StartFailed; it is then tried again, with back-off."""
+        child = self.children[name]
+        await self._unwatch(child)
+        await self._stop_child(child)
+        try:
+            await self._first_start(child, None)
+        except StartFailed:
+            self._watchers[name] = asyncio.create_task(self._watch(child), name=f"watch {name}")
+            raise
+
+    async def _unwatch(self, child: Child) -> None:
+        watcher = self._watchers.pop(child.spec.name, None)
+        if watcher is not None:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+
     # -- one child --------------------------------------------------------------------------------------------------------
 
     async def _first_start(self, child: Child, old: pids.Pid | None) -> None:
@@ -210,7 +244,7 @@ class Supervisor:
     async def _rotate(self) -> None:
         while True:
             await asyncio.sleep(10)
-            for child in self.children.values():
+            for child in list(self.children.values()):
                 await asyncio.to_thread(rotate, child.spec.log)
 
 

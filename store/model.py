@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from store.lifecycle import Phase
+from store.member import Member as Member
 from store.scaling import ScaleSpec as ScaleSpec
 from store.scaling import Taint, Toleration
 from store.schema import V1 as V1
@@ -346,15 +347,3 @@ class Node(Model, frozen=True, kw_only=True):
     """Why it should keep fewer parked and frozen instances (`memory pressure: …`), or empty."""
     parked_most: int = 0
     """How many parked and frozen instances it keeps at most; 0: as many as its memory and slots allow."""
-
-
-class Member(Model, frozen=True, kw_only=True):
-    """A live process of a role (ingress, autoscaler, registry), under its own lease."""
-
-    v: int = V1
-    role: str
-    member: str
-    address: str = ""
-    admin: str = ""
-    ports: dict[int, str] = {}
-    """TCP ports that routes name, as an ingress sees them: empty, it listens; else why it cannot."""

@@ -65,18 +65,18 @@ def free_subnet() -> str:
 class Engine:
     """One running engine. `ebb(...)` runs a command against it; `api` is an HTTP client of its API."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *flags: str) -> None:
         self.home = home
         # Names of its own, so that two runs on one machine leave each other alone.
         self.name = f"t{short_id(4)}"
         self.root, self.run = home / "root", home / "run"
-        base = free_port_base(11)
-        self.port_base, self.http_port, self.https_port = base, base + 9, base + 10
+        base = free_port_base(16)
+        self.port_base, self.http_port, self.https_port = base, base + 14, base + 15
         self.pressure = home / "pressure"
         """For tests that tell it of memory pressure (`--pressure-file`)."""
         self.up_flags = ["--root", str(self.root), "--run", str(self.run), "--http", f"127.0.0.1:{self.http_port}",
                          "--https", f"127.0.0.1:{self.https_port}", "--port-base", str(base), "--id", self.name,
-                         "--subnet", free_subnet()]  # fmt: skip
+                         "--subnet", free_subnet(), *flags]  # fmt: skip
         self.api = httpx.Client(base_url=f"http://127.0.0.1:{base}", timeout=30)
         self.front = httpx.Client(base_url=f"http://127.0.0.1:{self.http_port}", timeout=60)
 

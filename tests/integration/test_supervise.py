@@ -83,6 +83,30 @@ async def test_a_killed_child_is_started_again_and_it_is_said(world: World) -> N
     assert ("one", "died (killed by SIGKILL); starting again in 0.2 s") in world.told
 
 
+async def test_children_are_added_replaced_and_removed_while_the_others_run(world: World) -> None:
+    supervisor = world.supervise(world.spec("one"))
+    await supervisor.start({})
+    first = world.who(supervisor.children["one"])
+    await supervisor.add(world.spec("more"))
+    await supervisor.replace("one")
+    assert not pids.alive(first)
+    assert supervisor.children["one"].state == "running"
+    more = world.who(supervisor.children["more"])
+    await supervisor.remove("more")
+    assert not pids.alive(more)
+    assert list(supervisor.children) == ["one"]
+    pids.send(world.who(supervisor.children["one"]), signal.SIGKILL)
+    await eventually(lambda: supervisor.children["one"].restarts.total == 1, "the new one is watched too")
+
+
+async def test_one_that_cannot_be_added_is_gone(world: World) -> None:
+    supervisor = world.supervise(world.spec("one"))
+    await supervisor.start({})
+    with pytest.raises(StartFailed, match="bad ended"):
+        await supervisor.add(world.spec("bad", "import sys; sys.exit(1)"))
+    assert list(supervisor.children) == ["one"]
+
+
 async def test_a_child_that_cannot_start_fails_the_start_with_its_last_words(world: World) -> None:
     supervisor = world.supervise(world.spec("bad", "import sys; sys.exit('the disk is on fire')"))
     with pytest.raises(StartFailed, match=r"bad ended before it was ready \(exit code 1\)(.|\n)*the disk is on fire"):

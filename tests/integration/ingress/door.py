@@ -21,13 +21,14 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 class Door:
     """One ingress, its cluster, and what was said on the bus."""
 
-    def __init__(self, **settings: Any) -> None:
-        self.store = MemoryStore()
-        self.hub = MemoryHub()
+    def __init__(self, beside: "Door | None" = None, **settings: Any) -> None:
+        """`beside`: another worker of the same cluster."""
+        self.store = beside.store if beside else MemoryStore()
+        self.hub = beside.hub if beside else MemoryHub()
         self.bus = self.hub.client()
         self.heard: list[tuple[str, bytes]] = []
         self.ingress_bus: MemoryBus = self.hub.client()
-        self.ingress = Ingress(self.store, self.ingress_bus, SystemClock(), member="door", **settings)
+        self.ingress = Ingress(self.store, self.ingress_bus, SystemClock(), member="door-2" if beside else "door", **settings)
         self._seqs: dict[str, int] = {}
 
     @property
