@@ -143,11 +143,11 @@ class Hands:
         if active.failure is not None and wait > 0:
             self.publish_refusal(key, active.failure.reason, active.failure.message, wait)
         elif active.unplaced and active.woken(self._clock.now()):
-            self.publish_refusal(key, "NoRoom", active.unplaced, 5)
+            self.publish_refusal(key, active.unplaced_as, active.unplaced, 5)
 
     def publish_refusal(self, revision: RevisionKey, reason: str, message: str, retry_after_s: float) -> None:
         """Requests waiting for `revision` are answered with this."""
-        measures.REFUSALS.labels(reason if reason in ("NoRoom", "RevisionMissing") else "Failed").inc()
+        measures.REFUSALS.labels(reason if reason in ("NoRoom", "NoRuntime", "RevisionMissing") else "Failed").inc()
         after_s, at = round(max(1.0, retry_after_s), 3), self._clock.wall()
         refusal = Refusal(revision=revision, reason=reason, message=message, retry_after_s=after_s, at=at)
         self._bus.publish(messages.REFUSAL, encode(refusal))

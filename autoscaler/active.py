@@ -27,6 +27,7 @@ class Active:
     row: Row = field(default_factory=Row)
     failure: Failure | None = None
     unplaced: str = ""
+    unplaced_as: str = "NoRoom"
     verified: bool = False
     verified_at: float = -math.inf
     """When this process saw it verified; minus infinity when an earlier one did."""

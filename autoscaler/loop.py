@@ -193,7 +193,7 @@ class Scaler:
             at=wall,
         )
         made = plan.make(revision, wish, mind.fleet, signal.busy, new_name, lambda slot: mind.worth(slot, now))
-        active.unplaced = made.unplaced
+        active.unplaced, active.unplaced_as = made.unplaced, made.unplaced_as
         if not self._act(revision, active, decision, standing, made, wall) and not active.committing:
             mind.remember(revision, active, decision, signal, standing, mode, now)
 
@@ -223,6 +223,7 @@ class Scaler:
             at=wall,
             failure=active.failure,
             unplaced=made.unplaced,
+            unplaced_as=made.unplaced_as,
         )
         outcome = made.unplaced
         if made:

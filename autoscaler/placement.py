@@ -19,6 +19,8 @@ from store.model import Node, Revision, RevisionKey
 from store.scaling import Taint, Toleration
 
 PARKED_BYTES = 4 << 20
+PARKED_SANDBOX_BYTES = 48 << 20
+"""A parked sandbox is a kernel that runs, without the app."""
 LOOK_AT = 16
 COMMON = 8
 """An image that is on one of so many nodes or more is looked for in the order of all nodes."""
@@ -41,19 +43,22 @@ class Need:
     selector: tuple[tuple[str, str], ...] = ()
     """Labels that the node must have."""
     tolerations: tuple[Toleration, ...] = ()
+    runtime: str = ""
+    """A runtime that not every node has, or empty."""
 
     @staticmethod
     def of(revision: Revision) -> "Need":
         memory = revision.memory_request_bytes or revision.memory_limit_bytes
         cpu_m = revision.cpu_request_m or revision.cpu_limit_m
-        if not (revision.disk_request_bytes or revision.node_selector or revision.tolerations):
+        if not (revision.disk_request_bytes or revision.node_selector or revision.tolerations or revision.runtime):
             return Need(revision.key, digest_of(revision.image), cpu_m, memory)
         selector, tolerations = tuple(sorted(revision.node_selector.items())), tuple(revision.tolerations)
-        return Need(revision.key, digest_of(revision.image), cpu_m, memory, revision.disk_request_bytes, selector, tolerations)
+        disk, runtime = revision.disk_request_bytes, revision.runtime
+        return Need(revision.key, digest_of(revision.image), cpu_m, memory, disk, selector, tolerations, runtime)
 
     def parked(self) -> "Need":
         """What it takes while it is parked."""
-        return replace(self, cpu_m=0, memory_bytes=PARKED_BYTES)
+        return replace(self, cpu_m=0, memory_bytes=PARKED_SANDBOX_BYTES if self.runtime else PARKED_BYTES)
 
     def frozen(self) -> "Need":
         """What it takes while it is frozen: what it holds, and no CPU."""
@@ -223,12 +228,20 @@ class Placement:
             return False
         if instead is None and room.slots >= there.slots:
             return False
-        return not (need.disk_bytes or need.selector or there.taints) or self._admits(room, there, need, instead)
+        special = need.disk_bytes or need.selector or there.taints or need.runtime
+        return not special or self._admits(room, there, need, instead)
 
     def _admits(self, room: _Room, there: Node, need: Need, instead: Need | None) -> bool:
-        """Whether its disk, labels and taints let it in."""
+        """Whether its disk, labels, taints and runtimes let it in."""
+        if need.runtime and need.runtime not in there.runtimes:
+            return False
         free = there.disk_bytes - room.disk_bytes + (instead.disk_bytes if instead else 0)
         return not need.misses(there) and (not there.disk_bytes or free >= need.disk_bytes)
+
+    def can_run(self, need: Need) -> bool:
+        """Whether any node that is there has the runtime, or none is there at all."""
+        there = [room.node for room in self._rooms.values() if room.node is not None]
+        return not need.runtime or not there or any(need.runtime in node.runtimes for node in there)
 
     def headroom(self, node: str) -> float:
         """The smaller of the free shares of memory and slots of `node`, 0…1; 0 for a node that is gone."""
@@ -243,10 +256,13 @@ class Placement:
         there = [room for room in self._rooms.values() if room.node is not None]
         if not there:
             return "no node is up; start a node agent, or look at `ebb nodes`"
-        open_ = [room for room in there if room.node is not None and not room.node.unschedulable]
+        if not self.can_run(need):
+            return f"no node can run {need.runtime}; install runsc on one (apt-get install runsc) and restart its node agent"
+        having = [room for room in there if not need.runtime or (room.node is not None and need.runtime in room.node.runtimes)]
+        open_ = [room for room in having if room.node is not None and not room.node.unschedulable]
         if not open_:
             return "no node takes instances: " + "; ".join(
-                f"{room.name}: {room.node.unschedulable}" for room in there[:3] if room.node is not None
+                f"{room.name}: {room.node.unschedulable}" for room in having[:3] if room.node is not None
             )
         misses = [need.misses(room.node) for room in open_ if room.node is not None]
         open_ = [room for room, missing in zip(open_, misses, strict=True) if not missing]

@@ -32,6 +32,7 @@ class Plan:
     drained: int = 0
     unplaced: str = ""
     """Why some instance has no node."""
+    unplaced_as: str = "NoRoom"
 
     def __bool__(self) -> bool:
         return bool(self.puts or self.deletes)
@@ -123,6 +124,7 @@ def _grow(
         node = fleet.placement.choose(need) or _evict(fleet, need, revision, plan, worth)
         if node is None:
             plan.unplaced = fleet.placement.refusal(need)
+            plan.unplaced_as = "NoRoom" if fleet.placement.can_run(need) else "NoRuntime"
             return
         _place(revision, node, Goal.RUN, wish, fleet, plan, name)
         plan.placed += 1

@@ -256,7 +256,7 @@ def instances(api: Api, service: str, revision: str, form: Form) -> None:
 def nodes(api: Api, form: Form) -> None:
     """List nodes."""
     found = api.items(f"{EBB}/nodes")
-    head = ["NAME", "STATE", "CPU", "MEMORY", "INSTANCES", "IMAGES", "ZONE"]
+    head = ["NAME", "STATE", "CPU", "MEMORY", "INSTANCES", "IMAGES", "ZONE", "RUNTIMES"]
     show.listing(form, found, head, lambda: rows.nodes(found), lambda: [n["node"] for n in found])
 
 

@@ -103,6 +103,7 @@ def deploy(
     timeout: Annotated[int | None, typer.Option(help="Seconds a request may take.")] = None,
     cpu: Annotated[str, typer.Option(help="CPU limit, such as 1 or 500m.")] = "",
     memory: Annotated[str, typer.Option(help="Memory limit, such as 512Mi.")] = "",
+    execution_environment: Annotated[str, typer.Option(help="gen2, or in gVisor: gen1, sandboxed.")] = "",
     no_traffic: Annotated[bool, typer.Option("--no-traffic", help="Leave traffic where it is.")] = False,
     tag: Annotated[str, typer.Option(help="Give the new revision a host of its own: TAG-NAME.…")] = "",
     revision_suffix: Annotated[str, typer.Option(help="Name the revision NAME-SUFFIX.")] = "",
@@ -127,7 +128,7 @@ def deploy(
         image=image, env=env or (), port=port, tcp=tcp, concurrency=concurrency, min_scale=min_scale, max_scale=max_scale,
         timeout_s=timeout, cpu=cpu, memory=memory, command=command or (), args=words, annotations=annotation or (),
         labels=label or (), revision_suffix=revision_suffix, no_traffic=no_traffic, secrets=set_secrets or (),
-        pull_secrets=pull_secret or (),
+        pull_secrets=pull_secret or (), environment=execution_environment,
     )  # fmt: skip
     commands.deploy(
         commands.connect(api, project), name, wanted, archive, tag=tag, wait_s=0 if no_wait else wait_timeout, form=output

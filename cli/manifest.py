@@ -10,6 +10,7 @@ from cli.errors import BadUsage
 
 TCP_PORT = "ebb.dev/tcp-port"
 SCALING = "autoscaling.knative.dev/"
+ENVIRONMENT = "run.googleapis.com/execution-environment"
 API_VERSION = "serving.knative.dev/v1"
 Object = dict[str, Any]
 
@@ -34,6 +35,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     command: Sequence[str] = ()
     args: Sequence[str] = ()
     annotations: Sequence[str] = ()
+    environment: str = ""
+    """gen1, gen2 or sandboxed: Cloud Run's execution environments."""
     labels: Sequence[str] = ()
     revision_suffix: str = ""
     no_traffic: bool = False
@@ -67,6 +70,8 @@ def service(name: str, wanted: Wanted, old: Object | None, at: str) -> Object:
         notes[SCALING + "min-scale"] = str(wanted.min_scale)
     if wanted.max_scale is not None:
         notes[SCALING + "max-scale"] = str(wanted.max_scale)
+    if wanted.environment:
+        notes[ENVIRONMENT] = wanted.environment
     meta["annotations"] = _edited(notes, wanted.annotations, "--annotation")
     if wanted.labels:
         meta["labels"] = _edited(meta.get("labels") or {}, wanted.labels, "--label")

@@ -86,13 +86,13 @@ def instances(found: Sequence[Object], now: float) -> list[list[str]]:
 
 
 def nodes(found: Sequence[Object]) -> list[list[str]]:
-    """NAME STATE CPU MEMORY INSTANCES IMAGES ZONE."""
+    """NAME STATE CPU MEMORY INSTANCES IMAGES ZONE RUNTIMES."""
     rows = []
     for item in found:
         state = item.get("unschedulable") or item.get("pressed") or "Ready"
         size = [f"{item.get('cpu_m', 0) / 1000:g}", f"{item.get('memory_bytes', 0) / 2**30:.1f}Gi"]
         counts = [str(item.get("instances", "-")), str(len(item.get("images") or []))]
-        rows.append([item["node"], state, *size, *counts, item.get("zone") or "-"])
+        rows.append([item["node"], state, *size, *counts, item.get("zone") or "-", ",".join(item.get("runtimes") or []) or "-"])
     return rows
 
 

@@ -3,7 +3,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from deploy.bench_cold_engine import BenchEngine, NotInTime, note, percentile
+from deploy.bench_cold_engine import PARKED, BenchEngine, NotInTime, note, percentile
 from deploy.bench_cold_usage import measure_idle
 
 WINDOW_S = 6
@@ -35,7 +35,7 @@ def fifty(engine: BenchEngine, quick: bool) -> dict[str, float]:
     engine.until_ready(names, 180)
     took_s = time.monotonic() - begin
     note(f"{FIFTY} services created at once: all Ready after {took_s:.1f} s")
-    engine.until_at_zero(names, parked=True)
+    engine.until_at_zero(names, PARKED)
     taken = measure_idle(engine.home, 5 if quick else 30)
     return {
         "deploy.fifty_ready_s": round(took_s, 2),

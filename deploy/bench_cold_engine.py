@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ T = TypeVar("T")
 SERVICES = "/apis/serving.knative.dev/v1/namespaces/default/services"
 EBB = "/apis/ebb.dev/v1"
 IMAGE = "bench:static"
+PARKED, FROZEN = "Parked", "Frozen"
 STANDING = frozenset({"Pending", "Pulling", "Parked", "Starting", "Ready", "Frozen", "Draining"})
 
 
@@ -131,18 +132,18 @@ class BenchEngine:
         window_s: int = 6,
         initial_scale: int = 1,
         image: str = IMAGE,
-        spec: dict[str, Any] | None = None,
-        **more: str,
+        spec: Mapping[str, Any] | None = None,
+        annotations: Mapping[str, str] | None = None,
     ) -> None:
-        """Create a service; does not wait. `more`: annotations of the autoscaler, `_` for `-`."""
-        annotations = {f"autoscaling.knative.dev/{key.replace('_', '-')}": value for key, value in more.items()}
-        annotations |= {
+        """Create a service; does not wait."""
+        notes = {
+            **(annotations or {}),
             "autoscaling.knative.dev/window": f"{window_s}s",
             "autoscaling.knative.dev/initial-scale": str(initial_scale),
         }
         if not park:
-            annotations["ebb.dev/park"] = "false"
-        template = {"metadata": {"annotations": annotations}, "spec": {"containers": [{"image": image}], **(spec or {})}}
+            notes["ebb.dev/park"] = "false"
+        template = {"metadata": {"annotations": notes}, "spec": {"containers": [{"image": image}], **(spec or {})}}
         body = {
             "apiVersion": "serving.knative.dev/v1",
             "kind": "Service",
@@ -181,15 +182,15 @@ class BenchEngine:
     def until_ready(self, names: Sequence[str], timeout_s: float, every_s: float = 0.05) -> None:
         until(lambda: self.ready() >= set(names), f"{len(names)} services are Ready", timeout_s, every_s)
 
-    def until_at_zero(self, names: Sequence[str], *, parked: bool, timeout_s: float = 120) -> None:
-        """Wait until none of `names` runs, and each has one parked or none has any."""
-        want = ["Parked"] if parked else []
+    def until_at_zero(self, names: Sequence[str], standing: str, timeout_s: float = 120) -> None:
+        """Wait until none of `names` runs, and each has one instance in the phase `standing`; with "" none at all."""
+        want = [standing] if standing else []
 
         def quiet() -> bool:
             phases = self.phases()
             return all(sorted(p for p in phases.get(name, []) if p in STANDING) == want for name in names)
 
-        until(quiet, f"{len(names)} services are at zero, {'one parked each' if parked else 'nothing parked'}", timeout_s, 0.2)
+        until(quiet, f"{len(names)} services are at zero, {standing or 'nothing'} stands", timeout_s, 0.2)
 
     def parked(self) -> int:
         """How many instances are parked."""

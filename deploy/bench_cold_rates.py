@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from deploy.bench_cold_engine import BenchEngine, note, percentile
+from deploy.bench_cold_engine import PARKED, BenchEngine, note, percentile
 
 COOLDOWN_S = 12
 """Of a service with the shortest window: 6 s idle, a tick, drain, stop, delete."""
@@ -40,7 +40,7 @@ def _highest(engine: BenchEngine, key: str, first: float, most: int, *, park: bo
         engine.deploy_all(fresh, park=park, initial_scale=0, window_s=WINDOW_S)
         engine.until_ready(fresh, 300)
         names += fresh
-        engine.until_at_zero(names, parked=park, timeout_s=300)
+        engine.until_at_zero(names, PARKED if park else "", timeout_s=300)
         took, failed = asyncio.run(_open_loop(engine, names[:count], rate))
         counted = took[len(took) // 10 :]
         p99_ms = percentile(counted, 0.99)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deploy.bench_cold_engine import BenchEngine, note, percentile
+from deploy.bench_cold_engine import PARKED, BenchEngine, note, percentile
 from deploy.bench_images import python_image
 from deploy.bench_steps_picture import Moment, draw
 
@@ -77,10 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             image=IMAGE,
             window_s=WINDOW_S,
             spec={"containerConcurrency": CONCURRENCY},
-            target_utilization_percentage=f"{UTILIZATION * 100:g}",
+            annotations={"autoscaling.knative.dev/target-utilization-percentage": f"{UTILIZATION * 100:g}"},
         )
         engine.until_ready([SERVICE], 60)
-        engine.until_at_zero([SERVICE], parked=True)
+        engine.until_at_zero([SERVICE], PARKED)
         moments, seen = asyncio.run(_run(engine, steps))
     figures = summary(moments, seen)
     Path(options.picture).write_text(

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nodeagent import cgroups, pressure, runtime, usage
+from nodeagent import cgroups, pressure, runtime, sandbox, usage
 from nodeagent.blueprint import Blueprints
 from nodeagent.containerd.client import Containerd
 from nodeagent.containerd.errors import ContainerdError
@@ -34,7 +34,7 @@ from store.bus import Bus
 from store.errors import Unavailable
 from store.lease import Presence
 from store.messages import PullProgress, UsageReport
-from store.model import Node, encode
+from store.model import GVISOR, Node, encode
 from store.scaling import Taint
 from store.seal import Keyring
 from store.story import Story
@@ -172,6 +172,7 @@ class Agent:
             self.reporter.store_again(name)
         await self.pool.sweep()
         self._jobs.start(self._engine.compare_for_ever(), "compare", fatal=True)
+        self._jobs.start(self._find_sandbox(), "find gVisor")
         self._jobs.start(self._tend(), "tend", fatal=True)
         self._jobs.start(self._tidy(), "tidy", fatal=True)
         self._jobs.start(self._tell_usage(), "usage", fatal=True)
@@ -208,6 +209,17 @@ class Agent:
     def _progress(self, progress: PullProgress) -> None:
         self._bus.publish(messages.IMAGE_PROGRESS, encode(progress))
 
+    async def _find_sandbox(self) -> None:
+        """Beside everything else: trying it takes half a second, and few need it."""
+        try:
+            found = await sandbox.find(self._containerd, self.root, self.cgroup_parent)
+            if found:
+                self._hands.tasks.use(found, GVISOR)
+        finally:
+            self._hands.sandbox_tried.set()
+        if found:
+            await self.presence.put(keys.node(self._node), encode(self._describe()))
+
     async def _tend(self) -> None:
         """The node's own key, what NATS may have lost, the gauges."""
         beat = 0
@@ -243,6 +255,7 @@ class Agent:
             images=self.images.unpacked_digests,
             pressed=self._pressed,
             parked_most=self._parked_most,
+            runtimes=self._hands.tasks.runtimes,
             unschedulable=f"disk full: {free // 2**20} MiB left under {self.root}" if free < SPARE_BYTES else "",
         )
 

@@ -1,13 +1,15 @@
 """containerd as the agent hears it: the events of our tasks, and what really is there, compared now and then.
 
-Events may be missed (containerd restarts, the agent was away): the comparison makes that good.
+Events may be missed (containerd restarts, the agent was away): the comparison makes that good. Asking containerd for all tasks makes
+it ask every shim, which many parked instances would pay for all the time: so mostly the kernel is asked whether their processes
+are still there, and containerd when it was away, when one is gone that we did not hear of, and now and then.
 """
 
 import asyncio
 import random
 
 from nodeagent import actions as a
-from nodeagent import adopt, cgroups, failures
+from nodeagent import adopt, cgroups, failures, runtime
 from nodeagent.actions import Do, Task
 from nodeagent.containerd.client import Containerd
 from nodeagent.containerd.errors import ContainerdError
@@ -23,7 +25,8 @@ from store import keys
 from store.lifecycle import ENDED
 from store.model import Instance, decode
 
-COMPARE_S = 10.0
+LOOK_S = 10.0
+COMPARE_S = 300.0
 RETRY_MAX_S = 1.0
 OOM_CODE = 137
 
@@ -73,14 +76,14 @@ class Engine:
         have = adopt.recover(name, found, last, self._loop.want(name), now, frozen=frozen)
         if found is None or found.status is None:
             return have
-        revision = f"{found.labels.get('project', '')}/{found.labels.get('revision', '')}"
         network: Network | None = None
         if have.address and found.pid and found.status != STOPPED:
             try:
                 network = self._hands.pool.adopt(found.pid, have.address)
             except NetworkError as error:
                 have = adopt.lost(have, str(error))
-        self._loop.executor.adopt(name, revision, found.labels.get("group", ""), network)
+        labels = found.labels
+        self._loop.executor.adopt(name, labels.get("project", ""), labels.get("runtime", ""), labels.get("group", ""), network)
         self._hands.inputs.adopt(name, found.labels.get("inputs", ""))
         self._hands.logs.open(name)
         return have
@@ -122,15 +125,28 @@ class Engine:
         return used is not None and used.oom_kills > 0
 
     async def compare_for_ever(self) -> None:
-        """Compare at once whenever containerd comes back, and every COMPARE_S; never returns."""
+        """Compare at once whenever containerd comes back, and every COMPARE_S; look every LOOK_S. Never returns."""
+        compare_at = 0.0
         while True:
             away = self._problem is not None
             try:
-                await self.compare()
+                if away or self._hands.clock.now() >= compare_at or self._missing():
+                    compare_at = self._hands.clock.now() + COMPARE_S * random.uniform(0.8, 1)
+                    await self.compare()
+                else:
+                    await self._hands.tasks.ping()
                 self._problem = None
             except ContainerdError as error:
                 self._problem = f"containerd: {error}"
-            await asyncio.sleep(0.2 if away or self._problem else COMPARE_S * random.uniform(0.8, 1))
+            await asyncio.sleep(0.2 if away or self._problem else LOOK_S * random.uniform(0.8, 1))
+
+    def _missing(self) -> bool:
+        """Whether a process has ended and nobody told us."""
+        observed = self._loop.observed
+        return any(
+            (have := observed.get(name)) is not None and have.task in (Task.CREATED, Task.RUNNING)
+            for name in self._hands.tasks.gone()
+        )
 
     async def compare(self) -> None:
         """Make good what events did not tell. Raises ContainerdError."""
@@ -140,7 +156,7 @@ class Engine:
             if self._loop.observed.get(name) is have and have.task in (Task.CREATED, Task.RUNNING):
                 self._compare_one(have, found.get(name))
         for name, one in found.items():
-            if name not in before and name not in self._loop.observed and not name.startswith("trial-"):
+            if name not in before and name not in self._loop.observed and not name.startswith(runtime.TRIAL):
                 _log.warning("container of nobody found; removed", instance=name)
                 self._loop.add(self._adopt_one(name, one, None))
 

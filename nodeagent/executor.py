@@ -54,6 +54,8 @@ class Hands:
     inputs: Inputs
     freezer: Freezer
     groups: Groups = field(default_factory=Groups)
+    sandbox_tried: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it is known whether this node can run gVisor."""
     gate: Gate = field(default_factory=lambda: Gate(4))
 
 
@@ -108,12 +110,12 @@ class Executor:
             _log.exception("action failed", instance=action.instance, do=action.do)
             return a.Failed(now(), action.do, Failure(reason="StartFailed", message=f"{action.do}: {error!r}"))
 
-    def adopt(self, instance: str, revision_key: str, group: str, network: Network | None) -> None:
+    def adopt(self, instance: str, project: str, runtime: str, group: str, network: Network | None) -> None:
         """`instance` was found running or parked."""
         if network is not None:
             self._networks[instance] = network
         if group:
-            self._hands.groups.adopt(revision_key.partition("/")[0], instance, group)
+            self._hands.groups.adopt(_crew(project, runtime), instance, group)
 
     def networks_in_use(self) -> set[str]:
         """Addresses of instances."""
@@ -166,6 +168,11 @@ class Executor:
         assert revision is not None
         assert want is not None
         hands = self._hands
+        if revision.runtime:
+            await hands.sandbox_tried.wait()
+            if revision.runtime not in hands.tasks.runtimes:
+                said = f"this node cannot run {revision.runtime}: runsc is not installed or does not work (see the agent's log)"
+                return a.Failed(hands.clock.now(), Do.CREATE_CONTAINER, Failure(reason="NoRuntime", message=said))
         began = hands.clock.now()
         filled, used = await hands.inputs.resolve(revision)
         try:
@@ -178,7 +185,7 @@ class Executor:
             )
             _log.warning("image was gone; fetched again", image=revision.image, error=str(error))
             mounts = await hands.tasks.prepare(instance, image.chain_id)
-        group = hands.groups.join(revision.project, instance)
+        group = hands.groups.join(_crew(revision.project, revision.runtime), instance)
         spec = hands.blueprints.build(filled, image, network, instance, group, mounts)
         labels = {
             "project": revision.project,
@@ -187,9 +194,10 @@ class Executor:
             "address": network.address,
             "cause": want.cause_id,
             "group": group,
+            "runtime": revision.runtime,
             "inputs": hands.inputs.use(instance, used),
         }
-        await hands.tasks.create_container(instance, labels, spec)
+        await hands.tasks.create_container(instance, labels, spec, revision.runtime)
         hands.inputs.look(instance)
         return self._done(Do.CREATE_CONTAINER, "snapshot", began)
 
@@ -202,7 +210,7 @@ class Executor:
         began = hands.clock.now()
         async with hands.gate.place(rank, instance, have.revision.key):
             try:
-                await hands.tasks.create_task(instance, stdout, stderr)
+                await hands.tasks.create_task(instance, stdout, stderr, have.revision.runtime)
             except errors.ContainerdError:
                 hands.groups.broken(instance)
                 raise
@@ -300,6 +308,11 @@ class Executor:
         if revision is not None and revision.command:
             return revision.command
         return list(image.config.entrypoint or image.config.cmd) if image is not None else []
+
+
+def _crew(project: str, runtime: str) -> str:
+    """Whose instances may share a shim: one project's, of one runtime."""
+    return f"{project}/{runtime}" if runtime else project
 
 
 def _ms(began: float, now: float) -> float:

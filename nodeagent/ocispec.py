@@ -81,6 +81,12 @@ class InNamespace(Protocol):
     def ns_path(self) -> str: ...
 
 
+SANDBOX_PIDS = 1024
+"""Threads of gVisor's own that count beside the app's: with too few it hangs."""
+SANDBOX_BYTES = 64 << 20
+"""Memory of gVisor's own that counts beside the app's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Files:
     """Files on the host that the instance sees under /etc, read-only."""
@@ -128,7 +134,7 @@ def build(
             "env": [f"{name}={value}" for name, value in variables.items()],
             "cwd": working_dir(revision, image),
             "noNewPrivileges": True,
-            "capabilities": {kind: list(CAPABILITIES) for kind in ("bounding", "effective", "permitted")},
+            "capabilities": {kind: list(CAPABILITIES) for kind in _capability_sets(revision, user)},
             "oomScoreAdj": OOM_SCORE,
             "rlimits": [
                 {"type": "RLIMIT_NOFILE", "hard": min(NOFILE, host.nofile_hard), "soft": min(NOFILE, host.nofile_hard)}
@@ -150,6 +156,11 @@ def build(
     if shim_group:
         spec["annotations"] = {SHIM_GROUP: shim_group}
     return spec
+
+
+def _capability_sets(revision: Revision, user: ResolvedUser) -> tuple[str, ...]:
+    """Where the capabilities are given. Exec takes them from who is not root; gVisor's does not, so they are not given."""
+    return ("bounding",) if revision.runtime and user.uid else ("bounding", "effective", "permitted")
 
 
 def command(revision: Revision, image: ImageConfig) -> list[str]:
@@ -204,11 +215,13 @@ def resources(revision: Revision, host: HostFacts) -> dict[str, Any]:
     cpu: dict[str, int] = {"shares": min(262_144, max(2, request * 1024 // 1000))}
     if revision.cpu_limit_m and not (host.cpu_m and revision.cpu_limit_m >= host.cpu_m):
         cpu |= {"quota": max(SHORTEST_QUOTA_US, revision.cpu_limit_m * CPU_PERIOD_US // 1000), "period": CPU_PERIOD_US}
-    found: dict[str, Any] = {"devices": _devices(), "cpu": cpu, "pids": {"limit": revision.pids_limit or 1024}}
+    pids = (revision.pids_limit or 1024) + (SANDBOX_PIDS if revision.runtime else 0)
+    found: dict[str, Any] = {"devices": _devices(), "cpu": cpu, "pids": {"limit": pids}}
     if revision.memory_limit_bytes:
-        memory = {"limit": revision.memory_limit_bytes}
+        limit = revision.memory_limit_bytes + (SANDBOX_BYTES if revision.runtime else 0)
+        memory = {"limit": limit}
         if host.swap_limit:
-            memory["swap"] = revision.memory_limit_bytes
+            memory["swap"] = limit
         found["memory"] = memory
     return found
 

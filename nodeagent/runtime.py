@@ -11,6 +11,8 @@ from nodeagent.tasks import Tasks
 from process import logs
 from process.ids import short_id
 
+TRIAL = "trial-"
+"""Begins the names of containers that are not instances."""
 TRIAL_S = 10.0
 CHOICES = ("auto", "crun", "runc")
 
@@ -32,7 +34,7 @@ async def choose(containerd: Containerd, wanted: str, cgroup_parent: str) -> str
             said.append(f"{name}: not installed")
             continue
         try:
-            await _try(Tasks(containerd, path), f"trial-{short_id()}", cgroup_parent)
+            await try_out(containerd, path, cgroup_parent)
         except (errors.ContainerdError, TimeoutError) as error:
             said.append(f"{name}: {error}")
             log.info("runtime does not work here", runtime=name, error=str(error))
@@ -42,12 +44,14 @@ async def choose(containerd: Containerd, wanted: str, cgroup_parent: str) -> str
     raise NoRuntime("no OCI runtime works: " + "; ".join(said) + ". Install crun or runc (apt-get install crun runc)")
 
 
-async def _try(tasks: Tasks, name: str, cgroup_parent: str) -> None:
-    """Create, start and delete a container that runs /bin/true of this machine."""
+async def try_out(containerd: Containerd, binary: str, cgroup_parent: str) -> None:
+    """Create, start and delete a container that runs /bin/true of this machine. Raises ContainerdError, TimeoutError."""
+    tasks, name = Tasks(containerd, binary), f"{TRIAL}{short_id()}"
     try:
         async with asyncio.timeout(TRIAL_S):
             mounts = await tasks.prepare(name, "")
-            os.mkdir(os.path.join(mounts[0].source, "dev"))  # crun insists
+            for place in ("dev", "proc", "tmp", "bin", "lib", "lib64", "usr"):  # crun insists on the first, gVisor on all
+                os.mkdir(os.path.join(mounts[0].source, place))
             await tasks.create_container(name, {}, _spec(name, cgroup_parent))
             await tasks.create_task(name, "", "")
             await tasks.start(name)
@@ -77,7 +81,7 @@ def _spec(name: str, cgroup_parent: str) -> dict[str, Any]:
         "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}, *binds],
         "linux": {
             "cgroupsPath": f"{cgroup_parent}/{name}",
-            "resources": {"pids": {"limit": 32}},
+            "resources": {"pids": {"limit": 1024}},
             "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "network")],
         },
     }

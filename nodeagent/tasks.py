@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from google.protobuf import any_pb2
+from google.protobuf import any_pb2, empty_pb2
 
 from nodeagent.containerd import errors
 from nodeagent.containerd.client import SNAPSHOTTER, Containerd
@@ -26,6 +26,7 @@ from nodeagent.pb import (
     tasks_pb2,
     types_pb2,
 )
+from process import pids
 from process.ids import short_id
 
 RUNTIME = "io.containerd.runc.v2"
@@ -76,13 +77,21 @@ class Tasks:
 
     def __init__(self, containerd: Containerd, binary: str) -> None:
         self._containerd = containerd
+        self._options: dict[str, any_pb2.Any] = {}
         self.use(binary)
         self._mounts: dict[str, list[types_pb2.Mount]] = {}
+        self._processes: dict[str, pids.Pid | None] = {}
+        """The first process of each task that is there."""
 
-    def use(self, binary: str) -> None:
-        """From now on create with this OCI runtime."""
+    def use(self, binary: str, runtime: str = "") -> None:
+        """From now on create with this program what asks for `runtime`, or for none."""
         options = runc_options_pb2.Options(binary_name=binary)
-        self._options = any_pb2.Any(type_url=OPTIONS_URL, value=options.SerializeToString())
+        self._options[runtime] = any_pb2.Any(type_url=OPTIONS_URL, value=options.SerializeToString())
+
+    @property
+    def runtimes(self) -> list[str]:
+        """What may be asked for beside the node's own runtime."""
+        return sorted(name for name in self._options if name)
 
     async def prepare(self, instance: str, parent: str) -> list[types_pb2.Mount]:
         """A root filesystem on top of `parent` (a chain id; empty: an empty one). It holds itself until it is removed."""
@@ -102,12 +111,14 @@ class Tasks:
         self._mounts[instance] = list((await self._containerd.snapshots.Mounts(request)).mounts)
         return self._mounts[instance]
 
-    async def create_container(self, instance: str, labels: Mapping[str, str], spec: Mapping[str, Any]) -> None:
+    async def create_container(
+        self, instance: str, labels: Mapping[str, str], spec: Mapping[str, Any], runtime: str = ""
+    ) -> None:
         """The container's record: what `list` finds after a restart. One that is there already is replaced."""
         container = containers_pb2.Container(
             id=instance,
             labels={LABEL + name: value for name, value in labels.items()},
-            runtime=containers_pb2.Container.Runtime(name=RUNTIME, options=self._options),
+            runtime=containers_pb2.Container.Runtime(name=RUNTIME, options=self._options[runtime]),
             spec=any_pb2.Any(type_url=SPEC_URL, value=msgspec.json.encode(spec)),
             snapshotter=SNAPSHOTTER,
             snapshot_key=instance,
@@ -119,17 +130,18 @@ class Tasks:
             await self._containerd.containers.Delete(containers_pb2.DeleteContainerRequest(id=instance))
             await self._containerd.containers.Create(request)
 
-    async def create_task(self, instance: str, stdout: str, stderr: str) -> int:
+    async def create_task(self, instance: str, stdout: str, stderr: str, runtime: str = "") -> int:
         """Create the task without starting it: parked. Its first process's pid. Output goes to files that exist already."""
         mounts = self._mounts.get(instance) or await self._mounts_of(instance)
         create = tasks_pb2.CreateTaskRequest(
-            container_id=instance, rootfs=mounts, stdout=stdout, stderr=stderr, options=self._options
+            container_id=instance, rootfs=mounts, stdout=stdout, stderr=stderr, options=self._options[runtime]
         )
         try:
             answer = await self._containerd.tasks.Create(create, timeout_s=CREATE_S)
         except errors.AlreadyExists:
             return (await self.get(instance)).pid
         self._mounts.pop(instance, None)
+        self._processes[instance] = pids.identify(answer.pid)
         return int(answer.pid)
 
     async def start(self, instance: str) -> None:
@@ -179,11 +191,20 @@ class Tasks:
 
     async def end(self, instance: str) -> None:
         """Kill whatever runs of the task and wait until it is gone. A shim that deletes a living one waits two seconds."""
-        if await self.kill(instance, signal.SIGKILL):
+        try:
+            runs = await self.kill(instance, signal.SIGKILL)
+        except errors.ContainerdError as error:
+            # gVisor signals nothing that has not started (parked, or its start failed): the sandbox itself is a process.
+            process = self._processes.get(instance)
+            if error.retry or process is None or not pids.send(process, signal.SIGKILL):
+                raise
+            runs = True
+        if runs:
             await self.wait(instance)
 
     async def delete_task(self, instance: str) -> None:
         """Delete the task, which `end` ended or which exited by itself. Nothing happens when there is none."""
+        self._processes.pop(instance, None)
         request = tasks_pb2.DeleteTaskRequest(container_id=instance)
         try:
             await self._containerd.tasks.Delete(request, timeout_s=DELETE_S)
@@ -237,7 +258,18 @@ class Tasks:
                 found[container.id] = Found(container.id, labels)
             else:
                 found[container.id] = Found(container.id, labels, task.status, task.pid, task.exit_status)
+        known = {name: process for name, process in self._processes.items() if name in found or pids.alive(process)}
+        seen = {name: pids.identify(one.pid) for name, one in found.items() if one.pid and one.status != STOPPED}
+        self._processes = known | seen
         return found
+
+    def gone(self) -> set[str]:
+        """Instances whose first process has ended, as the kernel says: 15 µs each, where containerd asks a shim for each."""
+        return {name for name, process in self._processes.items() if not pids.alive(process)}
+
+    async def ping(self) -> None:
+        """Whether containerd answers. Raises its errors."""
+        await self._containerd.version.Version(empty_pb2.Empty())
 
     async def bare_snapshots(self) -> set[str]:
         """Names of writable snapshots that we made for instances, with or without a container."""

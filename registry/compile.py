@@ -4,7 +4,7 @@ from calendar import timegm
 from time import strptime
 from typing import Any
 
-from registry import objects, rules
+from registry import environments, objects, rules
 from registry.annotations import scale_spec
 from registry.bounds import Bounds
 from registry.objects import Object
@@ -62,6 +62,7 @@ def compile_revision(obj: Object, image: str, bounds: Bounds) -> Revision:
         liveness_probe=_probe(container.get("livenessProbe"), 10),
         scale=scale_spec(annotations),
         progress_deadline_s=progress_deadline_s(obj, bounds),
+        runtime=environments.runtime_of(annotations, spec),
         parkable=annotations.get(objects.ANNOTATION_PARK) != "false",
         session_affinity=rules.session_affinity(annotations),
         labels={name: value for name, value in labels.items() if name not in _HIDDEN_LABELS},

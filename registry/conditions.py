@@ -124,7 +124,7 @@ def _deployed(facts: RevisionFacts, now: float) -> tuple[Object, Object]:
         return condition(healthy, FALSE, facts.resolution.reason, said), condition(resources, UNKNOWN, "Deploying", said)
     if scale is not None and scale.failure is not None:
         reason, said = scale.failure.reason, failure_text(scale.failure)
-        if reason == "NoRoom":
+        if reason in ("NoRoom", "NoRuntime"):
             return condition(healthy, UNKNOWN, "Deploying", said), condition(resources, FALSE, reason, said)
         return condition(healthy, FALSE, reason, said), condition(resources, TRUE)
     doing = _doing(facts)
@@ -133,7 +133,7 @@ def _deployed(facts: RevisionFacts, now: float) -> tuple[Object, Object]:
         return condition(healthy, UNKNOWN, "Deploying", said), condition(resources, FALSE, "ProgressDeadlineExceeded", said)
     if scale is not None and scale.unplaced:
         status = FALSE if now >= scale.at + UNPLACED_GRACE_S else UNKNOWN
-        return condition(healthy, UNKNOWN, "Deploying", doing), condition(resources, status, "NoRoom", scale.unplaced)
+        return condition(healthy, UNKNOWN, "Deploying", doing), condition(resources, status, scale.unplaced_as, scale.unplaced)
     reason = "Deploying" if facts.resolved else "ResolvingDigests"
     return condition(healthy, UNKNOWN, reason, doing), condition(resources, UNKNOWN, reason, doing)
 
@@ -176,5 +176,5 @@ def _active(facts: RevisionFacts) -> Object:
     if scale is None or (scale.desired > 0 and not scale.unplaced):
         return condition("Active", UNKNOWN, "Queued", "requests are held while an instance starts", "Info")
     if scale.unplaced:
-        return condition("Active", FALSE, "NoRoom", scale.unplaced, "Info")
+        return condition("Active", FALSE, scale.unplaced_as, scale.unplaced, "Info")
     return condition("Active", FALSE, "NoTraffic", "the revision has no traffic and runs nothing", "Info")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from registry import objects, rules
+from registry import environments, objects, rules
 from registry.annotations import scale_values
 from registry.bounds import Bounds
 from registry.problem import (
@@ -277,7 +277,7 @@ def _toleration(problems: Problems, value: Any, path: str) -> None:
 
 _PLACED = (
     "nodeName", "affinity", "topologySpreadConstraints", "schedulerName",
-    "priorityClassName", "priority", "preemptionPolicy", "runtimeClassName", "overhead",
+    "priorityClassName", "priority", "preemptionPolicy", "overhead",
 )  # fmt: skip
 _POD_REFUSED = {
     "volumes": "instances have no volumes",
@@ -307,6 +307,7 @@ def _spec(bounds: Bounds) -> Checker:
             "enableServiceLinks": boolean,
             "nodeSelector": label_map,
             "tolerations": list_of(_toleration, 32),
+            "runtimeClassName": one_of(*environments.CLASSES),
         },
         _POD_REFUSED,
         required=("containers",),
@@ -364,10 +365,17 @@ def template(bounds: Bounds, parent: str) -> Checker:
         if len(problems) == before and parent and (not value.startswith(f"{parent}-") or value == f"{parent}-"):
             problems.bad(path, value, f"a name that begins with '{parent}-'")
 
-    return mapping(
+    fields = mapping(
         {
             "metadata": mapping({"name": name, "labels": label_map, "annotations": _template_annotations}),
             "spec": _spec(bounds),
         },
         required=("spec",),
     )
+
+    def check(problems: Problems, value: Any, path: str) -> None:
+        fields(problems, value, path)
+        if isinstance(value, dict):
+            environments.check(problems, objects.annotations_of(value), value.get("spec"), path)
+
+    return check

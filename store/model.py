@@ -20,6 +20,7 @@ from store.schema import decode as decode
 from store.schema import encode as encode
 
 RevisionKey = str
+GVISOR = "gvisor"
 
 
 # -- what a user asked for, as the other parts need it ------------------------------------------------------------------------
@@ -142,6 +143,7 @@ class Revision(Model, frozen=True, kw_only=True):
     parkable: bool = True
     session_affinity: bool = False
     """Requests of one client go to one instance, while it lasts."""
+    runtime: str = ""  # or GVISOR: a kernel of its own for each instance
     labels: dict[str, str] = {}
 
     @property
@@ -264,6 +266,7 @@ class Scale(Model, frozen=True, kw_only=True):
     """The last start failure, until a start succeeds."""
     unplaced: str = ""
     """Why some instance has no node (`needs 512Mi, largest free is 380Mi on node-2`), or empty."""
+    unplaced_as: str = "NoRoom"  # or NoRuntime: no node has what it asks for
 
 
 class Goal(msgspec.Struct, frozen=True):
@@ -339,8 +342,8 @@ class Node(Model, frozen=True, kw_only=True):
     """`host:port` of the agent's admin endpoint (logs, image import)."""
     images: list[str] = []
     """Digests of unpacked images: placement prefers a node that has them."""
-    slots: int = 1000
-    """How many instances it takes at most."""
+    slots: int = 1000  # how many instances it takes at most
+    runtimes: list[str] = []  # beside the node's own OCI runtime: GVISOR
     unschedulable: str = ""
     """Why nothing new may be placed here (`disk full: …`), or empty."""
     pressed: str = ""

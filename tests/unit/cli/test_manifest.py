@@ -89,6 +89,11 @@ def test_a_variable_is_replaced_in_place_and_removed_with_a_minus() -> None:
     assert made["spec"]["template"]["spec"]["containers"][0]["env"] == []
 
 
+def test_the_execution_environment_is_cloud_runs_annotation() -> None:
+    made = service("hello", Wanted(environment="sandboxed"), existing(), AT)
+    assert made["spec"]["template"]["metadata"]["annotations"]["run.googleapis.com/execution-environment"] == "sandboxed"
+
+
 def test_no_traffic_pins_what_latest_means_now() -> None:
     made = service("hello", Wanted(image="a:2", no_traffic=True), existing(), AT)
     assert made["spec"]["traffic"] == [{"revisionName": "hello-one", "latestRevision": False, "percent": 100}]

@@ -1,5 +1,7 @@
 """From a Service to revisions, routes and conditions."""
 
+import pytest
+
 from registry import objects
 from registry.conditions import Resolution
 from store import keys
@@ -171,19 +173,24 @@ def test_a_deployment_past_its_deadline_fails_and_the_plan_asks_to_look_again_be
     assert "30 s" in found["message"]
 
 
-def test_no_room_is_said_after_a_moment() -> None:
+@pytest.mark.parametrize(
+    ("reason", "unplaced"),
+    [("NoRoom", "needs 512Mi, largest free is 380Mi on node-2"), ("NoRuntime", "no node can run gvisor; install runsc on one")],
+)
+def test_that_no_node_takes_it_is_said_after_a_moment(reason: str, unplaced: str) -> None:
     world = World()
     world.create(service())
     world.settle()
     world.resolve("hello-00001")
     world.settle()
-    unplaced = "needs 512Mi, largest free is 380Mi on node-2"
-    world.scales["hello-00001"] = Scale(project="default", revision="hello-00001", desired=1, unplaced=unplaced, at=world.now)
+    world.scales["hello-00001"] = Scale(
+        project="default", revision="hello-00001", desired=1, unplaced=unplaced, unplaced_as=reason, at=world.now
+    )
     world.settle()
     assert world.condition("services")["status"] == "Unknown"
     world.now += 6
     world.settle()
-    assert world.condition("revisions", "ResourcesAvailable", "hello-00001")["reason"] == "NoRoom"
+    assert world.condition("revisions", "ResourcesAvailable", "hello-00001")["reason"] == reason
     assert unplaced in world.condition("services")["message"]
 
 
