@@ -36,6 +36,9 @@ _CONNECTION = frozenset((b"connection", b"proxy-connection", b"keep-alive", b"tr
 _PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path"))
 _NOT_TRAILERS = _CONNECTION | {b"content-length", b"host", b"te", b"trailer", b"content-encoding", b"authorization"}
 _PHRASES = {status.value: b"%d %b" % (status.value, status.phrase.encode("ascii")) for status in HTTPStatus}
+GOOD_MOST, GOOD_BYTES = 4096, 128
+_GOOD: set[tuple[bytes, bytes]] = set()
+"""Short fields that were found well-formed: most come again."""
 
 
 class Malformed(Exception):
@@ -46,8 +49,11 @@ def _pseudo(head: Head, allowed: frozenset[bytes]) -> tuple[dict[bytes, bytes], 
     """(pseudo-fields, fields), each name and value well-formed. Raises Malformed."""
     pseudo: dict[bytes, bytes] = {}
     fields: Fields = []
-    for name, value in head:
-        name, value = bytes(name), bytes(value)
+    for field in head:
+        if field in _GOOD:
+            fields.append(field)
+            continue
+        name, value = field
         if name[:1] == b":":
             if fields or name in pseudo or name not in allowed:
                 raise Malformed(f"the pseudo-field {name[:32]!r} is unknown, doubled or after others")
@@ -57,9 +63,13 @@ def _pseudo(head: Head, allowed: frozenset[bytes]) -> tuple[dict[bytes, bytes], 
         elif name in _CONNECTION:
             raise Malformed(f"{name.decode('ascii')} is of HTTP/1")
         else:
-            fields.append((name, value))
+            fields.append(field)
         if _VALUE.fullmatch(value) is None:
             raise Malformed(f"the value of {name[:32]!r} has characters that no field may have")
+        if name[:1] != b":" and len(name) + len(value) <= GOOD_BYTES:
+            if len(_GOOD) >= GOOD_MOST:
+                _GOOD.clear()
+            _GOOD.add(field)
     return pseudo, fields
 
 

@@ -347,5 +347,5 @@ class Http2(Link):
         if not self.lanes and self.open:
             self._idle_until = self.gate.now() + self.gate.bounds.idle_time_s
             if self._leaving == 2:
-                self.flush(force=True)
+                self.flush_now()
                 self.transport.close()

@@ -149,22 +149,22 @@ class Link(Wire, asyncio.Protocol):
         self.transport: Any = None
         self.stuck = False
         """The socket takes no more for now."""
-        self._working = False
+        self._flushing = False
         self._unflushed = 0
+        self._call_soon = asyncio.get_running_loop().call_soon
 
     def hello(self, transport: Any, stream_window: int, window: int, settings: dict[int, int]) -> None:
         """Say who we are, on `transport`; the rest is as in `begin`."""
         self.transport = transport
         cast(Any, transport).set_write_buffer_limits(high=limits.WRITE_HIGH_BYTES)
         self.begin(stream_window, window, settings)
-        self.flush()
+        self.flush_now()
 
     # -- in -------------------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         if not self.open:
             return
-        self._working = True
         try:
             self.receive(data, self.gate.now())
         except Flood as flood:
@@ -172,9 +172,7 @@ class Link(Wire, asyncio.Protocol):
             self.goodbye(ENHANCE_YOUR_CALM, str(flood))
         except BadFrame as error:
             self.goodbye(error.code, str(error))
-        finally:
-            self._working = False
-        self.flush()
+        self.flush_now()
 
     def broken(self, what: str) -> None:
         """The connection cannot go on: the peer does not speak HTTP/2 as it should."""
@@ -200,15 +198,22 @@ class Link(Wire, asyncio.Protocol):
     def wrote(self, size: int) -> None:
         self._unflushed += size
         if self._unflushed > FLUSH_BYTES:
-            self.flush(force=True)
+            self.flush_now()
 
-    def flush(self, *, force: bool = False) -> None:
-        """Write what is to be sent; while frames are being taken in, that is done once for all."""
-        if (self._working and not force) or not self.open:
-            return
+    def flush(self) -> None:
+        """Write what is to be sent, once for all that is said before the loop's next turn."""
+        if not self._flushing:
+            self._flushing = True
+            self._call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        self.flush_now()
+
+    def flush_now(self) -> None:
         self._unflushed = 0
         data = self.take()
-        if data:
+        if data and self.open and not self.transport.is_closing():
             self.transport.write(data)
 
     def reset(self, lane: Lane, code: int) -> None:
@@ -228,7 +233,7 @@ class Link(Wire, asyncio.Protocol):
     def say_goaway(self, last: int, code: int = 0, why: str = "") -> None:
         """GOAWAY, at once; what is open goes on."""
         self.send_goaway(last, code, why)
-        self.flush(force=True)
+        self.flush_now()
 
     def goodbye(self, code: int, why: str) -> None:
         """End the connection because of what the peer did."""

@@ -200,6 +200,7 @@ class Upstream2(Link):
             self.since = self.gate.now()
             self.idle_until = self.since + limits.UPSTREAM2_IDLE_S
             if self.leaving and self.open:
+                self.flush_now()
                 self.transport.close()
 
     # -- asyncio --------------------------------------------------------------------------------------------------------------
