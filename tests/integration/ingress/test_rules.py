@@ -169,6 +169,18 @@ async def test_a_mirror_gets_copies_and_nobody_waits_for_it(town: Town) -> None:
     assert len(mirror.heads) == 5
 
 
+async def test_a_mirror_that_does_not_answer_is_given_up_at_its_own_time(town: Town) -> None:
+    await town.instance("one", "r1")
+    await town.instance("two", "r2", delay_s=5)
+    await town.route({"r1": 100}, limits={"timeout_s": 0.3}, mirror=Mirror(revision="r2", percent=100))
+    assert await town.who() == "one"
+    gate = town.door.ingress.gate
+    assert len(gate.copies) == 1
+    await eventually(lambda: not gate.copies, "its time is over")
+    assert gate.metrics.mirror == {"refused": 1}
+    assert town.door.ingress.admitter.throttler("default/r2").in_flight == 0
+
+
 async def test_shares_stay_inside_the_binomial_interval(town: Town) -> None:
     shares = {"r1": 1, "r2": 29, "r3": 70}
     for name in shares:

@@ -1,6 +1,6 @@
 from autoscaler.idle import Reach
-from autoscaler.reach import Reachability
-from store.model import RouteEntry, TrafficTarget
+from autoscaler.reach import Reachability, named_by
+from store.model import Mirror, RouteEntry, TrafficTarget
 
 
 def entry(**hosts: list[tuple[str, int]]) -> RouteEntry:
@@ -14,6 +14,12 @@ def test_a_share_or_a_tag_makes_a_revision_reachable() -> None:
     changed = reach.change("hello", entry(main=[("r1", 100), ("r2", 0)], tag=[("r3", 100)]))
     assert changed == {"p/r1", "p/r3"}
     assert reach.of("p/r2") is Reach.PENDING, "nought per cent and no tag"
+
+
+def test_a_mirror_makes_a_revision_reachable() -> None:
+    hosts = {"a": [TrafficTarget(revision="r1", percent=100)]}
+    entry = RouteEntry(project="p", route="a", hosts=hosts, mirror=Mirror(revision="r2", percent=5))
+    assert named_by(entry) == {"p/r1", "p/r2"}
 
 
 def test_a_revision_that_no_route_names_any_more_is_unreachable() -> None:

@@ -29,6 +29,13 @@ def test_cookies_become_one_field() -> None:
     assert request_of([*GET, (b"cookie", b"a=1"), (b"cookie", b"b=2")], True).fields == [(b"cookie", b"a=1; b=2")]
 
 
+def test_a_tag_is_kept_aside_and_two_are_none() -> None:
+    tag = (b"knative-serving-tag", b"next")
+    request = request_of([*GET, tag, (b"knative_serving_tag", b"other")], True)
+    assert (request.tag, request.fields) == (b"next", [])
+    assert request_of([*GET, tag, tag], True).tag == b"more than one"
+
+
 def test_the_host_field_stands_in_for_the_authority() -> None:
     assert request_of([*GET[:3], (b"host", b"x.example")], True).host == b"x.example"
     assert request_of([*GET, (b"host", b"HELLO.example:80")], True).host.lower() == b"hello.example:80"
