@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -61,6 +62,7 @@ class BenchEngine:
         self.port = self.base + 8
 
     def __enter__(self) -> "BenchEngine":
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `__exit__` takes the engine down then, too
         try:
             flags = [
                 "--http",

@@ -103,7 +103,7 @@ def _note_phases(engine: BenchEngine, cause: str, phases: dict[str, list[float]]
     status = engine.instance(instance)
     if status is None:
         return
-    if "dispatched" in at and status["phase"] == "Ready":
+    if "dispatched" in at and status["phase"] == "Ready" and status["at"] <= at["dispatched"]:  # else it is of a later life
         phases.setdefault("dispatch", []).append((at["dispatched"] - status["at"]) * 1000)
     steps = {name: float(took) for name, took in status.get("phases_ms", {}).items()}
     if not created and any(name in steps for name in CREATING):
