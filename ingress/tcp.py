@@ -277,7 +277,7 @@ class TcpClient(Half):
     def refused(self, reason: str, message: str = "", retry_after_s: float = 0) -> None:
         """It cannot be served: reset, counted, and told."""
         self._reason, self._status = reason, TABLE[reason].status
-        self.gate.metrics.refused(reason)
+        self.gate.metrics.refused(reason, self._stats)
         if self._cause_id:
             self._tell("connection refused", reason=reason, message=message)
         reset(self.transport)
@@ -291,7 +291,7 @@ class TcpClient(Half):
             self.due = active_at + idle_s
             return
         self._reason = "timeout"
-        self.gate.metrics.refused("timeout")
+        self.gate.metrics.refused("timeout", self._stats)
         self.due = float("inf")
         for half in (self, self._instance):
             if half is not None:

@@ -73,7 +73,10 @@ async def test_bodies_that_drip_are_ended_and_give_their_slots_back() -> None:
         await door.route(host=HOST)
         await door.ready("i1", port)
         async with attacked(door, *MODES["slow bodies"]):
-            await eventually(lambda: door.ingress.metrics.refusals.get("body-timeout", 0) >= CLIENTS, "each is answered 408")
+            await eventually(
+                lambda: door.ingress.metrics.stats("default/r1").refusals.get("body-timeout", 0) >= CLIENTS,
+                "each is answered 408",
+            )
             await eventually(lambda: door.ingress.admitter.throttler("default/r1").in_flight == 0, "no slot is held")
 
 

@@ -206,16 +206,16 @@ async def test_who_cannot_be_served_is_reset_and_counted() -> None:
         second = await connect(port)
         with pytest.raises(ConnectionResetError):
             await second[0].read()
-        assert door.ingress.metrics.refusals["queue-full"] == 1
+        assert door.ingress.metrics.stats(REVISION).refusals["queue-full"] == 1
         with pytest.raises(ConnectionResetError):
             await asyncio.wait_for(first[0].read(), 5)
-        assert door.ingress.metrics.refusals["timeout"] == 1
+        assert door.ingress.metrics.stats(REVISION).refusals["timeout"] == 1
         third = await connect(port)
         await eventually(lambda: waiting(door) == 1)
         door.bus.publish(messages.REFUSAL, encode(Refusal(revision=REVISION, reason="ImagePullFailed", message="not there")))
         with pytest.raises(ConnectionResetError):
             await third[0].read()
-        assert door.ingress.metrics.refusals["cannot-start"] == 1
+        assert door.ingress.metrics.stats(REVISION).refusals["cannot-start"] == 1
         assert len(door.ingress.ports.open[port]) == 0
         for _, writer in (first, second, third):
             writer.close()
@@ -310,7 +310,7 @@ async def test_a_connection_on_which_nobody_speaks_is_ended() -> None:
             assert await reader.readexactly(1) == b"x"
             await asyncio.sleep(0.12)
         assert await asyncio.wait_for(reader.read(), 5) == b""
-        assert door.ingress.metrics.refusals["timeout"] == 1
+        assert door.ingress.metrics.stats(REVISION).refusals["timeout"] == 1
         writer.close()
         await eventually(lambda: in_flight(door) == 0)
 
