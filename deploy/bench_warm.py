@@ -32,7 +32,7 @@ Figures = dict[str, float]
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print a table a kind, write JSON. Exit code 0 when every answer of every run was good."""
     options = _options(argv)
-    rounds, seconds = (2, 2) if options.quick else (5, 8)
+    rounds, seconds = (2, 2) if options.quick else (options.rounds, options.seconds)
     starts = {name: start for name, start in STARTS.items() if name in options.only}
     figures: Figures = {}
     errors = 0
@@ -67,6 +67,10 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="deploy/bench warm", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--json", metavar="FILE", help="write the figures there as well")
     parser.add_argument("--quick", action="store_true", help="2 rounds of 2 s: a look, not a measurement")
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each door (default 5)")
+    parser.add_argument(
+        "--seconds", type=int, default=8, help="length of a run at full load, half of it at half load (default 8)"
+    )
     parser.add_argument("--only", default=list(STARTS), type=some_of(list(STARTS)), metavar="DOORS", help=",".join(STARTS))
     parser.add_argument("--kinds", default=kinds, type=some_of(kinds), metavar="KINDS", help=",".join(kinds))
     return parser.parse_args(argv)
