@@ -10,7 +10,7 @@ An answer counts only when it names the `token` last sent to that peer: what was
 A member is out of the view when it is proven dead: its connection ended, and it is of this machine (where the kernel ends
 a connection with its process) or its key is gone too. What somebody who died held of slots that were not ours nobody knows: these
 revisions rest for `ORPHAN_S`, after which the kernel's table of connections tells (`orphans`).
-The argument that no two rule the same revision is docs/decisions/0016-slots-are-lent.md.
+The argument that no two rule the same revision is docs/decisions/0017-slots-are-lent.md.
 """
 
 from dataclasses import dataclass, field
