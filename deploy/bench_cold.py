@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from deploy import bench_cold_deploys, bench_cold_idle, bench_cold_many, bench_cold_rates, bench_cold_starts
+from deploy import bench_cold_deploys, bench_cold_idle, bench_cold_many, bench_cold_rates, bench_cold_rollout, bench_cold_starts
 from deploy.bench_cold_engine import BenchEngine
 
 Part = Callable[[BenchEngine, bool], Mapping[str, float]]
@@ -26,6 +26,7 @@ PARTS: dict[str, tuple[Part, str]] = {
     "rate": (bench_cold_rates.unparked, "the same with nothing parked"),
     "deploy": (bench_cold_deploys.first_200, "from the POST of a service of a present image to its first 200"),
     "fifty": (bench_cold_deploys.fifty, "fifty services created at once, until all are Ready; then what they take at zero"),
+    "rollout": (bench_cold_rollout.rollout, "twenty deploys under 200 requests a second, traffic shifted in two steps each"),
     "idle": (bench_cold_idle.thousand, "memory and CPU with 1,000 services at zero"),
     "many": (bench_cold_many.ten_thousand, "10,000 idle services: registered, listed, woken; memory per service"),
     "parked-many": (bench_cold_many.five_hundred_parked, "500 instances parked at once, and any of them woken"),
@@ -43,6 +44,8 @@ GOALS: dict[str, tuple[str, float]] = {
     "cold.parked_starts_per_s": ("≥", 100),
     "deploy.first_200_ms": ("≤", 250),
     "deploy.fifty_ready_s": ("≤", 5),
+    "rollout.failed": ("≤", 0),
+    "rollout.p95_ratio": ("≤", 1.1),
     "idle.cores": ("≤", 0.03),
     "idle.rss_mb": ("≤", 400),
     "idle.fifty_cores": ("≤", 0.04),
