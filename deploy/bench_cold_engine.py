@@ -58,8 +58,8 @@ class BenchEngine:
 
     def __init__(self) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="ebb-bench-"))
-        self.base = _free_ports(9)
-        self.port = self.base + 8
+        self.base = _free_ports(10)
+        self.port = self.base + 9
 
     def __enter__(self) -> "BenchEngine":
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `__exit__` takes the engine down then, too
