@@ -23,10 +23,11 @@ from store import keys
 from store.certificates import ENGINE, Certificate
 from store.model import encode
 from tests.certificates import World
+from tests.children import output
 from tests.eventually import eventually
 from tests.integration.ingress.door import HOST, Door, Recorder, instance, read_head
 from tests.integration.ingress.grpc_echo import echo_instance
-from tests.integration.ingress.test_http2_others import curl, run
+from tests.integration.ingress.test_http2_others import curl
 from tests.integration.ingress.test_streaming import echo
 
 WILDCARD = "*.default.localhost"
@@ -115,7 +116,7 @@ async def test_curl_verifies_the_certificate_and_chooses_http2_or_http1_by_alpn(
 async def test_h2load_over_tls_is_answered_without_an_error(world: World) -> None:
     async with serving(world) as (door, _):
         where = (f"--connect-to=127.0.0.1:{door.tls_port}", f"https://{HOST}/")
-        said = await run("h2load", "-n", "500", "-c", "3", "-m", "50", *where)
+        said = await output("h2load", "-n", "500", "-c", "3", "-m", "50", *where)
         assert b"Application protocol: h2" in said
         assert b"500 done, 500 succeeded, 0 failed, 0 errored, 0 timeout" in said
 
