@@ -4,9 +4,10 @@ import asyncio
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from nodeagent import cgroups, pressure, runtime, sandbox, usage
+from nodeagent import cgroups, pressure, runtime, sandbox, shims, usage
 from nodeagent.blueprint import Blueprints
 from nodeagent.containerd.client import Containerd
 from nodeagent.containerd.errors import ContainerdError
@@ -41,6 +42,8 @@ from store.story import Story
 
 CONTAINERD_S = 60.0
 END_ALL_S = 60.0
+SHIM_LOOKS_S = (1.0, 4.0, 10.0)
+"""When, after the start, shims are looked at that an earlier agent left empty."""
 NODE_EVERY_S = 5.0
 TIDY_EVERY_S = 60.0
 USAGE_EVERY_S = 5.0
@@ -149,6 +152,7 @@ class Agent:
         """Adopt what is here and begin to act. Raises what makes that impossible."""
         self._admin = admin
         await self._containerd.ready(CONTAINERD_S)
+        await runtime.clear(self._containerd)
         self._hands.tasks.use(await runtime.choose(self._containerd, self._runtime, self.cgroup_parent))
         self.logs.start()
         await self.pool.start()
@@ -173,6 +177,7 @@ class Agent:
         await self.pool.sweep()
         self._jobs.start(self._engine.compare_for_ever(), "compare", fatal=True)
         self._jobs.start(self._find_sandbox(), "find gVisor")
+        self._jobs.start(self._end_empty_shims(), "empty shims")
         self._jobs.start(self._tend(), "tend", fatal=True)
         self._jobs.start(self._tidy(), "tidy", fatal=True)
         self._jobs.start(self._tell_usage(), "usage", fatal=True)
@@ -190,6 +195,10 @@ class Agent:
         """End. `everything`: stop all instances and leave nothing on the machine; else they run on without us."""
         if everything:
             await self.loop.end_all(END_ALL_S)
+        if everything and self._started:
+            # A trial cut off in its create would leave what containerd made after that.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hands.sandbox_tried.wait(), 2 * runtime.TRIAL_S)
         self.loop.close()
         await self.pool.stop(frozenset() if everything else self.loop.executor.networks_in_use())
         await self.logs.stop()
@@ -219,6 +228,17 @@ class Agent:
             self._hands.sandbox_tried.set()
         if found:
             await self.presence.put(keys.node(self._node), encode(self._describe()))
+
+    async def _end_empty_shims(self) -> None:
+        """A few times: what stopped while nobody looked is told of first, and hides them until then."""
+        for pause_s in SHIM_LOOKS_S:
+            await asyncio.sleep(pause_s)
+            try:
+                found = await self._hands.tasks.list()
+            except ContainerdError:
+                continue
+            if ended := await asyncio.to_thread(shims.end_empty, self._containerd.socket, found.values()):
+                _log.info("empty shims ended", count=ended)
 
     async def _tend(self) -> None:
         """The node's own key, what NATS may have lost, the gauges."""

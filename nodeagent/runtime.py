@@ -44,6 +44,14 @@ async def choose(containerd: Containerd, wanted: str, cgroup_parent: str) -> str
     raise NoRuntime("no OCI runtime works: " + "; ".join(said) + ". Install crun or runc (apt-get install crun runc)")
 
 
+async def clear(containerd: Containerd) -> None:
+    """Take away what an agent that was killed in the midst of a trial left. Raises ContainerdError."""
+    tasks = Tasks(containerd, "")
+    for name in [name for name in await tasks.list() if name.startswith(TRIAL)]:
+        await tasks.delete_task(name)
+        await tasks.delete_container(name)
+
+
 async def try_out(containerd: Containerd, binary: str, cgroup_parent: str) -> None:
     """Create, start and delete a container that runs /bin/true of this machine. Raises ContainerdError, TimeoutError."""
     tasks, name = Tasks(containerd, binary), f"{TRIAL}{short_id()}"

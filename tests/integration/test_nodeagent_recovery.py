@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
+from nodeagent.containerd.client import Containerd
+from nodeagent.tasks import Tasks
 from store import keys
 from store.backend import Store
 from store.lifecycle import Phase
@@ -154,6 +156,21 @@ async def test_twenty_cycles_leave_nothing_behind(node: World) -> None:
         for name in names:
             await node.gone(name)
     await leaks.settled(before, look)
+
+
+async def test_what_a_trial_of_a_killed_agent_left_is_taken_away(node: World) -> None:
+    node.kill()
+    engine = Containerd(node.containerd.socket)
+    left = "trial-left"
+    try:
+        tasks = Tasks(engine, "")
+        await tasks.prepare(left, "")
+        await tasks.create_container(left, {}, {"ociVersion": "1.0.2"})
+        assert left in await tasks.list()
+        await node.start()
+        assert left not in await tasks.list()
+    finally:
+        await engine.close()
 
 
 async def test_stopped_with_everything_it_leaves_nothing_at_all(node: World) -> None:
