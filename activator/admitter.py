@@ -126,7 +126,7 @@ class Admitter:
     def awake(self, throttler: Throttler[Request]) -> None:
         """A revision whose last report was zero has a request: the autoscaler hears it now, not in a second."""
         throttler.quiet = False
-        self._report([throttler])
+        self._report([throttler], 0.0)
 
     def unreachable(self, throttler: Throttler[Request], target: Target) -> None:
         self._perform(throttler, throttler.unreachable(target, self._clock.now()))

@@ -91,6 +91,9 @@ class Track:
             known = self._senders[sender] = _Sender(now, second)
         elif interval_s >= 0.75:
             second = _belongs(second, known.second)
+        else:
+            # The last full report may have been put into the second that follows: what comes before that counts there too.
+            second = max(second, known.second)
         if second != known.second:
             known.second, known.mass, known.weight, known.counted = second, 0.0, 0.0, 0.0
         self._count(known, second, interval_s, sample)

@@ -1,3 +1,6 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
 from autoscaler.signals import Signals, Track
 from store.messages import Sample
 from store.model import ScaleSpec
@@ -99,3 +102,26 @@ def test_forgotten_revisions_cost_nothing() -> None:
     signals.track("p/r", ScaleSpec()).take("a", 1, sample(1), 1)
     signals.forget(["p/r", "p/other"])
     assert len(signals) == 0
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 0.99), st.booleans()), max_size=40), st.floats(0, 1))
+def test_a_steady_load_counts_once_whatever_is_told_between_the_regular_reports(
+    early: list[tuple[float, bool]], begins: float
+) -> None:
+    """Twelve are here all the time: no second holds more than twelve, however many reports it holds."""
+    track = Track(ScaleSpec(stable_window_s=6))
+    now = 100 + begins
+    track.take("a", 0.0, sample(12, in_flight=12), now)
+    last = regular = now
+    for after_s, is_early in early:
+        if is_early:
+            now = min(now + after_s / 4, regular + 0.999)
+            track.take("a", now - last, sample(12, in_flight=12), now)
+        else:
+            now = regular = max(now, regular + 1)
+            track.take("a", 1.0, sample(12, in_flight=12), now)
+        last = now
+        stable, panic = track.averages(now)
+        assert stable is not None
+        assert panic is not None
+        assert max(stable, panic) <= 12.001
