@@ -69,14 +69,18 @@ class Peers:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             _clear(directory)
             self.address = str(directory / f"{short_id(12)}.sock")
+            made = directory / f".{short_id(12)}"
             self._sock = socket.socket(socket.AF_UNIX)
-            self._sock.bind(self.address)
-            os.chmod(self.address, 0o600)
+            self._sock.bind(str(made))
+            os.chmod(made, 0o600)
+            self._sock.listen(BACKLOG)
+            # Named only now: a socket that refuses is taken for that of a dead worker, and away.
+            made.rename(self.address)
         else:
             host, _, port = self._where.rpartition(":")
             self._sock = socket.create_server((host.strip("[]"), int(port)), family=_family(host))
+            self._sock.listen(BACKLOG)
             self.address = f"{host}:{self._sock.getsockname()[1]}"
-        self._sock.listen(BACKLOG)
 
     async def start(self, others: dict[str, tuple[str, str]]) -> None:
         """Who is there already: name → (machine, address)."""
