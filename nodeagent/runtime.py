@@ -66,8 +66,10 @@ async def try_out(containerd: Containerd, binary: str, cgroup_parent: str) -> No
             await tasks.wait(name)
     finally:
         async with asyncio.timeout(TRIAL_S):
-            await tasks.delete_task(name)
-            await tasks.delete_container(name)
+            try:
+                await tasks.delete_task(name)
+            finally:
+                await tasks.delete_container(name)
 
 
 def _spec(name: str, cgroup_parent: str) -> dict[str, Any]:
