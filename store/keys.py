@@ -3,6 +3,7 @@
 | key                              | value           | written by            | lease of        |
 |----------------------------------|-----------------|-----------------------|-----------------|
 | objects/<kind>/<project>/<name>  | API object      | registry              |                 |
+| projects/<project>               | Project         | registry              |                 |
 | secrets/<project>/<name>         | Values, sealed  | registry              |                 |
 | configs/<project>/<name>         | Values          | registry              |                 |
 | certificates/<project>/<name>    | Certificate     | registry              |                 |
@@ -24,6 +25,7 @@
 ROOT = "/ebb/"
 
 OBJECTS = ROOT + "objects/"
+PROJECTS = ROOT + "projects/"
 SECRETS = ROOT + "secrets/"
 CONFIGS = ROOT + "configs/"
 CERTIFICATES = ROOT + "certificates/"
@@ -49,6 +51,10 @@ def objects(kind: str, project: str = "") -> str:
 
 def object_(kind: str, project: str, name: str) -> str:
     return f"{OBJECTS}{kind}/{project}/{name}"
+
+
+def project(name: str) -> str:
+    return f"{PROJECTS}{name}"
 
 
 def secret(project: str, name: str) -> str:
