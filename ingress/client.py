@@ -34,7 +34,7 @@ class Client(asyncio.Protocol):
     secure = False
     __slots__ = (
         "_about", "_about_host", "_body_left", "_buffer", "_chunked", "_close", "_decoder", "_exchange", "_frames_in",
-        "_frames_out", "_gate", "_idle_time_s", "_listener", "_paused", "_state", "_working", "due", "transport",
+        "_frames_out", "_gate", "_idle_time_s", "_listener", "_paused", "_state", "_stuck", "_working", "due", "transport",
     )  # fmt: skip
 
     def __init__(self, listener: "Listener", gate: Gate) -> None:
@@ -52,6 +52,7 @@ class Client(asyncio.Protocol):
         self._chunked = False
         self._close = False
         self._paused = False
+        self._stuck = False  # The client does not read what it is sent: until it does, nothing more is asked for it.
         self._working = False
         self._frames_in: Frames | None = None
         self._frames_out: Frames | None = None
@@ -111,11 +112,15 @@ class Client(asyncio.Protocol):
             exchange.client_gone()
 
     def pause_writing(self) -> None:
+        self._stuck = True
         if self._exchange is not None and self._exchange.back is not None:
             self._exchange.back.pause()
 
     def resume_writing(self) -> None:
-        if self._exchange is not None and self._exchange.back is not None:
+        self._stuck = False
+        if self._exchange is None and self._state == _IDLE:
+            self._go_on()
+        elif self._exchange is not None and self._exchange.back is not None:
             self._exchange.back.resume()
 
     @property
@@ -130,8 +135,19 @@ class Client(asyncio.Protocol):
         """Take requests from `data` until one is busy or a head is incomplete."""
         self._working = True
         while data and self._state == _IDLE:
+            if self._stuck:
+                self._buffer = data
+                self.pause()
+                break
             if data[0] in b"\r\n":
-                data = self._skip_empty_lines(data)
+                # RFC 9112 §2.2: at least one empty line before a request line is ignored; here CRLF ones only.
+                if data == b"\r":
+                    self._buffer = data
+                    break
+                if not data.startswith(b"\r\n"):
+                    self._refuse_head(Refused("bad-request", "bare CR or LF before the request line"))
+                    break
+                data = data[2:]
                 continue
             end = data.find(END)
             if end < 0 or end > limits.HEAD_BYTES:
@@ -146,10 +162,9 @@ class Client(asyncio.Protocol):
             rest = data[end:] if len(data) > end else b""
             self._buffer = b""
             self._start(request)
-            if rest:
-                exchange = self._exchange
-                if exchange is not None and not exchange.body_done:
-                    rest = self._body(exchange, rest)
+            exchange = self._exchange
+            if rest and exchange is not None and not exchange.body_done:
+                rest = self._body(exchange, rest)
             if self._state == _BUSY:
                 if rest:
                     self._hold(rest)
@@ -167,16 +182,6 @@ class Client(asyncio.Protocol):
             self._body_left = request.length
             self._decoder = ChunkDecoder() if request.length == CHUNKED else None
         exchange.begin()
-
-    def _skip_empty_lines(self, data: bytes) -> bytes:
-        """RFC 9112 §2.2: at least one empty line before a request line is ignored; here CRLF ones only."""
-        if data.startswith(b"\r\n"):
-            return data[2:]
-        if data == b"\r":
-            self._buffer = data
-            return b""
-        self._refuse_head(Refused("bad-request", "bare CR or LF before the request line"))
-        return b""
 
     def _partial(self, data: bytes) -> None:
         """The head is not whole yet: keep it, within bounds. A bare LF or NUL will not get better."""
@@ -250,16 +255,7 @@ class Client(asyncio.Protocol):
         """The fields that say where the request came from, and its ids; the same for each request of a host but for the ids."""
         if self._about_host != request.host:
             self._about, self._about_host = self._listener.about(self, request)
-        if not request.request_id:
-            request.request_id = self._gate.identify()
-            if not request.trace:
-                made = request.request_id
-                return b"%bX-Request-Id: %b\r\ntraceparent: 00-%b-%b-01\r\n" % (self._about, made, made, made[16:])
-        trace = request.trace
-        if not trace:
-            made = self._gate.identify()
-            trace = b"00-%b-%b-01" % (made, made[16:])
-        return b"%bX-Request-Id: %b\r\ntraceparent: %b\r\n" % (self._about, request.request_id, trace)
+        return self._gate.marked(request, self._about)
 
     def inform(self, response: Response) -> None:
         self.transport.write(b"HTTP/1.1 %b\r\n%b\r\n" % (response.line, serialise(response.fields)))
@@ -345,11 +341,20 @@ class Client(asyncio.Protocol):
         if self._state == _CLOSED:
             return
         self.resume()
-        if self._close:
+        if self._close or not exchange.body_done:
+            # Of a body that nobody waits for, the rest would be taken for the next request.
             self._end(lingering=not exchange.body_done)
             return
         self._state = _IDLE
         self.due = now + self._idle_time_s
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """With what came in the meantime, unless the answers so far are not read."""
+        if self._stuck:
+            self.pause()
+            return
+        self.resume()
         if self._buffer and not self._working:
             data, self._buffer = self._buffer, b""
             self._heads(data)
@@ -375,8 +380,7 @@ class Client(asyncio.Protocol):
 
     def _refuse_head(self, refused: Refused, *, lingering: bool = True) -> None:
         """There is no request to speak of: answer and close."""
-        self._buffer = b""
-        self._close = True
+        self._buffer, self._close = b"", True
         self._gate.metrics.refused(refused.reason)
         self._write_refusal(b"", refused.reason, refused.message, refused.retry_after_s, "")
         self._end(lingering=lingering)

@@ -51,7 +51,7 @@ class Exchange:
     _target: Target | None = None
     _waiter: Waiter[Any] | None = None
     _pending: list[bytes] | None = None
-    _pending_bytes = _attempts = 0
+    _pending_bytes = _attempts = _informed = 0
     _trailers: Trailers = ()
 
     def __init__(self, gate: Gate, front: Front, request: Request, now: float) -> None:
@@ -232,8 +232,11 @@ class Exchange:
     # -- out ------------------------------------------------------------------------------------------------------------------
 
     def informed(self, response: Response) -> None:
-        """The instance said 1xx: passed on to clients that understand it."""
-        if not self.request.http10:
+        """The instance said 1xx: passed on to clients that understand it, up to a number."""
+        self._informed += 1
+        if self._informed > limits.INTERIM_MOST:
+            self.failed("bad-response", f"the instance said more than {limits.INTERIM_MOST} interim answers (1xx)")
+        elif not self.request.http10:
             self.front.inform(response)
 
     def answered(self, response: Response, body: bytes, whole: bool, now: float) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from activator.admitter import Admitter
 from ingress.access_log import AccessLog, line_of
-from ingress.http1 import RequestParser, ResponseParser
+from ingress.http1 import Request, RequestParser, ResponseParser
 from ingress.metrics import Metrics, Stats
 from ingress.proxies import Proxies
 from ingress.routes import Routes
@@ -94,6 +94,19 @@ class Gate:
         """A request id that no other request has: 32 hex digits, 64 random bits and a count; also fit as a trace id."""
         self._id_next += 1
         return b"%b%016x" % (self._id_head, self._id_next)
+
+    def marked(self, request: Request, about: bytes) -> bytes:
+        """`about`, with the ids of `request`: those it brought, else new ones."""
+        if not request.request_id:
+            request.request_id = self.identify()
+            if not request.trace:
+                made = request.request_id
+                return b"%bX-Request-Id: %b\r\ntraceparent: 00-%b-%b-01\r\n" % (about, made, made, made[16:])
+        trace = request.trace
+        if not trace:
+            made = self.identify()
+            trace = b"00-%b-%b-01" % (made, made[16:])
+        return b"%bX-Request-Id: %b\r\ntraceparent: %b\r\n" % (about, request.request_id, trace)
 
     def meet(self, choice: "Choice") -> Stats:
         """The first request of `choice`: its metrics, and what the front door's own settings make of it."""

@@ -73,15 +73,11 @@ class Stream(Lane):
     # -- Front ----------------------------------------------------------------------------------------------------------------
 
     def forwarded(self, request: Request) -> bytes:
-        gate = self.link.gate
-        about = self.link.about(request)
-        request.request_id = request.request_id or gate.identify()
-        made = gate.identify()
-        trace = request.trace or b"00-%b-%b-01" % (made, made[16:])
-        return b"%bX-Request-Id: %b\r\ntraceparent: %b\r\n" % (about, request.request_id, trace)
+        return self.link.gate.marked(request, self.link.about(request))
 
     def inform(self, response: Response) -> None:
         self._head(answer_head(response), last=False)
+        self.link.flush()
 
     def answer(self, exchange: Exchange, response: Response, body: bytes, whole: bool) -> None:
         head = answer_head(response)

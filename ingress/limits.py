@@ -8,6 +8,8 @@ HEAD_FIELDS = 100
 """Fields in one head: bounds the work of one head."""
 TRAILER_BYTES = 8 * 1024
 """All trailers of one message."""
+INTERIM_MOST = 64
+"""Interim answers (1xx) to one request: they are passed on as they come, whether or not the client reads."""
 CHUNK_LINE_BYTES = 256
 """A chunk's size with its extensions, which are dropped."""
 BODY_LENGTH_DIGITS = 15

@@ -110,8 +110,8 @@ class Upstream(asyncio.Protocol):
         return [self.exchange] if self.exchange is not None and not self.exchange.answering else []
 
     def pause(self) -> None:
-        """The client reads too slowly: the instance waits."""
-        if not self._paused and not self.transport.is_closing():
+        """The client reads too slowly: the instance waits; but for one whose answer is whole, which may be another request's next."""
+        if not self._paused and self.exchange is not None and not self.transport.is_closing():
             self._paused = True
             self.transport.pause_reading()
 
@@ -226,7 +226,7 @@ class Upstream(asyncio.Protocol):
                 self._upgraded(exchange, response, rest)
                 return
             exchange.informed(response)
-            if not rest:
+            if not rest or self.exchange is not exchange:
                 return
             data = rest
 

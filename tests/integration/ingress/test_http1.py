@@ -200,6 +200,39 @@ async def test_an_answer_before_the_whole_body_ends_the_connection_but_arrives()
         writer.close()
 
 
+@pytest.mark.parametrize("framing", ["Content-Length: 1000", "Transfer-Encoding: chunked"])
+async def test_the_rest_of_a_body_is_no_request_when_a_streamed_answer_ends_before_it(framing: str) -> None:
+    heads: list[bytes] = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await read_head(reader))
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n")
+        await asyncio.sleep(0.05)
+        writer.write(b"0\r\n\r\n")
+        await reader.read()
+
+    async with open_door() as door, instance(handler) as port:
+        await door.route()
+        await door.ready("i1", port)
+        reader, writer = await door.connect()
+        writer.write(f"POST / HTTP/1.1\r\nHost: {HOST}\r\n{framing}\r\n\r\n".encode())
+        assert (await reader.readuntil(b"\r\n0\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
+        writer.write(f"GET /hidden HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        assert await reader.read() == b""
+        writer.close()
+        assert len(heads) == 1
+
+
+async def test_an_instance_that_never_stops_saying_1xx_is_a_502() -> None:
+    flood = b"HTTP/1.1 103 Early Hints\r\nLink: </s.css>\r\n\r\n" * 1000
+    async with open_door() as door, instance(answering(flood)) as port:
+        await door.route()
+        await door.ready("i1", port)
+        answer = await door.get()
+        assert answer.count(b"HTTP/1.1 103 Early Hints") <= 100
+        assert b"HTTP/1.1 502 Bad Gateway" in answer
+
+
 @pytest.mark.parametrize(
     ("data", "status"),
     [

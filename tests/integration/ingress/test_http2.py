@@ -194,6 +194,25 @@ async def test_a_client_of_http2_reaches_an_instance_of_http1() -> None:
     assert recorder.connections == 1
 
 
+async def test_an_interim_answer_is_passed_on_when_it_comes_not_with_the_last() -> None:
+    heard = asyncio.Event()
+
+    async def hints(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: </s.css>\r\n\r\n")
+        await heard.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await writer.drain()
+
+    async with open_door() as door, instance(hints) as port, peer(door) as client:
+        await door.route()
+        await door.ready("i1", port)
+        id = client.request()
+        await eventually(lambda: client.of(h2.events.InformationalResponseReceived, id), "the hints come")
+        heard.set()
+        assert (await client.answer(id))[1] == b"ok"
+
+
 async def test_a_client_of_http1_reaches_an_instance_of_http2() -> None:
     async with open_door() as door, h2c_instance(hello) as (peers, port):
         await door.route(protocol="h2c")

@@ -69,6 +69,41 @@ async def test_a_client_that_does_not_read_stops_the_instance(framing: str) -> N
         assert in_flight(door) == 0
 
 
+async def test_a_client_that_does_not_read_what_came_whole_is_asked_nothing_more_and_stops_nobody_else() -> None:
+    """Each answer ends at the instance before the client has read it, and its connection serves others next."""
+    body, served = b"x" * 20_000, 0
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        while await read_head(reader):
+            served += 1
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            await writer.drain()
+
+    async with open_door() as door, instance(app) as port:
+        await door.route()
+        await door.ready("i1", port)
+        reader, writer = await door.connect()
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        asked = stuck = 0
+        while not stuck:
+            before = served
+            writer.write(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+            asked += 1
+            for _ in range(50):
+                await asyncio.sleep(0.002 if served == before else 0)
+            stuck = served == before
+            assert len(await asyncio.wait_for(door.get(), 5)) > len(body)
+            assert asked * len(body) < MOST_KEPT
+        writer.write(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode() * 100)
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        async with asyncio.timeout(10):
+            for _ in range(asked + 100):
+                await read_head(reader)
+                assert await reader.readexactly(len(body)) == body
+        writer.close()
+
+
 async def test_an_instance_that_does_not_read_stops_the_client() -> None:
     go = asyncio.Event()
     received = 0
