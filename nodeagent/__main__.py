@@ -9,7 +9,10 @@ import msgspec
 
 from nodeagent.admin_routes import Routes
 from nodeagent.agent import Agent
+from nodeagent.firewall import Caps
 from nodeagent.images import admin_routes as image_routes
+from nodeagent.resolv import check_servers
+from nodeagent.surroundings import Ground
 from process import run
 from process.admin import Admin
 from process.settings import Common
@@ -34,7 +37,13 @@ class Settings(Common, frozen=True, kw_only=True):
     insecure_registries: str = ""
     """host:port of registries spoken to by plain HTTP, comma-separated."""
     dns: str = ""
-    """Name servers for instances, comma-separated; default: the host's."""
+    """Name servers that are asked on behalf of instances, comma-separated; default: the host's."""
+    inner_port: int = 0
+    """The front door's port for instances, at the subnet's first address (its --listen-inner); 0: services cannot call each other."""
+    instance_connections: int = 4096
+    """Connections that one instance may have toward the world; 0: no limit."""
+    instance_mbytes_per_s: int = 250
+    """Megabytes a second that one instance may send into the world, and get; 0: no limit."""
     on_stop: str = "keep"
     """keep: containers run on when the agent stops; stop: all are stopped and everything is removed."""
     lease_ttl_s: float = 5
@@ -83,6 +92,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run until `stop`."""
     if settings.on_stop not in ("keep", "stop"):
         raise ValueError(f"--on-stop {settings.on_stop!r}: want keep or stop")
+    check_servers(words(settings.dns))
     jobs = run.Jobs("nodeagent", stop)
     store = await open_store(settings.etcd)
     bus = await open_bus(settings.nats, f"nodeagent {settings.node}")
@@ -93,12 +103,16 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         node=settings.node,
         containerd=settings.containerd,
         root=Path(settings.root),
-        prefix=settings.id,
-        subnet=settings.subnet,
-        pool_size=settings.pool_size,
+        ground=Ground(
+            prefix=settings.id,
+            subnet=settings.subnet,
+            pool_size=settings.pool_size,
+            caps=Caps(settings.instance_connections, settings.instance_mbytes_per_s),
+            dns=words(settings.dns),
+            inner_port=settings.inner_port,
+        ),
         runtime=settings.runtime,
         insecure=frozenset(words(settings.insecure_registries)),
-        dns=words(settings.dns),
         lease_ttl_s=settings.lease_ttl_s,
         creates=settings.creates,
         shim_bound=settings.shim_bound,

@@ -20,10 +20,10 @@ from nodeagent.images.facade import ImageStore
 from nodeagent.inputs import Inputs
 from nodeagent.logs import Logs
 from nodeagent.loop import Loop
-from nodeagent.network.pool import NetworkPool
 from nodeagent.observed import Observed
 from nodeagent.prober import Prober
 from nodeagent.reporter import Reporter
+from nodeagent.surroundings import Ground, Surroundings
 from nodeagent.tasks import Found, Tasks
 from process import logs as process_logs
 from process.admin import Check
@@ -73,12 +73,9 @@ class Agent:
         node: str,
         containerd: str,
         root: Path,
-        prefix: str = "ebb",
-        subnet: str = "10.231.0.0/16",
-        pool_size: int = 8,
+        ground: Ground | None = None,
         runtime: str = "auto",
         insecure: frozenset[str] = frozenset(),
-        dns: Sequence[str] = (),
         lease_ttl_s: float = 5,
         creates: int = 3,
         shim_bound: int = 10,
@@ -92,7 +89,8 @@ class Agent:
         pressure_file: Path = Path("/proc/pressure/memory"),
     ) -> None:
         self.clock = SystemClock()
-        self.cgroup_parent = f"/ebb-{prefix}"
+        ground = ground or Ground()
+        self.cgroup_parent = f"/ebb-{ground.prefix}"
         self.root = root
         self._store, self._bus, self._jobs = store, bus, jobs
         self._node, self._zone, self._runtime = node, zone, runtime
@@ -107,7 +105,8 @@ class Agent:
             self._containerd, node=node, spool=root / "spool", insecure=insecure, on_progress=self._progress,
             credentials=self.inputs.credentials,
         )  # fmt: skip
-        self.pool = NetworkPool(prefix=prefix, subnet=subnet, run_dir=root, pool_size=pool_size, dns=dns, jobs=jobs)
+        self.around = Surroundings(store, jobs, root, ground)
+        self.pool = self.around.pool
         self.logs = Logs(instances)
         self.presence = Presence(store, lease_ttl_s)
         self.presence.on_regrant = self._say_all
@@ -120,16 +119,17 @@ class Agent:
             tasks=Tasks(self._containerd, ""),
             logs=self.logs,
             prober=Prober(self.clock, jobs),
-            blueprints=Blueprints(instances, self.cgroup_parent, dns),
+            blueprints=Blueprints(instances, self.cgroup_parent),
             clock=self.clock,
             root=instances,
             inputs=self.inputs,
             freezer=Freezer(cgroups.detect(), self.cgroup_parent),
+            residents=self.around.residents,
             groups=Groups(shim_bound, width=creates),
             gate=Gate(creates),
         )
         self.loop = Loop(node, self._hands, self.reporter, story, jobs)
-        self.inputs.stale = self.loop.stale
+        self.inputs.stale, self.around.apply = self.loop.stale, self.loop.executor.permit
         self._engine = Engine(self._containerd, self._hands, self.loop, self.reporter, self.cgroup_parent)
         self._parked_most, self._pressure_file, self._pressed = parked_most, pressure_file, ""
         self._admin = ""
@@ -155,7 +155,7 @@ class Agent:
         await runtime.clear(self._containerd)
         self._hands.tasks.use(await runtime.choose(self._containerd, self._runtime, self.cgroup_parent))
         self.logs.start()
-        await self.pool.start()
+        await self.around.start()
         await self.images.load()
         await self.presence.start()
         self._jobs.start(self.loop.assignments.run(), "assignments", fatal=True)
@@ -175,6 +175,8 @@ class Agent:
         for name in adopted:
             self.reporter.store_again(name)
         await self.pool.sweep()
+        for project in self.loop.executor.projects():
+            await self.loop.executor.permit(project)
         self._jobs.start(self._engine.compare_for_ever(), "compare", fatal=True)
         self._jobs.start(self._find_sandbox(), "find gVisor")
         self._jobs.start(self._end_empty_shims(), "empty shims")
@@ -200,6 +202,7 @@ class Agent:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._hands.sandbox_tried.wait(), 2 * runtime.TRIAL_S)
         self.loop.close()
+        self.around.stop()
         await self.pool.stop(frozenset() if everything else self.loop.executor.networks_in_use())
         await self.logs.stop()
         await self.presence.stop(revoke=everything)

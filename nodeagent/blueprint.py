@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nodeagent import cgroups, ocispec, resolv, rootfs
+from nodeagent.firewall import METADATA
 from nodeagent.images.facade import ReadyImage
 from nodeagent.ocispec import Files, HostFacts
 from nodeagent.userdb import ResolvedUser, RootfsView, layers_of, resolve
@@ -32,16 +33,16 @@ class Network(Protocol):
 
 
 class Blueprints:
-    """Builds specs. `root` holds a directory for each instance; `dns` replaces the host's name servers."""
+    """Builds specs. `root` holds a directory for each instance."""
 
-    def __init__(self, root: Path, cgroup_parent: str, dns: Sequence[str] = ()) -> None:
+    def __init__(self, root: Path, cgroup_parent: str) -> None:
         self._root = root
         self._cgroup_parent = cgroup_parent
         self._resolv = root.parent / "resolv.conf"
         self._host = host_facts()
         self._users: dict[tuple[str, str], ResolvedUser] = {}
         root.mkdir(parents=True, exist_ok=True)
-        self._resolv.write_text(resolv.render(resolv.host_resolv_conf(), dns))
+        self._resolv.write_text(resolv.render(resolv.host_resolv_conf(), METADATA))
 
     def build(
         self, revision: Revision, image: ReadyImage, network: Network, instance: str, group: str, mounts: Sequence[Mount]

@@ -82,8 +82,7 @@ class Engine:
                 network = self._hands.pool.adopt(found.pid, have.address)
             except NetworkError as error:
                 have = adopt.lost(have, str(error))
-        labels = found.labels
-        self._loop.executor.adopt(name, labels.get("project", ""), labels.get("runtime", ""), labels.get("group", ""), network)
+        self._loop.executor.adopt(name, found.labels, network)
         self._hands.inputs.adopt(name, found.labels.get("inputs", ""))
         self._hands.logs.open(name)
         return have

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from nodeagent.observed import Observed
 from nodeagent.ocispec import BadSpec
 from nodeagent.prober import Prober
 from nodeagent.readiness import Became, Verdict
+from nodeagent.residents import Residents, Who
 from nodeagent.tasks import Tasks
 from nodeagent.userdb import BadUser
 from process import logs as process_logs
@@ -53,6 +54,7 @@ class Hands:
     root: Path
     inputs: Inputs
     freezer: Freezer
+    residents: Residents
     groups: Groups = field(default_factory=Groups)
     sandbox_tried: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when it is known whether this node can run gVisor."""
@@ -110,12 +112,26 @@ class Executor:
             _log.exception("action failed", instance=action.instance, do=action.do)
             return a.Failed(now(), action.do, Failure(reason="StartFailed", message=f"{action.do}: {error!r}"))
 
-    def adopt(self, instance: str, project: str, runtime: str, group: str, network: Network | None) -> None:
-        """`instance` was found running or parked."""
+    def adopt(self, instance: str, labels: Mapping[str, str], network: Network | None) -> None:
+        """`instance` was found running or parked; `labels` are those that its container was made with."""
+        project = labels.get("project", "")
         if network is not None:
             self._networks[instance] = network
-        if group:
-            self._hands.groups.adopt(_crew(project, runtime), instance, group)
+            who = Who(instance, project, labels.get("revision", ""), labels.get("service", ""), labels.get("egress", ""))
+            self._hands.residents.add(network.address, who)
+        if group := labels.get("group", ""):
+            self._hands.groups.adopt(_crew(project, labels.get("runtime", "")), instance, group)
+
+    async def permit(self, project: str) -> None:
+        """The policy of `project` may be another: its instances shall keep to it. Raises NetworkError, OSError."""
+        for network in list(self._networks.values()):
+            who = self._hands.residents.at(network.address)
+            if who is not None and who.project == project:
+                await self._hands.pool.permit(network, self._hands.residents.permit(who))
+
+    def projects(self) -> set[str]:
+        """Of the instances that are here."""
+        return {who.project for network in self._networks.values() if (who := self._hands.residents.at(network.address))}
 
     def networks_in_use(self) -> set[str]:
         """Addresses of instances."""
@@ -160,6 +176,11 @@ class Executor:
         network = self._networks.get(instance)
         if network is None:
             network = self._networks[instance] = await self._hands.pool.take()
+        revision = have.revision
+        assert revision is not None
+        who = Who(instance, revision.project, revision.name, revision.service, revision.egress)
+        self._hands.residents.add(network.address, who)
+        await self._hands.pool.permit(network, self._hands.residents.permit(who))
         now = self._hands.clock.now()
         return a.NetworkTaken(now, Do.TAKE_NETWORK, {"network": _ms(began, now)}, address=network.address)
 
@@ -195,6 +216,7 @@ class Executor:
             "cause": want.cause_id,
             "group": group,
             "runtime": revision.runtime,
+            "egress": revision.egress,
             "inputs": hands.inputs.use(instance, used),
         }
         await hands.tasks.create_container(instance, labels, spec, revision.runtime)
@@ -294,6 +316,7 @@ class Executor:
     async def _release_network(self, instance: str, want: Assignment | None, have: Observed) -> Event:
         network = self._networks.pop(instance, None)
         if network is not None:
+            self._hands.residents.drop(network.address)
             self._hands.pool.release(network)
         return a.Done(self._hands.clock.now(), Do.RELEASE_NETWORK)
 

@@ -10,26 +10,23 @@ STUB_TRUTH = Path("/run/systemd/resolve/resolv.conf")
 """Where systemd-resolved tells the real servers when /etc/resolv.conf names only its stub on loopback."""
 
 
-def nameservers(resolv_conf: str) -> list[str]:
-    """The name servers an instance can reach: not loopback (its own loopback is another one), IPv4 only, in order."""
-    found = []
-    for line in resolv_conf.splitlines():
-        words = line.split()
-        if len(words) >= 2 and words[0] == "nameserver":
-            try:
-                address = ipaddress.ip_address(words[1].partition("%")[0])
-            except ValueError:
-                continue
-            if address.version == 4 and not address.is_loopback and not address.is_unspecified:
-                found.append(str(address))
-    return list(dict.fromkeys(found))[:MOST_SERVERS]
+def every_nameserver(etc: str, truth: str = "") -> tuple[str, ...]:
+    """The name servers this machine asks, of either family; loopback's too, unless `truth` names those behind a stub of systemd's."""
+    for text in (truth, etc):
+        found = []
+        for line in text.splitlines():
+            words = line.split()
+            if len(words) >= 2 and words[0] == "nameserver":
+                found.append(words[1])
+        if found:
+            return tuple(dict.fromkeys(found))[:MOST_SERVERS]
+    return ("127.0.0.1",)  # as the C library does
 
 
-def render(host: str, servers: Sequence[str] = ()) -> str:
-    """An instance's resolv.conf: the host's search list and options, and `servers` or else the host's reachable ones."""
+def render(host: str, server: str) -> str:
+    """An instance's resolv.conf: the host's search list and options, and the name server of instances."""
     kept = [line for line in host.splitlines() if line.split()[:1] in (["search"], ["domain"], ["options"])]
-    lines = [f"nameserver {server}" for server in (servers or nameservers(host))]
-    return "\n".join([*lines, *kept]) + "\n"
+    return "\n".join([f"nameserver {server}", *kept]) + "\n"
 
 
 def hosts(instance: str, address: str) -> str:
@@ -38,25 +35,17 @@ def hosts(instance: str, address: str) -> str:
 
 
 def check_servers(servers: Sequence[str]) -> None:
-    """Raise ValueError for a `--dns` that instances could not ask."""
+    """Raise ValueError for a `--dns` that cannot be asked."""
     for server in servers:
         try:
-            usable = ipaddress.ip_address(server).version == 4 and not ipaddress.ip_address(server).is_loopback
+            ipaddress.ip_address(server)
         except ValueError:
-            usable = False
-        if not usable:
-            raise ValueError(
-                f"--dns {server}: want IPv4 addresses that instances can reach, comma-separated; loopback is their own"
-            )
+            raise ValueError(f"--dns {server}: want addresses of name servers, comma-separated") from None
 
 
-def host_resolv_conf(etc: Path = Path("/etc/resolv.conf"), truth: Path = STUB_TRUTH) -> str:
-    """The host's resolver configuration: the real one where /etc/resolv.conf names only a stub on loopback; empty if none."""
-    for path in (etc, truth):
-        try:
-            content = path.read_text(errors="replace")
-        except OSError:
-            continue
-        if nameservers(content):
-            return content
-    return ""
+def host_resolv_conf(etc: Path = Path("/etc/resolv.conf")) -> str:
+    """The host's resolver configuration; empty if none."""
+    try:
+        return etc.read_text(errors="replace")
+    except OSError:
+        return ""

@@ -4,7 +4,7 @@ from calendar import timegm
 from time import strptime
 from typing import Any
 
-from registry import environments, objects, rules
+from registry import environments, objects, reach, rules
 from registry.annotations import scale_spec
 from registry.bounds import Bounds
 from registry.objects import Object
@@ -63,6 +63,7 @@ def compile_revision(obj: Object, image: str, bounds: Bounds) -> Revision:
         scale=scale_spec(annotations),
         progress_deadline_s=progress_deadline_s(obj, bounds),
         runtime=environments.runtime_of(annotations, spec),
+        egress=reach.egress_of(annotations),
         parkable=annotations.get(objects.ANNOTATION_PARK) != "false",
         session_affinity=rules.session_affinity(annotations),
         labels={name: value for name, value in labels.items() if name not in _HIDDEN_LABELS},

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from registry import environments, objects, rules
+from registry import environments, objects, reach, rules
 from registry.annotations import scale_values
 from registry.bounds import Bounds
 from registry.problem import (
@@ -332,6 +332,7 @@ def _template_annotations(problems: Problems, value: Any, path: str) -> None:
         return
     scale_values(value, problems, path)
     rules.check(problems, value, path, of="revision")
+    reach.check_revision(problems, value, path)
     if objects.ANNOTATION_TCP_PORT in value:
         where = f"{path}[{objects.ANNOTATION_TCP_PORT}]"
         problems.forbid(where, "a port belongs to the service, not to a revision: put it under metadata.annotations")

@@ -144,6 +144,8 @@ class Revision(Model, frozen=True, kw_only=True):
     session_affinity: bool = False
     """Requests of one client go to one instance, while it lasts."""
     runtime: str = ""  # or GVISOR: a kernel of its own for each instance
+    egress: str = ""
+    """Where its instances may connect to (store/egress.py), within the project's policy; empty: as that says."""
     labels: dict[str, str] = {}
 
     @property

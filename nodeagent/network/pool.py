@@ -17,19 +17,20 @@ import os
 import random
 import re
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from nodeagent import firewall
+from nodeagent import firewall, nft
+from nodeagent.firewall import Caps, Doors, Permit, Resident
 from nodeagent.network import links
 from nodeagent.network.addresses import Addresses, BadSubnet, check_free
 from nodeagent.network.errors import NetworkError
+from nodeagent.network.permits import Permits
 from nodeagent.network.rtnetlink import Netlink
-from nodeagent.resolv import host_resolv_conf, nameservers
 from process import logs
 from process.run import Jobs
 
@@ -68,15 +69,17 @@ class NetworkPool:
     """Networks for instances, `pool_size` of them ready before they are asked for."""
 
     def __init__(
-        self, *, prefix: str, subnet: str, run_dir: Path, pool_size: int = 8, dns: Sequence[str] = (), jobs: Jobs | None = None
+        self, *, prefix: str, subnet: str, run_dir: Path, pool_size: int = 8, caps: Caps | None = None, jobs: Jobs | None = None
     ) -> None:
-        """`prefix` (≤ 6 characters) begins the names of all that is made; `dns` are the name servers that instances are told of, by
-        default the host's. Raises BadSubnet or ValueError for what cannot be."""
+        """`prefix` (≤ 6 characters) begins the names of all that is made. Raises BadSubnet or ValueError for what cannot be."""
         if not _PREFIX.fullmatch(prefix):
             raise ValueError(f"--id {prefix!r}: want 1 to 6 lower-case letters and digits, a letter first")
-        self._prefix, self._pool_size, self._dns = prefix, pool_size, tuple(dns)
+        self._prefix, self._pool_size, self._caps = prefix, pool_size, caps or Caps()
+        self.doors = Doors()
+        """What of the host instances may reach; set before `start`."""
         self._addresses = Addresses(subnet, first=random.randrange(2, 1 << 16))
         self._forward_was = run_dir / f"{prefix}.ip_forward"
+        self._permits = Permits(run_dir / f"{prefix}.permits")
         self._ready: deque[Network] = deque()
         self._unclaimed: dict[str, str] = {}
         self._cooling: dict[str, tuple[str, float]] = {}
@@ -89,6 +92,8 @@ class NetworkPool:
         self._host: Netlink
         self._home = -1
         self._mtu = 1500
+        self._admitted: dict[str, Resident] = {}
+        """What the kernel's tables hold, by address; the helper thread's."""
 
     @property
     def gateway(self) -> str:
@@ -121,6 +126,11 @@ class NetworkPool:
             return self._ready.popleft()
         return await self._make()
 
+    async def permit(self, network: Network, permit: Permit) -> None:
+        """From now on `network` may do what `permit` says; a new one has the default. Raises NetworkError or OSError."""
+        if permit != self._permits.of(network.address):
+            await self._in_thread(lambda: self._change(network, permit))
+
     def release(self, network: Network) -> None:
         """Give a network back when its last process is gone; returns at once. Releasing twice does nothing."""
         if network.address not in self._addresses or network.address in self._cooling:
@@ -150,7 +160,7 @@ class NetworkPool:
         """Delete links of ours that nobody adopted since `start`; returns their names."""
         orphans, self._unclaimed = self._unclaimed, {}
         for veth, address in orphans.items():
-            await self._in_thread(lambda name=veth: links.delete_link(self._host, name))  # type: ignore[misc]
+            await self._in_thread(lambda name=veth, address=address: self._forget(name, address))  # type: ignore[misc]
             self._addresses.free(address)
         if orphans:
             log.info("links of nobody deleted", links=sorted(orphans))
@@ -222,7 +232,11 @@ class NetworkPool:
                         if clock() - since < _GONE_WITHIN_S:
                             continue
                         log.warning("namespace outlived its instance; link deleted", link=veth, address=address)
-                        await self._in_thread(lambda name=veth: links.delete_link(self._host, name))  # type: ignore[misc]
+                    try:
+                        await self._in_thread(lambda name=veth, address=address: self._forget(name, address))  # type: ignore[misc]
+                    except (NetworkError, OSError) as error:
+                        log.error("cannot take back a network; trying again", address=address, error=str(error))
+                        continue
                     del self._cooling[address]
                     self._addresses.free(address)
 
@@ -260,9 +274,12 @@ class NetworkPool:
                 self._unclaimed[name] = address
         self._mtu = links.default_mtu(self._host)
         links.make_gateway(self._host, f"{own}gw0", self.gateway)
-        # Those that instances are told of; a cloud's own may have a link-local address, which is denied otherwise.
-        resolvers = self._dns or nameservers(host_resolv_conf())
-        firewall.install(self._prefix, str(self._addresses.network), own, resolvers)
+        self._permits.load(self._unclaimed.values())
+        residents = [self._resident(veth, address) for veth, address in self._unclaimed.items()]
+        nft.apply(
+            firewall.ruleset(self._prefix, str(self._addresses.network), self.gateway, own, self.doors, self._caps, residents)
+        )
+        self._admitted = {resident.address: resident for resident in residents}
         if _FORWARD.read_text().strip() == "0":
             self._forward_was.parent.mkdir(parents=True, exist_ok=True)
             self._forward_was.write_text("0\n")
@@ -271,7 +288,40 @@ class NetworkPool:
     def _build(self, veth: str, address: str) -> tuple[int, int]:
         if self._host.index(veth) is not None:  # a dying namespace still has it
             links.delete_link(self._host, veth)
-        return links.make_namespace(self._host, self._home, veth, address, self.gateway, self._mtu)
+        made = links.make_namespace(self._host, self._home, veth, address, self.gateway, self._mtu)
+        try:
+            self._admit(Resident(veth, address))
+        except BaseException:
+            _close(made[0])
+            raise
+        return made
+
+    def _resident(self, veth: str, address: str) -> Resident:
+        permit = self._permits.of(address)
+        return Resident(veth, address, permit, self._permits.number(permit.circle))
+
+    def _admit(self, resident: Resident) -> None:
+        """Replaces what was admitted at that address, in one transaction."""
+        old = self._admitted.get(resident.address)
+        undo = firewall.dismiss(self._prefix, old) if old is not None else []
+        nft.apply("\n".join([*undo, *firewall.admit(self._prefix, resident)]))
+        self._admitted[resident.address] = resident
+
+    def _change(self, network: Network, permit: Permit) -> None:
+        before = self._permits.of(network.address)
+        self._permits.put(network.address, permit)
+        try:
+            self._admit(self._resident(network.veth, network.address))
+        except BaseException:
+            self._permits.put(network.address, before)
+            raise
+
+    def _forget(self, veth: str, address: str) -> None:
+        links.delete_link(self._host, veth)
+        if (old := self._admitted.get(address)) is not None:
+            nft.apply("\n".join(firewall.dismiss(self._prefix, old)))
+            del self._admitted[address]
+        self._permits.drop(address)
 
     def _tear_down(self, keep: AbstractSet[str]) -> None:
         own = f"{self._prefix}-"
@@ -282,7 +332,8 @@ class NetworkPool:
         if kept:
             return
         links.delete_link(self._host, f"{own}gw0")
-        firewall.remove(self._prefix)
+        nft.apply(firewall.removal(self._prefix))
+        self._permits.clear()
         if self._forward_was.exists():
             _FORWARD.write_text(self._forward_was.read_text())
             self._forward_was.unlink()

@@ -1,7 +1,6 @@
 """The network of instances on a machine of the test's own: who reaches whom, and that nothing is left behind."""
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nodeagent.firewall import Caps
 from nodeagent.network import BadSubnet, Network, NetworkError, NetworkPool, links
 from nodeagent.network.rtnetlink import Netlink
 from tests.eventually import eventually
@@ -36,16 +36,16 @@ def forwarding(new: str | None = None) -> str:
 
 
 def pool(
-    tmp_path: Path, prefix: str = "tn", subnet: str = "10.77.0.0/24", size: int = 2, dns: tuple[str, ...] = ()
+    tmp_path: Path, prefix: str = "tn", subnet: str = "10.77.0.0/24", size: int = 2, caps: Caps | None = None
 ) -> NetworkPool:
-    return NetworkPool(prefix=prefix, subnet=subnet, run_dir=tmp_path, pool_size=size, dns=dns)
+    return NetworkPool(prefix=prefix, subnet=subnet, run_dir=tmp_path, pool_size=size, caps=caps)
 
 
-def with_two(tmp_path: Path, test: Callable[[Machine, Network, Network], None], dns: tuple[str, ...] = ()) -> None:
+def with_two(tmp_path: Path, test: Callable[[Machine, Network, Network], None]) -> None:
     """Run `test` with two instances' networks."""
 
     async def body(machine: Machine) -> None:
-        networks = pool(tmp_path, dns=dns)
+        networks = pool(tmp_path)
         await networks.start()
         try:
             test(machine, await networks.take(), await networks.take())
@@ -136,23 +136,6 @@ def test_there_is_no_ipv6(tmp_path: Path) -> None:
         assert a.veth not in read()
 
     with_two(tmp_path, test)
-
-
-def test_a_name_server_on_the_host_may_be_asked_and_nothing_else_there(tmp_path: Path) -> None:
-    def test(machine: Machine, a: Network, b: Network) -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server, Listener(machine.host) as other:
-            server.bind((HOST, 53))
-            server.settimeout(5)
-
-            def ask() -> None:
-                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-                    client.sendto(b"?", (HOST, 53))
-
-            in_namespace(a.fd, ask)
-            assert server.recv(10) == b"?"
-            assert not reaches(a.fd, HOST, other.port)
-
-    with_two(tmp_path, test, dns=(HOST,))
 
 
 def test_a_packet_that_fits_an_instance_fits_the_way_out(tmp_path: Path) -> None:

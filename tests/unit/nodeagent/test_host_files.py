@@ -5,31 +5,24 @@ from pathlib import Path
 
 import pytest
 
-from nodeagent import cgroups, firewall, resolv, rootfs
+from nodeagent import cgroups, resolv, rootfs
 from nodeagent.cgroups import Mode, Usage
 
 
-def test_loopback_and_ipv6_servers_are_left_out() -> None:
-    servers = ("127.0.0.53", "10.0.0.2", "fe80::1%eth0", "10.0.0.2", "nonsense")
-    text = "# x\n" + "".join(f"nameserver {server}\n" for server in servers) + "search a.b\n"
-    assert resolv.nameservers(text) == ["10.0.0.2"]
-    assert resolv.render(text) == "nameserver 10.0.0.2\nsearch a.b\n"
+def test_instances_ask_the_engines_name_server_and_the_hosts_search_list_stays() -> None:
+    text = "# x\nnameserver 10.0.0.2\nsearch a.b\noptions ndots:1\n"
+    assert resolv.render(text, "169.254.169.254") == "nameserver 169.254.169.254\nsearch a.b\noptions ndots:1\n"
 
 
-def test_given_servers_replace_the_hosts_and_its_search_list_stays() -> None:
-    assert resolv.render("nameserver 10.0.0.2\noptions ndots:1\n", ["9.9.9.9"]) == "nameserver 9.9.9.9\noptions ndots:1\n"
+def test_the_machines_servers_are_asked_on_their_behalf_also_those_on_loopback() -> None:
+    text = "".join(f"nameserver {server}\n" for server in ("127.0.0.53", "fd00::1", "127.0.0.53", "9.9.9.9", "8.8.8.8"))
+    assert resolv.every_nameserver(text) == ("127.0.0.53", "fd00::1", "9.9.9.9")
+    assert resolv.every_nameserver(text, "nameserver 192.0.2.53\n") == ("192.0.2.53",)
+    assert resolv.every_nameserver("") == ("127.0.0.1",)
 
 
-def test_behind_a_stub_the_real_servers_are_taken(tmp_path: Path) -> None:
-    stub, truth = tmp_path / "stub", tmp_path / "truth"
-    stub.write_text("nameserver 127.0.0.53\n")
-    truth.write_text("nameserver 192.0.2.53\n")
-    assert resolv.nameservers(resolv.host_resolv_conf(stub, truth)) == ["192.0.2.53"]
-    assert resolv.host_resolv_conf(stub, tmp_path / "none") == ""
-
-
-@pytest.mark.parametrize("server", ["127.0.0.1", "::1", "dns.example", ""])
-def test_a_server_that_instances_cannot_ask_is_refused(server: str) -> None:
+@pytest.mark.parametrize("server", ["dns.example", "", "1.2.3"])
+def test_a_server_that_cannot_be_asked_is_refused(server: str) -> None:
     with pytest.raises(ValueError, match="--dns"):
         resolv.check_servers([server])
 
@@ -92,11 +85,3 @@ def test_only_what_is_below_the_parent_can_be_removed(tmp_path: Path) -> None:
     for bad in ("/", "", "/ebb/../other"):
         with pytest.raises(ValueError, match="below the root"):
             cgroups.remove(Mode.V1, bad, tmp_path)
-
-
-def test_the_ruleset_is_replaced_in_one_transaction_and_holds_no_rule_of_an_instance() -> None:
-    text = firewall.ruleset("t1", "10.9.0.0/16", "t1-", ["10.0.0.2", "fd00::1"])
-    assert text.split("\n")[1:4] == ["table inet ebb_t1 { }", "delete table inet ebb_t1", "table inet ebb_t1 {"]
-    assert "elements = { 10.0.0.2 }" in text
-    assert "fd00" not in text
-    assert '"t1-*"' in text
