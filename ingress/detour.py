@@ -27,7 +27,7 @@ class Detour(Split):
         self.https_port = https_port
 
     def answer(self, request: Request, secure: bool) -> tuple[Response, bytes] | None:
-        """What the front door says to `request`, `secure` when it came by TLS; None: it is to be passed on."""
+        """What the front door says to `request`, `secure` when its client speaks TLS; None: it is to be passed on."""
         path = request.target
         if self.answers and path.startswith(CHALLENGE):
             proof = self.answers.get(path[len(CHALLENGE) :].decode("latin-1"))
@@ -44,9 +44,9 @@ class Detour(Split):
         response.fields.append((b"Location", location))
         return response, body
 
-    def took(self, exchange: "Exchange") -> bool:
+    def took(self, exchange: "Exchange", secure: bool) -> bool:
         """Whether `exchange` was answered here, and has ended."""
-        answered = self.answer(exchange.request, exchange.front.secure)
+        answered = self.answer(exchange.request, secure)
         if answered is not None:
             exchange.answered(*answered, True, exchange.started)
         return answered is not None

@@ -42,6 +42,8 @@ TCP_IDLE_S = 3600.0
 """A raw TCP connection on which neither side says anything, unless its service has an `idleTimeoutSeconds`."""
 TCP_KEEPALIVE_S = 60
 """Silence of such a client after which its kernel is asked whether it is still there; three times, then it is gone."""
+PORT_DOUBT_S = 0.25
+"""A service's port that is in use is looked at again after so long, before it is called taken: by a worker of ours, perhaps."""
 PORT_AGAIN_S = 1.0
 """A service's port that could not be listened on is tried again after so long."""
 

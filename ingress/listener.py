@@ -175,8 +175,7 @@ class Listener:
             return fields([peer], self._scheme, request.host), request.host
         path = proxies.path(peer, request.forwarded_for)
         request.client = path[0]
-        given = request.forwarded_proto.decode("latin-1").lower()
-        return fields(path, given if given in ("http", "https") else self._scheme, request.host), b""
+        return fields(path, proxies.scheme(peer, request.forwarded_proto, self._scheme), request.host), b""
 
     def date(self) -> bytes:
         """The `Date` field, made once a second."""

@@ -10,6 +10,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 MEMO_MOST = 1024
 HOPS_MOST = 32
+SCHEMES = ("http", "https")
 
 
 class Proxies:
@@ -36,6 +37,11 @@ class Proxies:
                 self._memo.clear()
             found = self._memo[address] = any(parsed in network for network in self._networks)
         return found
+
+    def scheme(self, peer: str, said: bytes, own: str) -> str:
+        """How the client speaks: as `peer` said (X-Forwarded-Proto), when it is a trusted proxy, else `own`, as `peer` itself does."""
+        given = said.decode("latin-1").lower()
+        return given if given in SCHEMES and self.trust(peer) else own
 
     def path(self, peer: str, forwarded_for: bytes) -> list[str]:
         """The client's address and those of the trusted proxies it came by, `peer` being the last of them."""

@@ -66,7 +66,7 @@ class RuledExchange(Exchange):
             and choice is not None
             and not affinity.names(self._wish, target.instance)
         ):
-            response.fields.append(affinity.field(choice, target.instance, secure=self.front.secure))
+            response.fields.append(affinity.field(choice, target.instance, secure=by_tls(self._gate, self)))
 
 
 class Copy:
@@ -157,10 +157,17 @@ class Copy:
     def resume(self) -> None: ...
 
 
+def by_tls(gate: Gate, exchange: Exchange) -> bool:
+    """Whether the client speaks TLS, be it to a trusted proxy before us: who did must not be sent to TLS again."""
+    front = exchange.front
+    own = "https" if front.secure else "http"
+    return gate.proxies.scheme(front.client, exchange.request.forwarded_proto, own) == "https"
+
+
 def follow(gate: Gate, exchange: Exchange, split: Split) -> bool:
     """Begin `exchange` by the rules of `split`, or answer it here; False when they name no revision."""
     if isinstance(split, Detour):
-        if split.took(exchange):
+        if split.took(exchange, by_tls(gate, exchange)):
             return True
         if split.behind is None:
             return False

@@ -82,7 +82,7 @@ class Ingress:
         if ring is not None:
             self.certificates = Certificates(self.gate.routes.project_of)
             self.tls = TlsListener(self.gate, Handshakes(self.certificates, ring, clock))
-        self.ports = Ports(self.gate, self._tell_ports)
+        self.ports = Ports(self.gate, self._tell_ports, self._shared)
         self._member = Member(role="ingress", member=member)
         self.watcher = Watcher(store, bus, self.gate.routes, self.admitter, self.certificates)
         self._presence = Presence(store, MEMBER_TTL_S)
@@ -103,8 +103,9 @@ class Ingress:
             await self.tls.start(listen_tls)
             self._jobs.start(self.tls.sweep(), "sweep TLS", fatal=True)
             own.add(self.tls.port)
-            self.gate.routes.https_port = https_port or self.tls.port
-            self.gate.routes.memo.clear()
+        # Without TLS of our own, `https_port` is that of a proxy before us.
+        self.gate.routes.https_port = https_port or (self.tls.port if self.tls is not None else 0)
+        self.gate.routes.memo.clear()
         self.ports.start(listen.rpartition(":")[0], frozenset(own), self._jobs)
         if self.gate.tracer is not None:
             self._jobs.start(self.gate.tracer.run(), "tracer", fatal=True)
@@ -136,9 +137,9 @@ class Ingress:
         await self._presence.start()
         self._member = member
         await self._presence.put(keys.member("ingress", self.member), encode(member))
+        self._jobs.start(self._members.run(), "watch members", fatal=True)
+        await self._members.synced()
         if self._peers is not None:
-            self._jobs.start(self._members.run(), "watch members", fatal=True)
-            await self._members.synced()
             others = [each for _, each in self._members.items() if each.peers and each.worker != self.worker]
             self._started = True
             await self._peers.start({each.worker: (each.machine, each.peers) for each in others})
@@ -150,6 +151,13 @@ class Ingress:
             self._peers.unknown(old.worker)
         if new is not None and new.peers and new.worker != self.worker:
             self._peers.known(new.worker, new.machine, new.peers)
+
+    def _shared(self, port: int) -> bool:
+        """Whether another worker on this machine says that it listens on `port`."""
+        return any(
+            each.worker != self.worker and each.machine == self._member.machine and each.ports.get(port) == ""
+            for _, each in self._members.items()
+        )
 
     def expose(self) -> None:
         """Add this front door's numbers to /metrics of the process."""

@@ -8,7 +8,7 @@ from store import keys
 from store.lifecycle import Phase
 from store.model import Limits, RouteEntry, TrafficTarget, encode
 from tests.eventually import eventually
-from tests.integration.ingress.door import HOST, Recorder, instance, open_door
+from tests.integration.ingress.door import HOST, Door, Recorder, instance, open_door
 
 LINE = b"POST / HTTP/1.1\r\n"
 NAME = b"Host: " + HOST.encode() + b"\r\n"
@@ -98,3 +98,24 @@ async def test_a_trusted_proxy_says_who_its_client_is_and_nobody_else_does(trust
         assert f"\r\nX-Forwarded-For: {chain}\r\nX-Forwarded-Proto: {scheme}\r\n".encode() in head
         assert b"6.6.6.6" not in head
         assert f"Forwarded: for={client if trusted else '127.0.0.1'};".encode() in head
+
+
+@pytest.mark.parametrize(("trusted", "location"), [("127.0.0.1/32", ""), ("", f"https://{HOST}/a")])
+async def test_who_came_to_a_trusted_proxy_by_tls_is_not_sent_to_tls_again(trusted: str, location: str) -> None:
+    """A proxy before us that ends TLS would send its clients back and forth for ever."""
+    door = Door(bounds=Bounds(trusted_proxies=trusted))
+    await door.ingress.start("127.0.0.1:0", https_port=443)
+    try:
+        async with instance(Recorder()) as port:
+            targets = [TrafficTarget(revision="r1", percent=100)]
+            entry = RouteEntry(
+                project="default", route=HOST, hosts={HOST: targets}, limits={"r1": Limits()}, main=HOST, redirects=True
+            )
+            await door.store.put(keys.route("default", HOST), encode(entry))
+            await door.ready("i1", port)
+            by_tls = await door.get("/a", "X-Forwarded-Proto: https")
+            assert (f"Location: {location}\r\n".encode() in by_tls) if location else by_tls.endswith(b"ok 1")
+            for plain in (await door.get("/a", "X-Forwarded-Proto: http"), await door.get("/a")):
+                assert f"Location: https://{HOST}/a\r\n".encode() in plain
+    finally:
+        await door.ingress.drain(0.5)

@@ -372,3 +372,35 @@ async def test_a_port_that_cannot_be_listened_on_is_told_and_opened_when_it_can(
         await eventually_async(lambda: told(door.port), "it is open now")
         assert (await told(door.port) or {})[port] == ""
         (await connect(port))[1].close()
+
+
+async def test_two_front_doors_of_one_machine_never_share_a_port_and_the_second_says_so() -> None:
+    """Not even where the kernel would let them: half of the first one's connections would come to the second."""
+
+    async def said() -> str:
+        entry = await second.store.get(keys.member("ingress", "door"))
+        return decode(Member, entry.value).ports.get(port, "") if entry is not None else ""
+
+    async with serving(echo) as (first, port), open_door() as second:
+        await second.route_port(port, "theirs")
+        await eventually_async(said, "the second says that it cannot")
+        assert "in use by another program" in await said()
+        assert port not in second.ingress.ports.open
+        await first.store.delete(keys.route("default", "db"))
+        await eventually(lambda: port in second.ingress.ports.open, "it has the port when the first lets go")
+
+
+async def test_a_port_is_shared_by_the_workers_of_one_front_door() -> None:
+    async with serving(echo) as (one, port):
+        two = Door(beside=one)
+        await two.start()
+        try:
+            await eventually(lambda: port in two.ingress.ports.open, "the second worker listens too")
+            assert not two.ingress.ports.down
+            for _ in range(20):
+                reader, writer = await connect(port)
+                writer.write(b"x")
+                assert await reader.readexactly(1) == b"x"
+                writer.close()
+        finally:
+            await two.ingress.drain(0.5)
