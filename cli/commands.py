@@ -28,7 +28,7 @@ def deploy(api: Api, name: str, wanted: manifest.Wanted, archive: Path | None, *
             if not archive.is_file():
                 raise BadUsage(f"--archive {archive}: no such file")
             # A name of its own: another archive imported for the same service must not change what runs of this one.
-            got = images.upload(api, archive, f"{name}:import-{int(time.time() * 1000):x}", steps)
+            got = images.upload(api, archive, f"{name}:import-{int(time.time() * 1000):x}", api.project, steps)
             wanted = msgspec.structs.replace(wanted, image=got[0]["name"])
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         existed = False

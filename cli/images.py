@@ -10,12 +10,12 @@ from cli.show import Form
 from cli.steps import Steps
 
 
-def import_(api: Api, file: Path, name: str, form: Form) -> None:
-    """Upload an archive to all nodes."""
+def import_(api: Api, file: Path, name: str, project: str | None, form: Form) -> None:
+    """Upload an archive to all nodes, for `project` or (None) for all."""
     if not file.is_file():
         raise BadUsage(f"{file}: no such file; want an OCI or `docker save` archive")
     with Steps(quiet=form is not Form.TABLE) as steps:
-        images = upload(api, file, name, steps)
+        images = upload(api, file, name, project, steps)
     show.listing(
         form,
         images,
@@ -25,7 +25,7 @@ def import_(api: Api, file: Path, name: str, form: Form) -> None:
     )
 
 
-def upload(api: Api, file: Path, name: str, steps: Steps) -> list[Object]:
+def upload(api: Api, file: Path, name: str, project: str | None, steps: Steps) -> list[Object]:
     total, sent = file.stat().st_size, 0
 
     def progress(count: int) -> None:
@@ -36,7 +36,7 @@ def upload(api: Api, file: Path, name: str, steps: Steps) -> list[Object]:
         )
 
     try:
-        answer = api.upload(f"{EBB}/images", file, {"name": name} if name else {}, progress)
+        answer = api.upload(_path(project), file, {"name": name} if name else {}, progress)
     except Refused as error:
         raise Refused(f"{file}: {error}", error.status, error.reason) from None
     images = list(answer.get("images", []))
@@ -46,15 +46,19 @@ def upload(api: Api, file: Path, name: str, steps: Steps) -> list[Object]:
     return images
 
 
-def list_(api: Api, form: Form) -> None:
-    """List images."""
-    found = api.items(f"{EBB}/images")
-    head = ["NAME", "DIGEST", "SIZE", "UNPACKED", "IN USE"]
+def list_(api: Api, project: str | None, form: Form) -> None:
+    """List what `project` can use, or (None) all images."""
+    found = api.items(_path(project))
+    head = ["NAME", "PROJECT", "DIGEST", "SIZE", "UNPACKED", "IN USE"]
     show.listing(form, found, head, lambda: rows.images(found), lambda: [i["name"] for i in found])
 
 
-def delete(api: Api, names: list[str]) -> None:
-    """Delete each image from all nodes."""
+def delete(api: Api, names: list[str], project: str | None) -> None:
+    """Delete each image of `project`, or (None) of all, from all nodes."""
     for name in names:
-        api.delete(f"{EBB}/images", {"name": name})
+        api.delete(_path(project), {"name": name})
         sys.stdout.write(f"deleted image {name}\n")
+
+
+def _path(project: str | None) -> str:
+    return f"{EBB}/images" if project is None else f"{EBB}/namespaces/{project}/images"

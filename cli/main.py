@@ -9,7 +9,7 @@ import typer
 
 from cli import cert_words, domain_words, secret_words
 from cli.errors import BadUsage, Refused
-from cli.flags import Address, Output, Project
+from cli.flags import Address, Output, Project, Shared
 from cli.show import Form
 
 HANDED_OVER = ("up", "down", "roll", "status", "trust")
@@ -303,34 +303,36 @@ def nodes(output: Output = Form.TABLE, project: Project = "default", api: Addres
 def image_import(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="OCI or `docker save` archive (.tar).")],
     name: Annotated[str, typer.Option(help="Name to give it, such as hello:v1 (default: the name in the archive).")] = "",
+    shared: Shared = False,
     output: Output = Form.TABLE,
     project: Project = "default",
     api: Address = "",
 ) -> None:
-    """Put an image from a file on every node."""
+    """Put an image from a file on every node, for the project."""
     from cli import commands, images
 
-    images.import_(commands.connect(api, project), file, name, output)
+    images.import_(commands.connect(api, project), file, name, None if shared else project, output)
 
 
 @image_app.command("list")
-def image_list(output: Output = Form.TABLE, project: Project = "default", api: Address = "") -> None:
-    """Images on the nodes."""
+def image_list(shared: Shared = False, output: Output = Form.TABLE, project: Project = "default", api: Address = "") -> None:
+    """Images on the nodes that the project can use."""
     from cli import commands, images
 
-    images.list_(commands.connect(api, project), output)
+    images.list_(commands.connect(api, project), None if shared else project, output)
 
 
 @image_app.command("delete")
 def image_delete(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Images to delete.")],
+    shared: Shared = False,
     project: Project = "default",
     api: Address = "",
 ) -> None:
     """Delete images from all nodes."""
     from cli import commands, images
 
-    images.delete(commands.connect(api, project), names)
+    images.delete(commands.connect(api, project), names, None if shared else project)
 
 
 @app.command()

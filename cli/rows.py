@@ -97,11 +97,12 @@ def nodes(found: Sequence[Object]) -> list[list[str]]:
 
 
 def images(found: Sequence[Object]) -> list[list[str]]:
-    """NAME DIGEST SIZE UNPACKED IN USE."""
+    """NAME PROJECT DIGEST SIZE UNPACKED IN USE."""
     rows = []
     for item in found:
         flags = ["yes" if item.get(key) else "no" for key in ("unpacked", "in_use")]
-        rows.append([item.get("name", ""), item.get("digest", "")[:19], size(item.get("size_bytes", 0)), *flags])
+        whose = item.get("project") or "(all)"
+        rows.append([item.get("name", ""), whose, item.get("digest", "")[:19], size(item.get("size_bytes", 0)), *flags])
     return rows
 
 

@@ -87,7 +87,7 @@ class BenchEngine:
         self._down()
 
     def import_image(self, name: str, archive: Path) -> None:
-        self._ebb("image", "import", str(archive), "--name", name, timeout_s=120)
+        self._ebb("image", "import", str(archive), "--name", name, "--shared", timeout_s=120)
 
     def _down(self) -> None:
         with contextlib.suppress(subprocess.SubprocessError):

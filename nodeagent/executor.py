@@ -162,7 +162,7 @@ class Executor:
         revision = have.revision
         assert revision is not None
         began = self._hands.clock.now()
-        image = self._hands.images.cached(revision.image)
+        image = self._hands.images.cached(revision.image, revision.project)
         if image is None:
             self._tell(instance, a.PullBegan(began))
             image = await self._hands.images.ensure(
@@ -200,7 +200,7 @@ class Executor:
             mounts = await hands.tasks.prepare(instance, image.chain_id)
         except errors.NotFound as error:
             # Somebody removed the image behind our back: look again, once.
-            hands.images.forget(revision.image)
+            hands.images.forget(revision.image, revision.project)
             self._images[instance] = image = await hands.images.ensure(
                 revision.image, project=revision.project, pull_secrets=revision.pull_secrets
             )

@@ -9,7 +9,7 @@ from process.clock import SystemClock
 from process.run import Jobs, main
 from process.settings import BadSettings
 from registry import orders, server
-from registry.api import app, certificates, ebb, routes, value_routes, why
+from registry.api import app, certificates, ebb, images, routes, value_routes, why
 from registry.api.resources import Resources
 from registry.api.streams import Streams
 from registry.api.values import ValueStore
@@ -106,10 +106,18 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     ring = Keyring(Path(settings.secret_key_file)) if settings.secret_key_file else None
     issuer = _issuer(settings, store, clock, ring, observed)
     held = value_routes.ValueRoutes(ValueStore(store, clock, ring), Watches(store, streams), clock)
-    own = ebb.EbbRoutes(observed, agents, spool, book, samples, bus, streams, clock)
+    own = ebb.EbbRoutes(observed, agents, book, samples, streams, clock)
+    here = images.ImageRoutes(agents, spool, bus, streams)
     reasons = why.handlers(why.WhyRoutes(observed, bus))
     shown = certificates.handlers(issuer.certificates if issuer is not None else None)
-    every = [*routes.handlers(knative), *value_routes.handlers(held), *ebb.handlers(own), *reasons, *shown]
+    every = [
+        *routes.handlers(knative),
+        *value_routes.handlers(held),
+        *ebb.handlers(own),
+        *images.handlers(here),
+        *reasons,
+        *shown,
+    ]
     application = app.build(every, observed.projects, bounds)
     tables = observed.tables() | (issuer.tables() if issuer is not None else {})
     for name, table in tables.items():

@@ -49,21 +49,21 @@ class NodeAgents:
         """Live nodes whose agent can be asked."""
         return [node for node in self._live() if node.admin]
 
-    async def import_image(self, node: Node, file: Path, name: str) -> list[dict[str, Any]]:
-        """Give the archive in `file` to `node`; the images that came of it. Raises NodeError."""
-        params = {"name": name} if name else {}
+    async def import_image(self, node: Node, file: Path, name: str, project: str | None) -> list[dict[str, Any]]:
+        """Give the archive in `file` to `node`, for `project` or all; the images that came of it. Raises NodeError."""
+        params = ({"name": name} if name else {}) | _of(project)
         with file.open("rb") as archive:
             answer = await self._ask(node, "POST", "/images/import", IMPORT_TIMEOUT_S, params=params, data=archive)
         return list(answer.get("images", [])) if isinstance(answer, dict) else []
 
-    async def images(self, node: Node) -> list[dict[str, Any]]:
+    async def images(self, node: Node, project: str | None) -> list[dict[str, Any]]:
         """Raises NodeError."""
-        answer = await self._ask(node, "GET", "/images", ASK_TIMEOUT_S)
+        answer = await self._ask(node, "GET", "/images", ASK_TIMEOUT_S, params=_of(project))
         return answer if isinstance(answer, list) else list(answer.get("images", answer.get("items", [])))
 
-    async def delete_image(self, node: Node, name: str) -> None:
+    async def delete_image(self, node: Node, name: str, project: str | None) -> None:
         """Raises NodeError."""
-        await self._ask(node, "DELETE", "/images", 60.0, params={"name": name})
+        await self._ask(node, "DELETE", "/images", 60.0, params={"name": name} | _of(project))
 
     async def _ask(self, node: Node, method: str, path: str, timeout_s: float, **how: Any) -> Any:
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=ASK_TIMEOUT_S)
@@ -128,6 +128,10 @@ class NodeAgents:
         finally:
             for reader in readers.values():
                 reader.cancel()
+
+
+def _of(project: str | None) -> dict[str, str]:
+    return {"project": project} if project else {}
 
 
 def _node_error(node: Node, status: int, data: bytes) -> NodeError:

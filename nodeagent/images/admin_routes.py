@@ -16,23 +16,26 @@ _STATUS = {"ImageNotFound": 404, "TooLarge": 413, "DiskFull": 507, "RegistryUnav
 
 
 def routes(images: ImageStore, in_use: Callable[[], Set[str]]) -> list[tuple[str, str, Handler]]:
-    """(method, path, handler) of POST /images/import, GET /images and DELETE /images.
+    """(method, path, handler) of POST /images/import, GET /images and DELETE /images; `?project=` is whose, none everybody's.
 
     `in_use()`: references by digest that instances here stand on.
     """
 
     async def import_(request: web.Request) -> web.StreamResponse:
         try:
-            done = await images.import_archive(_body(request), request.query.get("name") or None)
+            query = request.query
+            done = await images.import_archive(_body(request), query.get("name") or None, query.get("project", ""))
         except ImageProblem as problem:
             return _refused(problem)
         return _json({"images": [{"name": name, "digest": digest} for name, digest in done]})
 
-    async def list_(_: web.Request) -> web.StreamResponse:
+    async def list_(request: web.Request) -> web.StreamResponse:
+        project = request.query.get("project")
         used = {image.rpartition("@")[2] for image in in_use()}
         rows = [
             {
                 "name": image.name,
+                "project": image.project,
                 "digest": image.digest,
                 "size_bytes": image.size_bytes,
                 "unpacked": image.unpacked,
@@ -40,13 +43,14 @@ def routes(images: ImageStore, in_use: Callable[[], Set[str]]) -> list[tuple[str
                 "in_use": image.digest in used,
             }
             for image in await images.list()
+            if project is None or image.project in (project, "")
         ]
         return _json(rows)
 
     async def remove(request: web.Request) -> web.StreamResponse:
         name = request.query.get("name", "")
         try:
-            if await images.remove(name):
+            if await images.remove(name, request.query.get("project")):
                 return _json({})
         except ImageProblem as problem:
             return _refused(problem)

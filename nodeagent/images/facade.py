@@ -3,7 +3,8 @@
     ready = await images.ensure("docker.io/library/hello@sha256:…", project="default")
     ready.config.entrypoint, ready.chain_id
 
-The second time it is a look into a dictionary.
+The second time it is a look into a dictionary. What one project pulled or imported is not another's: each asks the registry itself,
+with its own credentials, also for what is here.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from nodeagent.images.errors import BadImage, ImageNotFound, ImageProblem, Regis
 from nodeagent.images.flight import Flights
 from nodeagent.images.manifest import Platform
 from nodeagent.images.progress import Listener, Progress
-from nodeagent.images.puller import FromRegistry, Origin, Puller, ReadyImage
+from nodeagent.images.puller import FromRegistry, Names, Origin, Puller, ReadyImage
 from nodeagent.images.registry import Registry
 from process import logs
 from process.clock import Clock, SystemClock
@@ -27,7 +28,9 @@ from process.ids import short_id
 from store import imageref
 from store.imageref import ImageRef
 
-RESOLVE_S = 10.0
+RESOLVE_S = 9.0
+ASK_AGAIN_S = 3.0
+"""How long a registry may take to say again that a project may have what it has here already."""
 LEASE_S = 24 * 3600.0
 """How long what a pull that failed has fetched is kept for the next try."""
 
@@ -47,6 +50,7 @@ class Listed:
     """One name of an image, for people."""
 
     name: str
+    project: str
     digest: str
     size_bytes: int
     unpacked: bool
@@ -84,15 +88,16 @@ class ImageStore:
         self._puller = Puller(engine, self._here, max_bytes)
         self._pulls: Flights[ReadyImage] = Flights()
         self._progress: dict[str, Progress] = {}
-        self._ready: dict[str, ReadyImage] = {}
+        self._ready: dict[tuple[str, str], ReadyImage] = {}
+        """By exact name and project; an empty project is everybody."""
         self._last_used: dict[str, float] = {}
 
     async def close(self) -> None:
         await self._registry.close()
 
-    def cached(self, image: str) -> ReadyImage | None:
-        """`image` when it is known to be unpacked: no waiting, no gRPC."""
-        ready = self._ready.get(image)
+    def cached(self, image: str, project: str = "") -> ReadyImage | None:
+        """`image` when it is known to be unpacked and `project` may use it: no waiting, no gRPC."""
+        ready = self._ready.get((image, project)) or self._ready.get((image, ""))
         if ready is not None:
             self._last_used[ready.digest] = self._clock.wall()
         return ready
@@ -108,13 +113,13 @@ class ImageStore:
             if "@" in record.name:
                 ready = await local.find(self._engine, self._here, record)
                 if ready is not None:
-                    self._ready[record.name] = ready
+                    self._ready[record.name, record.project] = ready
 
     async def ensure(
         self, image: str, *, project: str = "", pull_secrets: Sequence[str] = (), on_progress: Listener | None = None
     ) -> ReadyImage:
-        """Have `image` here and unpacked. One pull for many who ask. Raises ImageProblem."""
-        ready = self.cached(image)
+        """Have `image` here and unpacked for `project`. One pull for many who ask. Raises ImageProblem."""
+        ready = self.cached(image, project)
         if ready is not None:
             return ready
         ref = _parse(image)
@@ -136,9 +141,9 @@ class ImageStore:
                 progress.listeners.remove(on_progress)
             if key not in self._pulls:
                 self._progress.pop(key, None)
-        self._ready[exact] = ready
+        self._ready[exact, project] = ready
         if "@" in image:
-            self._ready[image] = ready
+            self._ready[image, project] = ready
         self._last_used[ready.digest] = self._clock.wall()
         return ready
 
@@ -149,26 +154,41 @@ class ImageStore:
         return progress
 
     async def resolve(self, image: str, *, project: str = "", pull_secrets: Sequence[str] = ()) -> str:
-        """`image` as `host/repository@digest`: imported ones first, else its registry says. Raises ImageProblem."""
+        """`image` as `host/repository@digest`: imported ones first, else its registry says, to `project`. Raises ImageProblem."""
         ref = _parse(image)
-        if ref.digest:
-            return ref.at(ref.digest)
+        name = ref.at(ref.digest) if ref.digest else str(ref)
         with local.translated(image):
-            known = await records.get(self._engine, str(ref))
-        if known is not None and known.imported:
-            return ref.at(known.digest)
+            imported = await self._imported(name, project)
+        if imported is not None:
+            return ref.at(imported)
+        here = bool(ref.digest) and self.cached(name, project) is not None
+        limit_s = ASK_AGAIN_S if here else RESOLVE_S
         try:
-            async with asyncio.timeout(RESOLVE_S):
+            async with asyncio.timeout(limit_s):
                 return ref.at(await self._registry.resolve(ref, self._lookup(project, pull_secrets)))
-        except TimeoutError:
+        except (TimeoutError, RegistryUnavailable) as error:
+            if here:
+                log.warning("registry not asked again: it is away, and the image is here", image=name, project=project)
+                return name
+            if isinstance(error, RegistryUnavailable):
+                raise
             raise RegistryUnavailable(
-                f"image {image}: {ref.host} did not answer within {RESOLVE_S:g} s; is it reachable from this node?"
+                f"image {image}: {ref.host} did not answer within {limit_s:g} s; is it reachable from this node?"
             ) from None
 
-    async def import_archive(self, stream: AsyncIterator[bytes], name: str | None = None) -> list[tuple[str, str]]:
+    async def _imported(self, name: str, project: str) -> str | None:
+        for owner in dict.fromkeys((project, "")):
+            known = await records.get(self._engine, name, owner)
+            if known is not None and known.imported:
+                return known.digest
+        return None
+
+    async def import_archive(
+        self, stream: AsyncIterator[bytes], name: str | None = None, project: str = ""
+    ) -> list[tuple[str, str]]:
         """The images in an OCI or docker-save archive, as (name, digest); `name` for an archive with one image.
 
-        Raises ImageProblem.
+        They are `project`'s alone, or everybody's when it is empty. Raises ImageProblem.
         """
         wanted = str(_parse(name)) if name else None
         async with archive.spooled(stream, self._spool, self._max_bytes) as path:
@@ -176,19 +196,20 @@ class ImageStore:
             try:
                 if wanted is not None and len(opened.images) != 1:
                     raise BadImage(f"name {name!r} for an archive with {len(opened.images)} images; leave the name out")
-                return [await self._import(opened, image, wanted) for image in opened.images]
+                return [await self._import(opened, image, wanted, project) for image in opened.images]
             finally:
                 opened.close()
 
-    async def _import(self, opened: archive.Archive, image: archive.Found, name: str | None) -> tuple[str, str]:
+    async def _import(self, opened: archive.Archive, image: archive.Found, name: str | None, project: str) -> tuple[str, str]:
         named = name or (str(_parse(image.name)) if image.name else None)
         if named is None:
             raise BadImage("the archive gives its image no name; say one (--name hello:v1)")
         ref = imageref.parse(named)
         exact = ref.at(image.digest)
         progress = self._new_progress(named)
-        ready = await self._under_lease(opened, image.digest, [named, exact], f"ebb-import-{short_id()}", progress, True)
-        self._ready[exact] = ready
+        names = Names((named, exact), project)
+        ready = await self._under_lease(opened, image.digest, names, f"ebb-import-{short_id()}", progress, True)
+        self._ready[exact, project] = ready
         self._last_used[ready.digest] = self._clock.wall()
         return named, image.digest
 
@@ -198,26 +219,26 @@ class ImageStore:
         for record in await records.all_(self._engine):
             ready = await local.find(self._engine, self._here, record)
             size = ready.size_bytes if ready else 0
-            found.append(Listed(record.name, record.digest, size, ready is not None, record.imported))
+            found.append(Listed(record.name, record.project, record.digest, size, ready is not None, record.imported))
         return found
 
-    async def remove(self, name: str) -> bool:
+    async def remove(self, name: str, project: str | None = None) -> bool:
         """Forget a name, and the exact name with it when no other has the same digest; False when it was not there.
 
-        What running instances stand on stays until they are gone.
+        Of `project` alone; None: of all. What running instances stand on stays until they are gone.
         """
         ref = _parse(name)
         canonical = str(ref)
-        all_records = await records.all_(self._engine)
-        found = next((record for record in all_records if record.name == canonical), None)
-        if found is None:
-            return False
-        same = [record.name for record in all_records if record.digest == found.digest and record.name.startswith(ref.name)]
-        others = [record for record in same if record != canonical and "@" not in record]
-        for each in [canonical] if others else same:
-            await records.delete(self._engine, each)
-        self._forget(found.digest)
-        return True
+        all_records = [r for r in await records.all_(self._engine) if project is None or r.project == project]
+        found = [record for record in all_records if record.name == canonical]
+        for one in found:
+            mine = [r for r in all_records if (r.project, r.digest) == (one.project, one.digest)]
+            same = [record.name for record in mine if record.name.startswith(ref.name)]
+            others = [each for each in same if each != canonical and "@" not in each]
+            for each in [canonical] if others else same:
+                await records.delete(self._engine, each, one.project)
+            self._forget(one.digest, one.project)
+        return bool(found)
 
     async def collect(self, in_use: set[str], keep_s: float, now: float) -> Sequence[str]:
         """Forget the images that nobody uses; `now` in wall seconds. Returns the names. containerd then frees the room.
@@ -225,47 +246,51 @@ class ImageStore:
         `in_use`: references by digest. An image seen for the first time counts as used now.
         """
         kept = [
-            gc.Kept(record.name, record.digest, self._last_used.setdefault(record.digest, now), record.imported)
+            gc.Kept(record.name, record.project, record.digest, self._last_used.setdefault(record.digest, now), record.imported)
             for record in await records.all_(self._engine)
         ]
         gone = gc.choose(kept, in_use, keep_s, now)
-        for name in gone:
-            await records.delete(self._engine, name)
-        for digest in {image.digest for image in kept if image.name in gone}:
-            self._forget(digest)
-        if gone:
-            log.info("images collected", images=gone)
-        return gone
+        for name, project in gone:
+            await records.delete(self._engine, name, project)
+        for image in kept:
+            if (image.name, image.project) in gone:
+                self._forget(image.digest, image.project)
+        names = [name for name, _ in gone]
+        if names:
+            log.info("images collected", images=names)
+        return names
 
-    def forget(self, image: str) -> None:
+    def forget(self, image: str, project: str = "") -> None:
         """Look again next time: somebody found that `image` is not here after all."""
-        ready = self._ready.pop(image, None)
+        ready = self.cached(image, project)
         if ready is not None:
-            self._forget(ready.digest)
+            self._ready = {key: one for key, one in self._ready.items() if one.digest != ready.digest}
+            self._last_used.pop(ready.digest, None)
 
-    def _forget(self, digest: str) -> None:
-        self._ready = {name: ready for name, ready in self._ready.items() if ready.digest != digest}
-        self._last_used.pop(digest, None)
+    def _forget(self, digest: str, project: str) -> None:
+        self._ready = {key: one for key, one in self._ready.items() if (one.digest, key[1]) != (digest, project)}
+        if all(one.digest != digest for one in self._ready.values()):
+            self._last_used.pop(digest, None)
 
     async def _pull(
         self, ref: ImageRef, exact: str, project: str, pull_secrets: Sequence[str], lease: str, progress: Progress
     ) -> ReadyImage:
         with local.translated(exact):
-            known = await records.get(self._engine, exact)
+            known = await records.get(self._engine, exact, project)
             if known is not None and (ready := await local.find(self._engine, self._here, known)) is not None:
                 return ready
         progress.state("resolving")
-        names = [exact] + ([str(ImageRef(ref.host, ref.repository, ref.tag))] if ref.tag else [])
+        names = Names((exact, *([str(ImageRef(ref.host, ref.repository, ref.tag))] if ref.tag else [])), project)
         origin = FromRegistry(self._registry, ref, self._lookup(project, pull_secrets))
         # One lease an image and not a try: what a failed try has fetched is there for the next.
         return await self._under_lease(origin, ref.digest, names, lease, progress, False)
 
     async def _under_lease(
-        self, origin: Origin, digest: str, names: Sequence[str], lease: str, progress: Progress, imported: bool
+        self, origin: Origin, digest: str, names: Names, lease: str, progress: Progress, imported: bool
     ) -> ReadyImage:
         keep = False
         try:
-            with local.translated(names[0]):
+            with local.translated(names.names[0]):
                 await records.take_lease(self._engine, lease, self._clock.wall() + LEASE_S)
                 try:
                     ready = await self._puller.pull(origin, digest, names, lease, progress, imported)

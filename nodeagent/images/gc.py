@@ -13,14 +13,17 @@ class Kept:
     """One name of an image on this node; `last_used` in the same seconds as `now`."""
 
     name: str
+    project: str
     digest: str
     last_used: float
     imported: bool = False
 
 
-def choose(images: Iterable[Kept], in_use: Set[str], keep_s: float, now: float) -> list[str]:
-    """Names to delete. `in_use` holds digests, or references that end in `@digest`."""
+def choose(images: Iterable[Kept], in_use: Set[str], keep_s: float, now: float) -> list[tuple[str, str]]:
+    """(name, project) to delete. `in_use` holds digests, or references that end in `@digest`."""
     used = {image.rpartition("@")[2] for image in in_use}
     return [
-        image.name for image in images if image.digest not in used and not image.imported and now - image.last_used > keep_s
+        (image.name, image.project)
+        for image in images
+        if image.digest not in used and not image.imported and now - image.last_used > keep_s
     ]

@@ -1,7 +1,7 @@
 """One image from where its blobs are (a registry, an archive) into containerd, unpacked, under a gc_lease all the way."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -30,6 +30,14 @@ class ReadyImage:
     chain_id: str
     size_bytes: int
     """Of the compressed layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """How an image is to be known, and to which project (empty: to all)."""
+
+    names: tuple[str, ...]
+    project: str
 
 
 class Origin(Protocol):
@@ -68,9 +76,12 @@ class Puller:
         self._chains: Flights[None] = Flights()
 
     async def pull(
-        self, origin: Origin, digest: str, names: Sequence[str], gc_lease: str, progress: Progress, imported: bool = False
+        self, origin: Origin, digest: str, names: Names, gc_lease: str, progress: Progress, imported: bool = False
     ) -> ReadyImage:
-        """Have image `digest` here, unpacked and recorded under `names`. Raises ImageProblem, containerd's errors."""
+        """Have image `digest` here, unpacked and recorded under `names`. Raises ImageProblem, containerd's errors.
+
+        Its manifests are asked of `origin` also when they are here: that is how `origin` says who may have them.
+        """
         engine = self._engine.under(gc_lease)
         path, found = await self._descend(engine, gc_lease, origin, digest)
         progress.state("pulling")
@@ -88,8 +99,8 @@ class Puller:
         await records.refer(engine, path[-1].digest, [found.config.digest, *dict.fromkeys(x.digest for x in found.layers)])
         for parent, child in zip(path[-2::-1], path[:0:-1], strict=True):
             await records.refer(engine, parent.digest, [child.digest])
-        for name in names:
-            await records.save(engine, name, path[0], imported)
+        for name in names.names:
+            await records.save(engine, name, names.project, path[0], imported)
         return ReadyImage(digest, parsed.config, chain_id, sum(layer.size for layer in found.layers))
 
     async def _descend(

@@ -1,4 +1,8 @@
-"""Image records in containerd: the names, and the labels by which its garbage collector sees what an image needs."""
+"""Image records in containerd: the names, and the labels by which its garbage collector sees what an image needs.
+
+A record belongs to the project that may use it (`name#project`), or to all (`name`). Blobs and snapshots are shared by digest; that
+another project has them here gives nobody a right to them.
+"""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +25,8 @@ class Record:
     """One name of an image on this node. `digest` is what the name means: of an index, or of a manifest."""
 
     name: str
+    project: str
+    """Whose it is; empty: everybody's."""
     digest: str
     media_type: str
     size: int
@@ -64,10 +70,10 @@ async def _label(engine: Containerd, digest: str, labels: dict[str, str]) -> Non
     )
 
 
-async def save(engine: Containerd, name: str, target: Descriptor, imported: bool) -> None:
-    """Let `name` mean `target`, whatever it meant before."""
+async def save(engine: Containerd, name: str, project: str, target: Descriptor, imported: bool) -> None:
+    """Let `name` mean `target` for `project`, whatever it meant before."""
     image = images_pb2.Image(
-        name=name,
+        name=_key(name, project),
         target=types_pb2.Descriptor(media_type=target.media_type, digest=target.digest, size=target.size),
         labels={IMPORTED: "true"} if imported else {},
     )
@@ -77,33 +83,42 @@ async def save(engine: Containerd, name: str, target: Descriptor, imported: bool
         await engine.images.Update(images_pb2.UpdateImageRequest(image=image))
 
 
-async def get(engine: Containerd, name: str) -> Record | None:
-    """What `name` means here, or None."""
-    try:
-        answer = await engine.images.Get(images_pb2.GetImageRequest(name=name))
-    except errors.NotFound:
-        return None
-    return _record(answer.image)
+async def get(engine: Containerd, name: str, project: str) -> Record | None:
+    """What `name` means here for `project`: by its own record, else by everybody's; or None."""
+    for owner in dict.fromkeys((project, "")):
+        try:
+            answer = await engine.images.Get(images_pb2.GetImageRequest(name=_key(name, owner)))
+        except errors.NotFound:
+            continue
+        return _record(answer.image)
+    return None
 
 
 async def all_(engine: Containerd) -> list[Record]:
-    """Every name, by name."""
+    """Every name, by name and project."""
     answer = await engine.images.List(images_pb2.ListImagesRequest())
-    return sorted((_record(image) for image in answer.images), key=lambda record: record.name)
+    return sorted((_record(image) for image in answer.images), key=lambda record: (record.name, record.project))
 
 
-async def delete(engine: Containerd, name: str) -> bool:
-    """Forget a name; False when it was not there."""
+async def delete(engine: Containerd, name: str, project: str) -> bool:
+    """Forget a name of `project`; False when it was not there."""
     try:
-        await engine.images.Delete(images_pb2.DeleteImageRequest(name=name))
+        await engine.images.Delete(images_pb2.DeleteImageRequest(name=_key(name, project)))
     except errors.NotFound:
         return False
     return True
 
 
+def _key(name: str, project: str) -> str:
+    # No image's name has a '#'.
+    return f"{name}#{project}" if project else name
+
+
 def _record(image: images_pb2.Image) -> Record:
+    name, _, project = image.name.partition("#")
     return Record(
-        image.name,
+        name,
+        project,
         image.target.digest,
         image.target.media_type,
         image.target.size,

@@ -64,16 +64,16 @@ class Registry:
             self._session = None
 
     async def resolve(self, ref: ImageRef, lookup: Lookup) -> str:
-        """The digest that `ref` names now. Raises ImageProblem."""
-        if ref.digest:
-            return ref.digest
-        url = self._url(ref, f"manifests/{ref.tag}")
+        """The digest that `ref` names now, if who asks may have it. Raises ImageProblem."""
+        url = self._url(ref, f"manifests/{ref.target}")
 
         async def ask() -> str:
             async with self._get(ref, url, lookup, "HEAD", {"Accept": manifest.ACCEPT}) as answer:
                 return answer.headers.get("Docker-Content-Digest", "")
 
         digest = await retrying(ask, f"registry {ref.host}")
+        if ref.digest:
+            return ref.digest
         if not digest:
             return manifest.digest_of((await self.manifest(ref, ref.tag, lookup))[0])
         try:

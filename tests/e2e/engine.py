@@ -100,7 +100,7 @@ class Engine:
         return done
 
     def import_image(self, name: str, archive: Path) -> None:
-        self.ebb("image", "import", str(archive), "--name", name, timeout_s=180)
+        self.ebb("image", "import", str(archive), "--name", name, "--shared", timeout_s=180)
 
     # -- objects ---------------------------------------------------------------------------------------------------------
 

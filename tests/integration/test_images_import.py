@@ -225,3 +225,21 @@ async def test_the_bus_is_answered_with_a_digest_or_a_reason(here: World) -> Non
     assert refused.reason == "BadImage"
     assert "lower case" in refused.message
     assert decode(ResolvedImage, await answer(b"{")).reason == "BadRequest"
+
+
+async def test_what_is_imported_for_a_project_only_that_project_can_use(here: World) -> None:
+    mine, theirs = HELLO, archives.busybox("theirs\n")
+    await here.images.import_archive(stream(archives.oci_tar(mine, "hello:v1")), project="a")
+    with pytest.raises(errors.ImageProblem):
+        await here.images.resolve("127.0.0.1:1/library/hello:v1", project="b")
+    await here.images.import_archive(stream(archives.oci_tar(theirs, "hello:v1")), project="b")
+    assert (await here.images.resolve("hello:v1", project="a")).endswith(mine.manifest), (
+        "another's import changes nobody's name"
+    )
+    assert (await here.images.resolve("hello:v1", project="b")).endswith(theirs.manifest)
+    assert here.images.cached(f"docker.io/library/hello@{mine.manifest}", "b") is None
+    assert await here.images.remove("hello:v1", "b")
+    assert [(i.project, i.digest) for i in await here.images.list() if i.name.endswith(":v1")] == [("a", mine.manifest)]
+    await here.images.import_archive(stream(archives.oci_tar(theirs, "hello:v2")))
+    for project in ("a", "b", "c"):
+        assert (await here.images.resolve("hello:v2", project=project)).endswith(theirs.manifest), "imported for all"

@@ -80,6 +80,48 @@ async def test_one_tenants_secret_is_not_anothers(fake: FakeRegistry) -> None:
         assert isinstance(other, errors.Unauthorized)
 
 
+async def test_what_one_project_pulled_is_not_anothers(fake: FakeRegistry) -> None:
+    """Also when every byte of it is here, and in the next life of the agent."""
+    async with world(credentials=_only_for_mine) as here:
+        fake.basic = Credential("me", "secret").basic()
+        exact = f"{fake.host}/hello@{HELLO.manifest}"
+        await here.images.ensure(exact, project="a", pull_secrets=["mine"])
+        for ask in (here.images.ensure, here.images.resolve):
+            with pytest.raises(errors.Unauthorized):
+                await ask(exact, project="b")
+        assert here.images.cached(exact, "b") is None
+        again = facade.ImageStore(here.engine, node="n1", spool=here.real.root / "spool", credentials=_only_for_mine)
+        await again.load()
+        assert again.cached(exact, "a") is not None
+        with pytest.raises(errors.Unauthorized):
+            await again.ensure(exact, project="b")
+        blobs = fake.asked.total()
+        assert (await again.ensure(exact, project="b", pull_secrets=["mine"])).digest == HELLO.manifest
+        assert fake.asked.total() - blobs <= 2, "the registry is asked for rights, not for layers that are here"
+        await again.close()
+
+
+async def test_a_right_that_was_taken_away_ends_with_the_next_deploy(fake: FakeRegistry) -> None:
+    exact = f"{fake.host}/hello@{HELLO.manifest}"
+    async with world() as here:
+        await here.images.ensure(exact, project="a")
+        assert await here.images.resolve(exact, project="a") == exact
+        fake.basic = Credential("me", "secret").basic()
+        with pytest.raises(errors.Unauthorized):
+            await here.images.resolve(exact, project="a")
+        assert here.images.cached(exact, "a") is not None, "what runs goes on"
+
+
+async def test_an_image_that_is_here_can_be_deployed_while_its_registry_is_away() -> None:
+    async with world() as here:
+        async with fake_registry(hello=HELLO) as gone:
+            exact = f"{gone.host}/hello@{HELLO.manifest}"
+            await here.images.ensure(exact, project="a")
+        assert await here.images.resolve(exact, project="a") == exact
+        with pytest.raises(errors.RegistryUnavailable):
+            await here.images.resolve(exact, project="b")
+
+
 async def _only_for_mine(project: str, secrets: Sequence[str], host: str) -> Credential | None:
     return Credential("me", "secret") if list(secrets) == ["mine"] else None
 

@@ -26,6 +26,8 @@ class Agent:
     def __init__(self, name: str) -> None:
         self.name = name
         self.images: dict[str, int] = {}
+        self.projects: list[str | None] = []
+        """For whom each request about images was."""
         self.lines: list[LogLine] = []
         self.broken = False
         self._runner: web.AppRunner | None = None
@@ -46,13 +48,15 @@ class Agent:
         await self._runner.cleanup()
 
     async def _import(self, request: web.Request) -> web.StreamResponse:
+        self.projects.append(request.query.get("project"))
         data = await request.read()
         if self.broken:
             return web.json_response({"reason": "BadArchive", "message": "not an OCI archive"}, status=400)
         self.images[request.query["name"]] = len(data)
         return web.json_response({"images": [{"name": request.query["name"], "digest": "sha256:1"}]})
 
-    async def _list(self, _: web.Request) -> web.StreamResponse:
+    async def _list(self, request: web.Request) -> web.StreamResponse:
+        self.projects.append(request.query.get("project"))
         return web.json_response(
             [
                 {"name": n, "digest": "sha256:1", "size_bytes": s, "unpacked": True, "in_use": False}
@@ -61,6 +65,7 @@ class Agent:
         )
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
+        self.projects.append(request.query.get("project"))
         if self.images.pop(request.query["name"], None) is None:
             return web.json_response({"reason": "ImageNotFound", "message": "no such image"}, status=404)
         return web.json_response({})
@@ -120,6 +125,11 @@ async def test_an_imported_archive_reaches_every_node_and_leaves_no_file(world: 
     assert (await http.delete(f"{OWN}/images", params={"name": "hello:v1"})).status_code == 200
     missing = await http.delete(f"{OWN}/images", params={"name": "hello:v1"})
     assert (missing.status_code, missing.json()["reason"]) == (404, "ImageNotFound")
+    own = f"{OWN}/namespaces/shop/images"
+    assert (await http.post(own, params={"name": "hello:v1"}, content=b"x")).status_code == 200
+    assert (await http.get(own)).status_code == 200
+    assert (await http.delete(own, params={"name": "hello:v1"})).status_code == 200
+    assert [agent.projects for agent in world.agents] == [[None, None, None, None, "shop", "shop", "shop"]] * 2
 
 
 async def test_an_archive_that_is_too_large_or_bad_is_refused_with_the_reason(world: World, tmp_path: Path) -> None:

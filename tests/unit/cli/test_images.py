@@ -14,7 +14,7 @@ from cli.show import Form
 from tests.unit.cli.fake import FakeApi, status
 
 BASE = "/apis/serving.knative.dev/v1/namespaces/default"
-IMPORT = "POST /apis/ebb.dev/v1/images"
+IMPORT = "POST /apis/ebb.dev/v1/namespaces/default/images"
 Captured = pytest.CaptureFixture[str]
 
 
@@ -34,7 +34,7 @@ def test_an_archive_is_sent_whole_under_the_name_asked_for(capsys: Captured, arc
 
     fake = FakeApi()
     fake.set(IMPORT, imported)
-    images.import_(fake.api(), archive, "app:v1", Form.TABLE)
+    images.import_(fake.api(), archive, "app:v1", "default", Form.TABLE)
     assert got == [("app:v1", 600_000)]
     assert capsys.readouterr().out == "NAME                      DIGEST\ndocker.io/library/app:v1  sha256:12\n"
 
@@ -52,12 +52,12 @@ def test_a_bad_archive_is_refused_with_the_nodes_words(archive: Path) -> None:
     fake = FakeApi()
     fake.set(IMPORT, lambda _: status(400, "BadArchive", "node n1: app.tar is not an OCI archive"))
     with pytest.raises(Refused, match=r"node n1: app\.tar is not an OCI archive"):
-        images.import_(fake.api(), archive, "", Form.TABLE)
+        images.import_(fake.api(), archive, "", "default", Form.TABLE)
 
 
 def test_a_missing_file_is_bad_usage(tmp_path: Path) -> None:
     with pytest.raises(BadUsage, match="no such file"):
-        images.import_(FakeApi().api(), tmp_path / "nope.tar", "", Form.TABLE)
+        images.import_(FakeApi().api(), tmp_path / "nope.tar", "", "default", Form.TABLE)
 
 
 def test_a_pull_is_shown_layer_by_layer() -> None:
