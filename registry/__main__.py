@@ -106,17 +106,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     ring = Keyring(Path(settings.secret_key_file)) if settings.secret_key_file else None
     issuer = _issuer(settings, store, clock, ring, observed)
     held = value_routes.ValueRoutes(ValueStore(store, clock, ring), Watches(store, streams), clock)
-    own = ebb.EbbRoutes(observed, agents, book, samples, streams, clock)
-    here = images.ImageRoutes(agents, spool, bus, streams)
-    reasons = why.handlers(why.WhyRoutes(observed, bus))
-    shown = certificates.handlers(issuer.certificates if issuer is not None else None)
     every = [
         *routes.handlers(knative),
         *value_routes.handlers(held),
-        *ebb.handlers(own),
-        *images.handlers(here),
-        *reasons,
-        *shown,
+        *ebb.handlers(ebb.EbbRoutes(observed, agents, book, samples, streams, clock)),
+        *images.handlers(images.ImageRoutes(agents, spool, bus, streams)),
+        *why.handlers(why.WhyRoutes(observed, bus)),
+        *certificates.handlers(issuer.certificates if issuer is not None else None),
     ]
     application = app.build(every, observed.projects, bounds)
     tables = observed.tables() | (issuer.tables() if issuer is not None else {})
@@ -142,10 +138,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     jobs.start(join(), "presence")
     ending = asyncio.Event()
     serving = asyncio.get_running_loop().create_task(server.serve(application, settings.listen, ending))
-    waiting = asyncio.get_running_loop().create_task(stop.wait())
-    await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    await _either(serving, stop)
     log.info("draining", streams=streams.open)
-    waiting.cancel()
     streams.stop()
     ending.set()
     try:
@@ -157,6 +151,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         await admin.stop()
         await bus.close()
         await store.close()
+
+
+async def _either(serving: "asyncio.Task[None]", stop: asyncio.Event) -> None:
+    """Until serving ends or `stop` is set."""
+    waiting = asyncio.get_running_loop().create_task(stop.wait())
+    await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
 
 
 if __name__ == "__main__":
