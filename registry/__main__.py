@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+from litestar import Litestar
+
 from process import ids, logs
 from process.admin import Admin
 from process.clock import SystemClock
@@ -136,14 +138,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         await presence.put(keys.member("registry", member), encode(said))
 
     jobs.start(join(), "presence")
-    ending = asyncio.Event()
-    serving = asyncio.get_running_loop().create_task(server.serve(application, settings.listen, ending))
-    await _either(serving, stop)
-    log.info("draining", streams=streams.open)
-    streams.stop()
-    ending.set()
     try:
-        await serving
+        await _serve_until(stop, application, settings.listen, streams)
     finally:
         await jobs.cancel()
         await presence.stop()
@@ -153,11 +149,16 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         await store.close()
 
 
-async def _either(serving: "asyncio.Task[None]", stop: asyncio.Event) -> None:
-    """Until serving ends or `stop` is set."""
-    waiting = asyncio.get_running_loop().create_task(stop.wait())
+async def _serve_until(stop: asyncio.Event, application: Litestar, listen: str, streams: Streams) -> None:
+    """The API, until it fails or `stop` is set; open streams end first."""
+    ending = asyncio.Event()
+    serving, waiting = asyncio.create_task(server.serve(application, listen, ending)), asyncio.create_task(stop.wait())
     await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    log.info("draining", streams=streams.open)
     waiting.cancel()
+    streams.stop()
+    ending.set()
+    await serving
 
 
 if __name__ == "__main__":
