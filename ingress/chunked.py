@@ -13,6 +13,14 @@ from ingress.limits import CHUNK_LINE_BYTES, TRAILER_BYTES
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 _TRAILER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
 
+NOT_TRAILERS = frozenset(
+    (
+        b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade",
+        b"content-length", b"host", b"te", b"trailer", b"content-encoding", b"authorization",
+    )
+)  # fmt: skip
+"""What says how a message is framed, or where it goes, comes too late after it; some who read it take it for the next one's."""
+
 Trailers = Sequence[tuple[bytes, bytes]]
 
 
@@ -98,7 +106,7 @@ def encode_chunk(data: bytes) -> bytes:
 
 
 def encode_end(trailers: Trailers) -> bytes:
-    """The last chunk."""
+    """The last chunk, with those of the `trailers` that may be some."""
     if not trailers:
         return b"0\r\n\r\n"
-    return b"0\r\n" + b"".join([b"%b: %b\r\n" % pair for pair in trailers]) + b"\r\n"
+    return b"0\r\n" + b"".join([b"%b: %b\r\n" % pair for pair in trailers if pair[0].lower() not in NOT_TRAILERS]) + b"\r\n"

@@ -12,10 +12,10 @@ import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
 from ingress import limits
+from ingress.answers1 import begin
 from ingress.chunked import BadChunk, ChunkDecoder, Trailers, encode_chunk, encode_end
 from ingress.forward import Exchange
 from ingress.gate import Gate
-from ingress.headers import serialise
 from ingress.http1 import CHUNKED, END, Request, Response, check_partial
 from ingress.refusals import TABLE, Refused, answer_of
 from ingress.speaker2 import PREFACE
@@ -258,7 +258,7 @@ class Client(asyncio.Protocol):
         return self._gate.marked(request, self._about)
 
     def inform(self, response: Response) -> None:
-        self.transport.write(b"HTTP/1.1 %b\r\n%b\r\n" % (response.line, serialise(response.fields)))
+        self.transport.write((response.head or begin(response)) + b"\r\n")
 
     def answer(self, exchange: Exchange, response: Response, body: bytes, whole: bool) -> None:
         length = response.length
@@ -282,8 +282,7 @@ class Client(asyncio.Protocol):
             framing += b"x-ebb-cause: %b\r\n" % exchange.cause_id.encode("ascii")
         if not response.dated:
             framing += self._listener.date()
-        fields = serialise(response.fields)
-        self.transport.write(b"HTTP/1.1 %b\r\n%b%b\r\n%b" % (response.line, fields, framing, body))
+        self.transport.write(b"%b%b\r\n%b" % (response.head or begin(response), framing, body))
 
     def piece(self, data: bytes) -> None:
         if self._frames_out is not None:
@@ -298,10 +297,8 @@ class Client(asyncio.Protocol):
 
     def tunnel(self, exchange: Exchange, response: Response, data: bytes) -> None:
         self._state = _TUNNEL
-        fields = serialise(response.fields)
-        self.transport.write(
-            b"HTTP/1.1 %b\r\n%bConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n%b" % (response.line, fields, data)
-        )
+        head = response.head or begin(response)
+        self.transport.write(b"%bConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n%b" % (head, data))
         self._chunked = False
         self._frames_in, self._frames_out = Frames(), Frames()
         self._frames_out.feed(data)

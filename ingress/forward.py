@@ -250,7 +250,7 @@ class Exchange:
             if self.cause_id:
                 self._tell("first byte", instance=target.instance, status=response.status)
         if self.marked:
-            response.fields.append((b"Server-Timing", server_timing(self, now)))
+            response = response.adding(b"Server-Timing", server_timing(self, now))
         self.answering = True
         self.status = response.status
         self.sent_bytes = len(body)

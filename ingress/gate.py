@@ -11,7 +11,8 @@ import msgspec
 
 from activator.admitter import Admitter
 from ingress.access_log import AccessLog, line_of
-from ingress.http1 import Request, RequestParser, ResponseParser
+from ingress.answers1 import ResponseParser
+from ingress.http1 import Request, RequestParser
 from ingress.metrics import Metrics, Stats
 from ingress.proxies import Proxies
 from ingress.routes import Routes

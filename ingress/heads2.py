@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from http import HTTPStatus
 
 from ingress import limits
-from ingress.chunked import Trailers
+from ingress.chunked import NOT_TRAILERS, Trailers
 from ingress.headers import (
     DROP,
     EXPECT,
@@ -34,7 +34,6 @@ _METHOD = re.compile(rb"[A-Z](?:[A-Z-]{0,30}[A-Z])?")
 _PATH = re.compile(rb"/[\x21\x22\x24-\x7e]*")
 _CONNECTION = frozenset((b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"))
 _PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path"))
-_NOT_TRAILERS = _CONNECTION | {b"content-length", b"host", b"te", b"trailer", b"content-encoding", b"authorization"}
 _PHRASES = {status.value: b"%d %b" % (status.value, status.phrase.encode("ascii")) for status in HTTPStatus}
 GOOD_MOST, GOOD_BYTES = 4096, 128
 _GOOD: set[tuple[bytes, bytes]] = set()
@@ -209,4 +208,4 @@ def trailers_in(head: Head) -> Fields:
 def trailers_out(trailers: Trailers) -> Fields:
     """`trailers` as HTTP/2 may have them."""
     fields = [(name.lower(), value) for name, value in trailers]
-    return [(name, value) for name, value in fields if name not in _NOT_TRAILERS]
+    return [(name, value) for name, value in fields if name not in NOT_TRAILERS]

@@ -10,7 +10,7 @@ import httptools
 from ingress import limits
 from ingress.headers import (
     CONNECTION,
-    DATE,
+    DROP,
     ENCODING,
     EXPECT,
     FORWARDED_FOR,
@@ -22,12 +22,12 @@ from ingress.headers import (
     LENGTH,
     REQUEST,
     REQUEST_ID,
-    RESPONSE,
     TAG,
     TRACE,
     UPGRADE,
     Kind,
     named_in,
+    serialise,
     without,
 )
 from ingress.hosts import well_formed
@@ -36,6 +36,8 @@ from ingress.refusals import Refused
 END = b"\r\n\r\n"
 _SLASH = 0x2F
 _BLANKS = (b" ", b"\t")
+_PLAIN = frozenset((DROP, HOST, CONNECTION, LENGTH, ENCODING, KEEP_ALIVE))
+"""Kinds of fields that say the same of every request that has them."""
 CHUNKED = -1
 UNTIL_CLOSE = -2
 
@@ -50,7 +52,6 @@ class Request:
 
     http10 = False
     keep_alive = True
-    length = 0
     expects = False
     trailers_wanted = False
     """`TE: trailers` came by HTTP/2."""
@@ -65,11 +66,25 @@ class Request:
     websocket_key = b""
     """Not empty: the request asks for a WebSocket."""
 
-    def __init__(self, method: bytes, target: bytes, host: bytes, fields: Fields) -> None:
+    def __init__(self, method: bytes, target: bytes, host: bytes, fields: Fields, length: int = 0, begun: bytes = b"") -> None:
         self.method = method
         self.target = target
         self.host = host
         self.fields = fields
+        """Shared by requests with the same head: `add` makes new ones."""
+        self.length = length
+        self.begun = begun
+        """`begin(request)`, where that is known already."""
+
+    def add(self, name: bytes, value: bytes) -> None:
+        """One more field to pass on."""
+        self.fields = [*self.fields, (name, value)]
+        self.begun = b""
+
+    def aim(self, target: bytes) -> None:
+        """Pass it on as a request for `target`."""
+        self.target = target
+        self.begun = b""
 
 
 class Response:
@@ -81,18 +96,27 @@ class Response:
     """`Keep-Alive: timeout=`, when the instance says so; 0: unsaid."""
     upgrade = b""
     dated = False
+    head = b""
+    """It as HTTP/1 to the end of its fields; empty: not written yet. Answers with the same head share one Response."""
 
     def __init__(self, status: int, line: bytes, fields: Fields) -> None:
         self.status = status
         self.line = line
         self.fields = fields
 
+    def adding(self, name: bytes, value: bytes) -> "Response":
+        """The same with one more field."""
+        other = Response(self.status, self.line, [*self.fields, (name, value)])
+        other.length, other.keep_alive, other.keep_for_s = self.length, self.keep_alive, self.keep_for_s
+        other.upgrade, other.dated = self.upgrade, self.dated
+        return other
+
 
 class BadResponse(Exception):
     """The instance's answer is not HTTP/1; the message says what is wrong."""
 
 
-class _Collector:
+class Collector:
     """What llhttp calls back: fields that pass are kept in order, the others by kind."""
 
     __slots__ = ("_classify", "_memo", "fields", "special", "url")
@@ -126,13 +150,30 @@ class RequestParser:
     """Parses request heads; one serves all connections of a process."""
 
     def __init__(self) -> None:
-        self._sink = _Collector(REQUEST.memo, REQUEST.classify)
+        self._sink = Collector(REQUEST.memo, REQUEST.classify)
         self._parser = httptools.HttpRequestParser(self._sink)
         self._hosts: set[bytes] = set()
         """Hosts that were found well-formed."""
+        self.seen: dict[bytes, Request] = {}
+        """Heads that mean nothing but themselves: a client that stays asks with the same one again and again."""
 
     def parse(self, head: bytes) -> Request:
         """The request whose head is `head`, its empty line included. Raises Refused."""
+        found = self.seen.get(head)
+        if found is not None:
+            return Request(found.method, found.target, found.host, found.fields, found.length, found.begun)
+        request, plain = self._parse(head)
+        if plain and len(head) <= limits.HEAD_MEMO_BYTES:
+            if len(self.seen) >= limits.HEAD_MEMO_MOST:
+                self.seen.clear()
+            request.begun = begin(request)
+            self.seen[head] = Request(
+                request.method, request.target, request.host, request.fields, request.length, request.begun
+            )
+        return request
+
+    def _parse(self, head: bytes) -> tuple[Request, bool]:
+        """The same, and whether a head with these bytes is always that request and no more (no id, upgrade, …)."""
         sink = self._sink
         sink.fields = []
         special: list[tuple[Kind, bytes]] = []
@@ -158,11 +199,13 @@ class RequestParser:
                 raise Refused("version" if b" HTTP/" in line and line.count(b" ") == 2 else "bad-request")
             request.http10 = True
             request.keep_alive = False
+        plain = not request.http10
         if len(special) == 1 and special[0][0] == HOST:
             request.host = special[0][1]
         else:
             self._renew()
             _special(request, special)
+            plain = plain and request.keep_alive and all(kind in _PLAIN for kind, _ in special)
         host = request.host
         if host not in self._hosts:
             if not host or not well_formed(host):
@@ -172,11 +215,28 @@ class RequestParser:
             self._hosts.add(host)
         if request.target[0] != _SLASH or b"#" in request.target:
             _check_target(request)
-        return request
+        return request, plain
 
     def _renew(self) -> None:
         """llhttp keeps state after anything but a plain head: start over."""
         self._parser = httptools.HttpRequestParser(self._sink)
+
+
+def begin(request: Request) -> bytes:
+    """`request` as an instance of HTTP/1 gets it, but for what is said of this one request alone and the empty line."""
+    framing = b""
+    if request.length > 0:
+        framing = b"Content-Length: %d\r\n" % request.length
+    elif request.length == CHUNKED:
+        framing = b"Transfer-Encoding: chunked\r\n"
+    elif request.method in (b"POST", b"PUT", b"PATCH"):
+        framing = b"Content-Length: 0\r\n"
+    if request.expects:
+        framing += b"Expect: 100-continue\r\n"
+    if request.websocket_key:
+        framing += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    fields = serialise(request.fields)
+    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b" % (request.method, request.target, request.host, fields, framing)
 
 
 def check_partial(data: bytes) -> None:
@@ -273,85 +333,3 @@ def _absolute(request: Request) -> None:
     if authority.lower() != request.host.lower():
         raise Refused("bad-request", "the target's host is not the Host field's")
     request.target = path if path.startswith(b"/") else b"/" + path
-
-
-class ResponseParser:
-    """Parses heads of answers; one serves all connections of a process."""
-
-    def __init__(self) -> None:
-        self._sink = _Collector(RESPONSE.memo, RESPONSE.classify)
-
-    def parse(self, head: bytes, method: bytes) -> Response:
-        """The answer to a `method` request whose head is `head`, its empty line included. Raises BadResponse."""
-        sink = self._sink
-        sink.fields = []
-        sink.special = []
-        parser = httptools.HttpResponseParser(sink)
-        try:
-            parser.feed_data(head)
-        except httptools.HttpParserUpgrade:
-            pass
-        except httptools.HttpParserError as error:
-            raise BadResponse(str(error)) from None
-        line = head[: head.find(b"\r\n")]
-        if not line.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")):
-            raise BadResponse("not HTTP/1.1 or HTTP/1.0")
-        response = Response(parser.get_status_code(), line[9:], sink.fields)
-        if response.status < 100 or response.status > 599:
-            raise BadResponse(f"status {response.status}")
-        if line[7] != 0x31:
-            response.keep_alive = False
-        _take_in(response, sink.special)
-        status = response.status
-        if method == b"HEAD" or status == 204 or status == 304 or status < 200:
-            if status != 304 and method != b"HEAD":
-                response.fields = without(response.fields, {b"content-length"})
-            response.length = 0
-        return response
-
-
-def _take_in(response: Response, special: list[tuple[Kind, bytes]]) -> None:
-    """Take in the fields of an answer that mean something. Raises BadResponse."""
-    length: bytes | None = None
-    for kind, value in special:
-        if kind == LENGTH:
-            if not value.isdigit() or len(value) > limits.BODY_LENGTH_DIGITS or (length is not None and length != value):
-                raise BadResponse("its Content-Length is not one number")
-            if length is None:
-                response.fields.append((b"Content-Length", value))
-            length = value
-            if response.length != CHUNKED:
-                response.length = int(value)
-        elif kind == DATE:
-            response.dated = True
-            response.fields.append((b"Date", value))
-        elif kind == CONNECTION:
-            if value == b"keep-alive":
-                response.keep_alive = True
-                continue
-            tokens = named_in(value)
-            if b"close" in tokens:
-                response.keep_alive = False
-            elif b"keep-alive" in tokens:
-                response.keep_alive = True
-            named = tokens - {b"close", b"keep-alive", b"upgrade"}
-            if named:
-                response.fields = without(response.fields, named)
-        elif kind == ENCODING:
-            if value.lower() != b"chunked":
-                raise BadResponse("its Transfer-Encoding is not chunked")
-            response.length = CHUNKED
-        elif kind == UPGRADE:
-            response.upgrade = value.lower()
-        elif kind == KEEP_ALIVE:
-            response.keep_for_s = _keep_for(value)
-    if response.length == CHUNKED and length is not None:
-        raise BadResponse("Content-Length with Transfer-Encoding")
-
-
-def _keep_for(value: bytes) -> float:
-    for part in value.split(b","):
-        name, _, seconds = part.strip().partition(b"=")
-        if name.lower() == b"timeout" and seconds.isdigit() and len(seconds) < 6:
-            return float(seconds)
-    return 0.0

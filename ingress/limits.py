@@ -86,6 +86,10 @@ HELLO_TIME_S = 5.0
 UPSTREAM2_IDLE_S = 30.0
 """An HTTP/2 connection to an instance without streams is closed after so long."""
 
+HEAD_MEMO_MOST = 1_024
+"""Heads that are remembered with what they mean, of requests and of answers; then it begins anew."""
+HEAD_MEMO_BYTES = 2_048
+"""Longer ones are not."""
 HOST_MEMO_MOST = 16_384
 """Spellings of known hosts that are remembered."""
 NAME_MEMO_MOST = 4_096

@@ -30,12 +30,10 @@ class RuledExchange(Exchange):
         super()._send(target, now)
 
     def answered(self, response: Response, body: bytes, whole: bool, now: float) -> None:
-        self._keep_session(response)
-        super().answered(response, body, whole, now)
+        super().answered(self._keeping_session(response), body, whole, now)
 
     def upgraded(self, response: Response, data: bytes) -> None:
-        self._keep_session(response)
-        super().upgraded(response, data)
+        super().upgraded(self._keeping_session(response), data)
 
     def body(self, data: bytes) -> None:
         super().body(data)
@@ -58,7 +56,7 @@ class RuledExchange(Exchange):
         if self._copy is not None and self.request.length == 0:
             self._copy.send()
 
-    def _keep_session(self, response: Response) -> None:
+    def _keeping_session(self, response: Response) -> Response:
         affinity, target, choice = self._affinity, self._target, self._choice
         if (
             affinity is not None
@@ -66,7 +64,8 @@ class RuledExchange(Exchange):
             and choice is not None
             and not affinity.names(self._wish, target.instance)
         ):
-            response.fields.append(affinity.field(choice, target.instance, secure=by_tls(self._gate, self)))
+            return response.adding(*affinity.field(choice, target.instance, secure=by_tls(self._gate, self)))
+        return response
 
 
 class Copy:
@@ -99,7 +98,7 @@ class Copy:
             gate.metrics.mirrored("busy")
             return None
         forwarded = front.forwarded(request) + b"X-Ebb-Mirror: true\r\n"
-        copy = Request(request.method, request.target, request.host, list(request.fields))
+        copy = Request(request.method, request.target, request.host, request.fields)
         copy.request_id, copy.trace = request.request_id, request.trace
         return cls(gate, copy, forwarded, front.client, choice)
 

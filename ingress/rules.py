@@ -45,8 +45,8 @@ class Paths(Split):
             return self._rest
         found, strip = self._prefixes[prefix]
         if strip and found is not None:
-            request.target = b"/" + path[len(prefix) :].lstrip(b"/") + mark + query
-            request.fields.append((b"X-Forwarded-Prefix", prefix))
+            request.aim(b"/" + path[len(prefix) :].lstrip(b"/") + mark + query)
+            request.add(b"X-Forwarded-Prefix", prefix)
         return found
 
 
@@ -122,7 +122,7 @@ class Ruled(Split):
         """The revision for `request`; when that keeps sessions, how, and the token of the instance that this one was at."""
         tagged = self.tags.get(request.tag)
         if tagged is not None:
-            request.fields.append((b"Knative-Serving-Tag", request.tag))
+            request.add(b"Knative-Serving-Tag", request.tag)
             return tagged, None, b""
         wanted = self.affinity.wanted(request.fields) if self.affinity is not None else None
         if wanted is not None:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from activator.balance import Target
 from ingress import limits
 from ingress.chunked import BadChunk, ChunkDecoder, Trailers, encode_chunk, encode_end
-from ingress.headers import serialise
-from ingress.http1 import CHUNKED, END, UNTIL_CLOSE, BadResponse, Response
+from ingress.http1 import CHUNKED, END, UNTIL_CLOSE, BadResponse, Response, begin
 from ingress.pool import Pool
 
 if TYPE_CHECKING:
@@ -68,25 +67,7 @@ class Upstream(asyncio.Protocol):
         self.exchange = exchange
         self._state = _HEAD
         request = exchange.request
-        framing = b""
-        if request.length > 0:
-            framing = b"Content-Length: %d\r\n" % request.length
-        elif request.length == CHUNKED:
-            framing = b"Transfer-Encoding: chunked\r\n"
-        elif request.length == 0 and request.method in (b"POST", b"PUT", b"PATCH"):
-            framing = b"Content-Length: 0\r\n"
-        if request.expects:
-            framing += b"Expect: 100-continue\r\n"
-        if request.websocket_key:
-            framing += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
-        head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%b\r\n" % (
-            request.method,
-            request.target,
-            request.host,
-            serialise(request.fields),
-            forwarded,
-            framing,
-        )
+        head = (request.begun or begin(request)) + forwarded + b"\r\n"
         if body:
             chunks = request.length == CHUNKED
             head += b"".join([encode_chunk(piece) for piece in body] if chunks else body)

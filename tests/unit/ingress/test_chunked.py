@@ -72,3 +72,8 @@ def test_noise_is_an_error_or_incomplete_never_more(noise: bytes) -> None:
         decode(noise)
     except BadChunk:
         pass
+
+
+def test_a_trailer_that_would_frame_or_route_is_dropped() -> None:
+    trailers = [(b"Content-Length", b"5"), (b"X-Sum", b"1"), (b"transfer-encoding", b"chunked"), (b"Host", b"a.b")]
+    assert encode_end(trailers) == b"0\r\nX-Sum: 1\r\n\r\n"

@@ -6,15 +6,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingress import answers1, limits
+from ingress.answers1 import ResponseParser
 from ingress.headers import serialise
-from ingress.http1 import CHUNKED, UNTIL_CLOSE, BadResponse, RequestParser, ResponseParser
+from ingress.http1 import CHUNKED, UNTIL_CLOSE, BadResponse, RequestParser, begin
 from ingress.refusals import Refused
 
 GET = b"GET / HTTP/1.1\r\nHost: a.b\r\n"
 
 
+def everything(message) -> dict[str, object]:
+    said = {name: value for name, value in vars(type(message)).items() if not name.startswith("_") and not callable(value)}
+    return {**said, **vars(message)}
+
+
 def parse(head: bytes):
-    return RequestParser().parse(head)
+    """What `head` means, which is the same when it comes again, whatever became of the first request."""
+    parser = RequestParser()
+    first = parser.parse(head)
+    known = {**everything(first), "begun": begin(first)}
+    first.add(b"X-Tag", b"of the first one only")
+    first.aim(b"/elsewhere")
+    again = parser.parse(head)
+    assert {**everything(again), "begun": begin(again)} == known
+    assert again.begun in (b"", begin(again))
+    return again
 
 
 def test_a_plain_request_is_taken_as_it_is() -> None:
@@ -226,11 +242,31 @@ def test_no_bytes_do_worse_than_a_refusal(noise: bytes) -> None:
             pass
 
 
+def test_heads_are_remembered_up_to_a_bound() -> None:
+    parser = RequestParser()
+    for place in range(2 * limits.HEAD_MEMO_MOST):
+        parser.parse(b"GET /%d HTTP/1.1\r\nHost: a.b\r\n\r\n" % place)
+        assert len(parser.seen) <= limits.HEAD_MEMO_MOST
+    before = len(parser.seen)
+    parser.parse(GET + b"X-Long: " + b"x" * limits.HEAD_MEMO_BYTES + b"\r\n\r\n")
+    parser.parse(GET + b"X-Request-Id: one-of-its-kind\r\n\r\n")
+    assert len(parser.seen) == before
+
+
 # -- answers ------------------------------------------------------------------------------------------------------------------
 
 
 def answer(head: bytes, method: bytes = b"GET"):
-    return ResponseParser().parse(head, method)
+    """What `head` means, which is the same when it comes again, also after one that answers to another method."""
+    parser = ResponseParser()
+    first = parser.parse(head, method)
+    known = everything(first)
+    assert everything(first.adding(b"X-More", b"1")) | {"fields": first.fields, "head": first.head} == known
+    parser.parse(head, b"GET" if method == b"HEAD" else b"HEAD")
+    again = parser.parse(head, method)
+    assert everything(again) == known
+    assert again.head in (b"", answers1.begin(again))
+    return again
 
 
 @pytest.mark.parametrize(
