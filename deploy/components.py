@@ -14,6 +14,8 @@ NATS = Path(sys.executable).parent / "nats-server"
 
 # First to last. Stopping: the front door drains first; etcd, which holds what all others say, goes last.
 STORES, ENGINE, DOOR = 0, 1, 2
+# What requests wait for that are served now goes before the work that a deploy makes.
+NICE = {"ingress": -5, "registry": 5}
 STOP_DOOR, STOP_DECIDERS, STOP_AGENT, STOP_CONTAINERD, STOP_STORES = range(5)
 
 
@@ -168,6 +170,7 @@ def _program(
         stage=stages[0],
         stop_stage=stages[1],
         stop_timeout_s=stop_timeout_s,
+        nice=NICE.get(module, 0),
         env=environment(),
         cwd=engine.root,
     )

@@ -1,6 +1,7 @@
 """Processes named by pid and start time together, so that a pid used again is never mistaken for the old one."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -73,6 +74,15 @@ async def ended(who: Pid, timeout_s: float | None = None) -> bool:
         loop.remove_reader(fd)
         os.close(fd)
     return True
+
+
+def be_nice(pid: int, nice: int) -> None:
+    """Give `pid`, just started, that priority; and the session it leads, which is what the kernel weighs where it groups by session
+    (`sched_autogroup_enabled`). As far as we may, and it lives."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, pid, nice)
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(nice))
 
 
 def command(pid: int) -> list[str]:

@@ -42,6 +42,8 @@ class Spec:
     stop_stage: int = 0
     stop_timeout_s: float = 15
     start_timeout_s: float = 60
+    nice: int = 0
+    """Below 0: it goes before the others when there is not enough CPU for all; where we may not do that, it does not."""
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str = "/"
 
@@ -168,6 +170,8 @@ class Supervisor:
                 cwd=spec.cwd,
                 start_new_session=True,  # a terminal's Ctrl-C is the supervisor's to act on, in order
             )
+        if spec.nice:
+            pids.be_nice(child.process.pid, spec.nice)
         child.who = pids.identify(child.process.pid)
         child.adopted = False
         self._change(child, "starting", f"started (pid {child.process.pid})")

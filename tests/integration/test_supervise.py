@@ -1,6 +1,7 @@
 """The supervisor with real processes: readiness, restarts, adoption, ordered stop."""
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -46,6 +47,12 @@ class World:
 
     def order(self, word: str) -> list[str]:
         return [name for name, message in self.told if message.startswith(word)]
+
+
+def session_nice(pid: int) -> str:
+    """What the kernel weighs the session by; empty where it does not group by session."""
+    path = Path(f"/proc/{pid}/autogroup")
+    return path.read_text().split()[-1] if path.exists() else ""
 
 
 @pytest.fixture
@@ -154,3 +161,19 @@ async def test_a_pid_that_now_belongs_to_somebody_else_is_not_adopted(world: Wor
     assert pids.alive(now)
     other.kill()
     await other.wait()
+
+
+async def test_what_is_to_go_first_does_and_again_when_it_was_started_anew(world: World) -> None:
+    supervisor = world.supervise(world.spec("door", nice=-5), world.spec("clerk", nice=5), world.spec("other"))
+    await supervisor.start({})
+
+    def priorities() -> list[int]:
+        return [os.getpriority(os.PRIO_PROCESS, world.who(supervisor.children[n]).pid) for n in ("door", "clerk", "other")]
+
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    assert priorities() == [-5, 5, mine]
+    assert session_nice(world.who(supervisor.children["door"]).pid) in ("-5", "")
+    before = world.who(supervisor.children["door"])
+    pids.send(before, signal.SIGKILL)
+    await eventually(lambda: (who := supervisor.children["door"].who) is not None and who != before, "it is back")
+    assert priorities() == [-5, 5, mine]
