@@ -2,16 +2,18 @@
 
 On one machine they are Unix sockets, of which only our own user may speak: when one ends or is refused, its process has ended, for
 so the kernel has it; nobody ever closes one that still stands. Between machines it is TCP, and only the end of a connection
-together with that of the member's key says that a worker is gone. No HTTP goes over them, so nobody can forge a request with them.
+together with that of the member's key says that a worker is gone; a machine that falls silent ends it within `SILENT_S`. No HTTP goes
+over them, so nobody can forge a request with them.
 """
 
 import asyncio
 import os
 import socket
+import ssl
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from activator.loans import Loans
 from activator.wire import Hello, Unpacker, Word, pack
@@ -23,7 +25,11 @@ log = logs.get("activator")
 
 DIAL_TIME_S = 2.0
 AGAIN_S = 0.1
+SAID_EVERY = 100
+"""Failures to dial in a row of which one is logged."""
 BACKLOG = 1024
+SILENT_S = 5
+"""A machine that acknowledges nothing for so long is off, or cut off."""
 
 
 def machine() -> str:
@@ -31,14 +37,37 @@ def machine() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
+class Secure(Protocol):
+    """How workers of several machines know each other over TCP: asked for each connection, so certificates may change."""
+
+    server_name: str
+    """What a worker that is dialled is called in its certificate."""
+
+    def client(self) -> ssl.SSLContext: ...
+    def server(self) -> ssl.SSLContext: ...
+
+    def admits(self, transport: Any) -> bool:
+        """Whether who has dialled us, and showed a certificate of the cluster's, is a worker."""
+
+
 class Peers:
     """`await listen()`, tell who is there by `start`, `known` and `unknown`; `close()` when nothing is held any more.
 
-    `where` is a directory for a Unix socket, or `host:port` where workers of other machines can reach us.
+    `where` is a directory for a Unix socket, or `host:port` where workers of other machines can reach us; there, `secure` is asked
+    whom to speak with, and without it everybody who reaches the port is taken for a worker.
     """
 
-    def __init__(self, loans: Loans, clock: Clock, where: str, stir: Callable[[], None], fatal: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        loans: Loans,
+        clock: Clock,
+        where: str,
+        stir: Callable[[], None],
+        fatal: Callable[[], None],
+        secure: Secure | None = None,
+    ) -> None:
         self.address = ""
+        self.secure = secure
         self.fatal = fatal
         self.machine = machine()
         self._loans = loans
@@ -78,26 +107,29 @@ class Peers:
             made.rename(self.address)
         else:
             host, _, port = self._where.rpartition(":")
+            if host.strip("[]") in ("", "0.0.0.0", "::"):
+                raise ValueError("the other machines are told this address, so it must be one of this machine's own")
             self._sock = socket.create_server((host.strip("[]"), int(port)), family=_family(host))
             self._sock.listen(BACKLOG)
             self.address = f"{host}:{self._sock.getsockname()[1]}"
 
     async def start(self, others: dict[str, tuple[str, str]]) -> None:
         """Who is there already: name → (machine, address)."""
-        self._loans.start({name: where == self.machine for name, (where, _) in others.items()}, self._now())
+        self._loans.start({name: self._local(*where) for name, where in others.items()}, self._now())
         self._addresses.update(others)
         loop = asyncio.get_running_loop()
         assert self._sock is not None, "listen() comes first"
         if self._where.startswith("/"):
             self._server = await loop.create_unix_server(lambda: _Listener(self), sock=self._sock, backlog=BACKLOG)
         else:
-            self._server = await loop.create_server(lambda: _Listener(self), sock=self._sock, backlog=BACKLOG)
+            tls = self.secure.server() if self.secure is not None else None
+            self._server = await loop.create_server(lambda: _Listener(self), sock=self._sock, backlog=BACKLOG, ssl=tls)
         for name in others:
             self._dial(name)
 
     def known(self, name: str, where: str, address: str) -> None:
         self._addresses[name] = (where, address)
-        self._loans.known(name, self._now(), local=where == self.machine)
+        self._loans.known(name, self._now(), local=self._local(where, address))
         self._dial(name)
 
     def unknown(self, name: str) -> None:
@@ -127,14 +159,14 @@ class Peers:
     def _dial(self, name: str) -> None:
         if name not in self._speakers and name not in self._dials and name in self._addresses:
             where, address = self._addresses[name]
-            job = asyncio.get_running_loop().create_task(self._dial_until(name, where == self.machine, address))
+            job = asyncio.get_running_loop().create_task(self._dial_until(name, self._local(where, address), address))
             self._dials[name] = job
             job.add_done_callback(lambda _: self._dials.pop(name, None))
 
     async def _dial_until(self, name: str, local: bool, address: str) -> None:
         """Until it stands, is refused for good, or nobody speaks of that worker any more."""
         loop = asyncio.get_running_loop()
-        speaker = _Speaker(self, name)
+        speaker, failures = _Speaker(self, name), 0
         while name in self._loans.ownership.peers:
             try:
                 async with asyncio.timeout(DIAL_TIME_S):
@@ -143,8 +175,7 @@ class Peers:
                             raise OSError(f"{address} is a socket of another machine; give --peers HOST:PORT there")
                         await loop.create_unix_connection(lambda: speaker, address)
                     else:
-                        host, _, port = address.rpartition(":")
-                        await loop.create_connection(lambda: speaker, host.strip("[]"), int(port))
+                        await self._connect(speaker, address)
                 return
             except (ConnectionRefusedError, FileNotFoundError) as error:
                 log.info("a worker is gone", worker=name, error=str(error))
@@ -152,8 +183,21 @@ class Peers:
                     self.lost(name)
                     return
             except (OSError, TimeoutError) as error:
-                log.warning("a worker cannot be spoken to", worker=name, address=address, error=str(error))
+                if failures % SAID_EVERY == 0:
+                    log.warning("a worker cannot be spoken to", worker=name, address=address, error=str(error) or "no answer")
+                failures += 1
             await asyncio.sleep(AGAIN_S)
+
+    async def _connect(self, speaker: "_Speaker", address: str) -> None:
+        host, _, port = address.rpartition(":")
+        tls: dict[str, Any] = {}
+        if self.secure is not None:
+            tls = {"ssl": self.secure.client(), "server_hostname": self.secure.server_name}
+        await asyncio.get_running_loop().create_connection(lambda: speaker, host.strip("[]"), int(port), **tls)
+
+    def _local(self, machine: str, address: str) -> bool:
+        """Whether the end of a connection proves that a worker has ended: a stopped one's TCP may end before it does."""
+        return machine == self.machine and address.startswith("/")
 
     # -- for the connections --------------------------------------------------------------------------------------------------
 
@@ -190,6 +234,15 @@ def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
+def _watch(sock: Any) -> None:
+    """Have the kernel end a TCP connection whose other end is silent for `SILENT_S`, said or unsaid words."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 2)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_S * 1000)
+
+
 def _clear(directory: Path) -> None:
     """Take away the sockets of workers that were killed."""
     for path in directory.glob("*.sock"):
@@ -214,6 +267,9 @@ class _Speaker(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+        sock = transport.get_extra_info("socket")
+        if sock.family != socket.AF_UNIX:
+            _watch(sock)
         self.say(self._peers.hello())
         self._peers.stands(self._name, self)
 
@@ -255,6 +311,12 @@ class _Listener(asyncio.Protocol):
             if uid not in (0, os.geteuid()):
                 log.warning("a stranger wanted to speak to the workers", uid=uid)
                 self.end()
+            return
+        _watch(sock)
+        secure = self._peers.secure
+        if secure is not None and not secure.admits(transport):
+            log.warning("a stranger wanted to speak to the workers", address=str(transport.get_extra_info("peername")))
+            self.end()
 
     def data_received(self, data: bytes) -> None:
         if self._transport is None:

@@ -7,7 +7,7 @@ import msgspec
 from activator.admitter import Admitter
 from activator.breaker import QUEUE_BOUND
 from activator.lingering import Lingering
-from activator.peers import Peers
+from activator.peers import Peers, Secure
 from ingress.access_log import AccessLog
 from ingress.certificates import Certificates
 from ingress.gate import Bounds, Gate
@@ -55,9 +55,10 @@ class Ingress:
         traces: str = "",
         traces_share: float = 0.01,
         peers: str = "",
+        secure: Secure | None = None,
     ) -> None:
         """`ring` opens certificates; without it there is no TLS. `peers`: where other workers can reach this one
-        (`activator.peers`); empty: it works alone."""
+        (`activator.peers`); empty: it works alone. `secure`: how those of other machines are known."""
         self.member = member
         self.worker = f"{member}.{short_id(6)}"
         self._store = store
@@ -67,7 +68,7 @@ class Ingress:
         story = Story(bus, "ingress", clock)
         self.admitter = Admitter(bus, member, clock, self._wake_in_store, story.tell, bound=queue_bound, worker=self.worker)
         self._clock = clock
-        self._peers_at = peers
+        self._peers_at, self._secure = peers, secure
         self._peers: Peers | None = None
         self._started = False
         self._members = Table(store, keys.members("ingress"), Member, self._known)
@@ -130,7 +131,7 @@ class Ingress:
         member = Member(role="ingress", member=self.member, address=listen, admin=admin, worker=self.worker)
         if self._peers_at:
             fatal = stop.set if stop is not None else lambda: None
-            self._peers = Peers(self.admitter.loans, self._clock, self._peers_at, self.admitter.stir, fatal)
+            self._peers = Peers(self.admitter.loans, self._clock, self._peers_at, self.admitter.stir, fatal, self._secure)
             self.admitter.loans.orphans.lingering = Lingering()
             self._peers.listen()
             member = msgspec.structs.replace(member, machine=self._peers.machine, peers=self._peers.address)
