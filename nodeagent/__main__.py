@@ -7,8 +7,10 @@ from pathlib import Path
 
 import msgspec
 
+from nodeagent import uids
 from nodeagent.admin_routes import Routes
 from nodeagent.agent import Agent
+from nodeagent.fences import Ids
 from nodeagent.firewall import Caps
 from nodeagent.images import admin_routes as image_routes
 from nodeagent.resolv import check_servers
@@ -68,6 +70,12 @@ class Settings(Common, frozen=True, kw_only=True):
     """name=value, comma-separated: only what tolerates them is placed here."""
     secret_key_file: str = ""
     """File of the keys that Secrets are sealed with, mode 0600 (store/seal.py); empty: instances with Secrets fail."""
+    user_namespaces: str = "auto"
+    """auto: each project has ids of its own where the kernel can; on: a kernel that cannot is an error; off: the machine's ids."""
+    first_id: int = uids.FIRST_ID
+    """The first of the ids that projects get, 65,536 each."""
+    id_ranges: int = uids.MOST
+    """How many projects can have instances here at once."""
     advertise: str = ""
     """host:port at which others reach the admin endpoint; default: the address it listens on."""
 
@@ -123,6 +131,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         pressure_file=Path(settings.pressure_file),
         labels=pairs(settings.labels, "labels"),
         taints=[Taint(key=key, value=value) for key, value in pairs(settings.taints, "taints").items()],
+        ids=Ids(settings.user_namespaces, settings.first_id, settings.id_ranges),
         secret_keys=Path(settings.secret_key_file) if settings.secret_key_file else None,
     )
     own = Routes(agent.loop, agent.reporter, agent.logs, agent.clock, agent.cgroup_parent)

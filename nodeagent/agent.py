@@ -13,6 +13,7 @@ from nodeagent.containerd.client import Containerd
 from nodeagent.containerd.errors import ContainerdError
 from nodeagent.engine import Engine
 from nodeagent.executor import Hands
+from nodeagent.fences import Fences, Ids
 from nodeagent.freezer import Freezer
 from nodeagent.gate import Gate
 from nodeagent.groups import Groups
@@ -87,6 +88,7 @@ class Agent:
         secret_keys: Path | None = None,
         parked_most: int = 0,
         pressure_file: Path = Path("/proc/pressure/memory"),
+        ids: Ids = Ids(),  # noqa: B008
     ) -> None:
         self.clock = SystemClock()
         ground = ground or Ground()
@@ -99,8 +101,7 @@ class Agent:
         instances = root / "instances"
         instances.mkdir(parents=True, exist_ok=True)
         self._containerd = Containerd(containerd)
-        ring = Keyring(secret_keys) if secret_keys is not None else None
-        self.inputs = Inputs(store, ring)
+        self.inputs = Inputs(store, Keyring(secret_keys) if secret_keys is not None else None)
         self.images = ImageStore(
             self._containerd, node=node, spool=root / "spool", insecure=insecure, on_progress=self._progress,
             credentials=self.inputs.credentials,
@@ -125,6 +126,7 @@ class Agent:
             inputs=self.inputs,
             freezer=Freezer(cgroups.detect(), self.cgroup_parent),
             residents=self.around.residents,
+            fences=Fences(self.around.policy, root, ids),
             groups=Groups(shim_bound, width=creates),
             gate=Gate(creates),
         )
@@ -132,8 +134,7 @@ class Agent:
         self.inputs.stale, self.around.apply = self.loop.stale, self.loop.executor.permit
         self._engine = Engine(self._containerd, self._hands, self.loop, self.reporter, self.cgroup_parent)
         self._parked_most, self._pressure_file, self._pressed = parked_most, pressure_file, ""
-        self._admin = ""
-        self._started = False
+        self._admin, self._started = "", False
 
     def checks(self) -> dict[str, Check]:
         """For /readyz."""
@@ -154,6 +155,7 @@ class Agent:
         await self._containerd.ready(CONTAINERD_S)
         await runtime.clear(self._containerd)
         self._hands.tasks.use(await runtime.choose(self._containerd, self._runtime, self.cgroup_parent))
+        await asyncio.to_thread(self._hands.fences.start)
         self.logs.start()
         await self.around.start()
         await self.images.load()

@@ -6,23 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from nodeagent import cgroups, ocispec, resolv, rootfs
+from nodeagent import cgroups, ocispec, profiles, resolv
 from nodeagent.firewall import METADATA
 from nodeagent.images.facade import ReadyImage
 from nodeagent.ocispec import Files, HostFacts
+from nodeagent.profiles import Fence
+from nodeagent.rootfs import Mount
 from nodeagent.userdb import ResolvedUser, RootfsView, layers_of, resolve
 from store.model import Revision
-
-
-class Mount(Protocol):
-    """A containerd mount."""
-
-    @property
-    def type(self) -> str: ...
-    @property
-    def source(self) -> str: ...
-    @property
-    def options(self) -> Sequence[str]: ...
 
 
 class Network(Protocol):
@@ -45,11 +36,18 @@ class Blueprints:
         self._resolv.write_text(resolv.render(resolv.host_resolv_conf(), METADATA))
 
     def build(
-        self, revision: Revision, image: ReadyImage, network: Network, instance: str, group: str, mounts: Sequence[Mount]
+        self,
+        revision: Revision,
+        image: ReadyImage,
+        network: Network,
+        instance: str,
+        group: str,
+        mounts: Sequence[Mount],
+        fence: Fence,
     ) -> dict[str, Any]:
-        """The spec; its files are written. Raises BadSpec, BadUser, OSError."""
-        mount = mounts[0]
-        rootfs.furnish(rootfs.upper_of(mount.options) or mount.source)
+        """The spec; its files are written. Raises BadSpec, BadUser, NotAllowed, OSError."""
+        user = self._user(revision.user or image.config.user, image.chain_id, mounts[0])
+        profiles.admit(fence, user)
         directory = self._root / instance
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "hosts").write_text(resolv.hosts(instance, network.address))
@@ -59,10 +57,11 @@ class Blueprints:
             network,
             instance,
             files=Files(str(self._resolv), str(directory / "hosts")),
-            user=self._user(revision.user or image.config.user, image.chain_id, mount),
+            user=user,
             cgroup_parent=self._cgroup_parent,
             shim_group=group,
             host=self._host,
+            fence=fence,
         )
 
     def _user(self, text: str, chain_id: str, mount: Mount) -> ResolvedUser:

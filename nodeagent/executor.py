@@ -12,6 +12,7 @@ from nodeagent import failures
 from nodeagent.actions import Action, Do, Event, Task
 from nodeagent.blueprint import Blueprints
 from nodeagent.containerd import errors
+from nodeagent.fences import Fences
 from nodeagent.freezer import Freezer
 from nodeagent.gate import Gate, Rank
 from nodeagent.groups import Groups
@@ -23,9 +24,11 @@ from nodeagent.network.pool import Network, NetworkPool
 from nodeagent.observed import Observed
 from nodeagent.ocispec import BadSpec
 from nodeagent.prober import Prober
+from nodeagent.profiles import NotAllowed
 from nodeagent.readiness import Became, Verdict
 from nodeagent.residents import Residents, Who
 from nodeagent.tasks import Tasks
+from nodeagent.uids import Exhausted
 from nodeagent.userdb import BadUser
 from process import logs as process_logs
 from process.clock import Clock
@@ -55,6 +58,7 @@ class Hands:
     inputs: Inputs
     freezer: Freezer
     residents: Residents
+    fences: Fences
     groups: Groups = field(default_factory=Groups)
     sandbox_tried: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when it is known whether this node can run gVisor."""
@@ -102,6 +106,10 @@ class Executor:
             return a.Failed(now(), action.do, missing.failure)
         except (BadSpec, BadUser) as error:
             return a.Failed(now(), action.do, Failure(reason="StartFailed", message=str(error)))
+        except NotAllowed as error:
+            return a.Failed(now(), action.do, Failure(reason="NotAllowed", message=str(error)))
+        except Exhausted as error:
+            return a.Failed(now(), action.do, Failure(reason="NoIds", message=str(error)))
         except errors.ContainerdError as error:
             if action.do not in a.BUILDING:
                 _log.warning(
@@ -115,6 +123,7 @@ class Executor:
     def adopt(self, instance: str, labels: Mapping[str, str], network: Network | None) -> None:
         """`instance` was found running or parked; `labels` are those that its container was made with."""
         project = labels.get("project", "")
+        self._hands.fences.adopt(instance, project)
         if network is not None:
             self._networks[instance] = network
             who = Who(instance, project, labels.get("revision", ""), labels.get("service", ""), labels.get("egress", ""))
@@ -206,8 +215,9 @@ class Executor:
             )
             _log.warning("image was gone; fetched again", image=revision.image, error=str(error))
             mounts = await hands.tasks.prepare(instance, image.chain_id)
+        fence = await hands.fences.enter(instance, revision)
         group = hands.groups.join(_crew(revision.project, revision.runtime), instance)
-        spec = hands.blueprints.build(filled, image, network, instance, group, mounts)
+        spec = hands.blueprints.build(filled, image, network, instance, group, mounts, fence)
         labels = {
             "project": revision.project,
             "revision": revision.name,
@@ -232,7 +242,10 @@ class Executor:
         began = hands.clock.now()
         async with hands.gate.place(rank, instance, have.revision.key):
             try:
-                await hands.tasks.create_task(instance, stdout, stderr, have.revision.runtime)
+                mount = (await hands.tasks.mounts(instance))[0]
+                async with hands.fences.lay(instance, have.revision.project, mount) as mounts:
+                    owner_id = hands.fences.stdio(instance)
+                    await hands.tasks.create_task(instance, stdout, stderr, have.revision.runtime, mounts, owner_id)
             except errors.ContainerdError:
                 hands.groups.broken(instance)
                 raise
@@ -307,6 +320,7 @@ class Executor:
         self._hands.groups.leave(instance)
         async with self._hands.gate.place(Rank.TEARDOWN):
             await self._hands.tasks.delete_container(instance)
+        self._hands.fences.leave(instance)
         (self._hands.root / instance / "hosts").unlink(missing_ok=True)
         self._hands.inputs.drop(instance)
         self._images.pop(instance, None)

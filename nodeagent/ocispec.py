@@ -1,7 +1,8 @@
 """The OCI runtime spec of an instance: what the kernel is told about it, as one dict. Pure.
 
-Rootless habits are left to images; the fences are always up: no capability beyond eleven, no new privileges, system calls
-filtered, /proc and /sys masked, devices denied but the standard ones, own namespaces of every kind but the user's.
+Rootless habits are left to images; the fences are always up: ids of the project's own, no capability beyond eleven and those only
+over what is inside, no new privileges, system calls filtered, /proc and /sys masked, devices denied but the standard ones, own
+namespaces of every kind. `profiles` says what differs from profile to profile.
 """
 
 import posixpath
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 
 from nodeagent import seccomp
 from nodeagent.expand import expand
+from nodeagent.profiles import IDS, OPEN, Fence
 from nodeagent.userdb import ResolvedUser
 from store.model import Revision
 
@@ -52,6 +54,8 @@ MASKED = (
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 )
+SYS_PARTS = ("/sys/devices/system/cpu",)
+"""What programs look for under /sys: how many processors there are."""
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 
@@ -120,13 +124,14 @@ def build(
     cgroup_parent: str,
     shim_group: str = "",
     host: HostFacts = HostFacts(),
+    fence: Fence = OPEN,
 ) -> dict[str, Any]:
     """The spec, ready for JSON. The rootfs is `rootfs` beside it, as containerd has it. Raises BadSpec."""
     variables = environment(revision, image, instance, user)
     spec: dict[str, Any] = {
         "ociVersion": "1.0.2",
         "hostname": instance[:63],
-        "root": {"path": "rootfs", "readonly": False},
+        "root": {"path": "rootfs", "readonly": fence.hardened},
         "process": {
             "terminal": False,
             "user": _user(user),
@@ -134,33 +139,38 @@ def build(
             "env": [f"{name}={value}" for name, value in variables.items()],
             "cwd": working_dir(revision, image),
             "noNewPrivileges": True,
-            "capabilities": {kind: list(CAPABILITIES) for kind in _capability_sets(revision, user)},
+            "capabilities": capabilities(revision, user, fence),
             "oomScoreAdj": OOM_SCORE,
             "rlimits": [
                 {"type": "RLIMIT_NOFILE", "hard": min(NOFILE, host.nofile_hard), "soft": min(NOFILE, host.nofile_hard)}
             ],
         },
-        "mounts": _mounts(files),
+        "mounts": _mounts(files, fence),
         "linux": {
             "cgroupsPath": f"{cgroup_parent.rstrip('/')}/{instance}",
             "resources": resources(revision, host),
             "namespaces": [
                 *({"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")),
                 {"type": "network", "path": network.ns_path},
+                *([{"type": "user"}] if fence.first_id else []),
             ],
             "seccomp": seccomp.profile(host.machine),
             "maskedPaths": list(MASKED),
             "readonlyPaths": list(READ_ONLY),
         },
     }
+    if fence.first_id:
+        whole = [{"containerID": 0, "hostID": fence.first_id, "size": IDS}]
+        spec["linux"] |= {"uidMappings": whole, "gidMappings": whole}
     if shim_group:
         spec["annotations"] = {SHIM_GROUP: shim_group}
     return spec
 
 
-def _capability_sets(revision: Revision, user: ResolvedUser) -> tuple[str, ...]:
-    """Where the capabilities are given. Exec takes them from who is not root; gVisor's does not, so they are not given."""
-    return ("bounding",) if revision.runtime and user.uid else ("bounding", "effective", "permitted")
+def capabilities(revision: Revision, user: ResolvedUser, fence: Fence) -> dict[str, list[str]]:
+    """By set. Exec takes them from who is not root; gVisor's does not, so they are not given."""
+    sets = ("bounding",) if revision.runtime and user.uid else ("bounding", "effective", "permitted")
+    return {kind: [] if fence.hardened else list(CAPABILITIES) for kind in sets}
 
 
 def command(revision: Revision, image: ImageConfig) -> list[str]:
@@ -243,21 +253,28 @@ def _devices() -> list[dict[str, Any]]:
     return rules
 
 
-def _mounts(files: Files) -> list[dict[str, Any]]:
+def _mounts(files: Files, fence: Fence) -> list[dict[str, Any]]:
     fenced = ["nosuid", "noexec", "nodev"]
     bind = ["bind", "ro", *fenced]
 
     def mount(destination: str, kind: str, source: str, *options: str) -> dict[str, Any]:
         return {"destination": destination, "type": kind, "source": source, "options": list(options)}
 
+    # The network namespace is the machine's, so the kernel gives no sysfs to root of another user namespace: it gets the parts that
+    # programs look for, and the machine's hardware stays unseen.
+    whole = [mount("/sys", "sysfs", "sysfs", *fenced, "ro")]
+    parts = [mount("/sys", "tmpfs", "tmpfs", *fenced, "ro", "mode=755", "size=64k", "nr_inodes=64")]
+    parts += [mount(path, "bind", path, *bind) for path in SYS_PARTS]
+    scratch = [mount("/tmp", "tmpfs", "tmpfs", "nosuid", "nodev", "mode=1777", "size=64m", "nr_inodes=16384")]
     return [
         mount("/proc", "proc", "proc", *fenced),
-        mount("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
+        mount("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k", "nr_inodes=16384"),
         mount("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
-        mount("/dev/shm", "tmpfs", "shm", *fenced, "mode=1777", "size=65536k"),
+        mount("/dev/shm", "tmpfs", "shm", *fenced, "mode=1777", "size=65536k", "nr_inodes=16384"),
         mount("/dev/mqueue", "mqueue", "mqueue", *fenced),
-        mount("/sys", "sysfs", "sysfs", *fenced, "ro"),
+        *(parts if fence.first_id else whole),
         mount("/sys/fs/cgroup", "cgroup", "cgroup", *fenced, "relatime", "ro"),
+        *(scratch if fence.hardened else []),
         mount("/etc/resolv.conf", "bind", files.resolv_conf, *bind),
         mount("/etc/hosts", "bind", files.hosts, *bind),
     ]

@@ -44,10 +44,14 @@ class Surroundings:
             prefix=ground.prefix, subnet=ground.subnet, run_dir=run_dir, pool_size=ground.pool_size, caps=ground.caps, jobs=jobs
         )
         self.projects = Table(store, keys.PROJECTS, Project, self._changed)
-        self.residents = Residents(lambda name: project_of(self.projects, name).policy)
+        self.residents = Residents(self.policy)
         self.apply: Callable[[str], Awaitable[None]]
         self._names = NameServer(self.residents, self.pool.gateway, ground.dns, jobs, lambda: bool(ground.inner_port))
         self._inner_port, self._jobs = ground.inner_port, jobs
+
+    def policy(self, project: str) -> Policy:
+        """What its instances must be."""
+        return project_of(self.projects, project).policy
 
     async def start(self) -> None:
         """Doors first, then the tables that lead to them. Raises BadSubnet, NetworkError or OSError."""

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from nodeagent.pb import (
     tasks_pb2,
     types_pb2,
 )
+from nodeagent.rootfs import Mount
 from process import pids
 from process.ids import short_id
 
@@ -130,12 +131,32 @@ class Tasks:
             await self._containerd.containers.Delete(containers_pb2.DeleteContainerRequest(id=instance))
             await self._containerd.containers.Create(request)
 
-    async def create_task(self, instance: str, stdout: str, stderr: str, runtime: str = "") -> int:
-        """Create the task without starting it: parked. Its first process's pid. Output goes to files that exist already."""
-        mounts = self._mounts.get(instance) or await self._mounts_of(instance)
-        create = tasks_pb2.CreateTaskRequest(
-            container_id=instance, rootfs=mounts, stdout=stdout, stderr=stderr, options=self._options[runtime]
-        )
+    async def mounts(self, instance: str) -> list[types_pb2.Mount]:
+        """The root filesystem that `prepare` made."""
+        return self._mounts.get(instance) or await self._mounts_of(instance)
+
+    async def create_task(
+        self,
+        instance: str,
+        stdout: str,
+        stderr: str,
+        runtime: str = "",
+        mounts: Sequence[Mount] | None = None,
+        owner_id: int = 0,
+    ) -> int:
+        """Create the task without starting it: parked. Its first process's pid. Output goes to files that exist already.
+
+        `mounts`: what its root is to be, instead of what `prepare` made. `owner_id`: owns the pipes of its output."""
+        root = [
+            types_pb2.Mount(type=each.type, source=each.source, options=each.options)
+            for each in (mounts or await self.mounts(instance))
+        ]
+        options = self._options[runtime]
+        if owner_id:
+            own = runc_options_pb2.Options.FromString(options.value)
+            own.io_uid = own.io_gid = owner_id
+            options = any_pb2.Any(type_url=OPTIONS_URL, value=own.SerializeToString())
+        create = tasks_pb2.CreateTaskRequest(container_id=instance, rootfs=root, stdout=stdout, stderr=stderr, options=options)
         try:
             answer = await self._containerd.tasks.Create(create, timeout_s=CREATE_S)
         except errors.AlreadyExists:

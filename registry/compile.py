@@ -51,7 +51,8 @@ def compile_revision(obj: Object, image: str, bounds: Bounds) -> Revision:
         cpu_limit_m=milli_cores(str(limits.get("cpu", 0))),
         memory_request_bytes=byte_count(str(requests.get("memory", 0))),
         memory_limit_bytes=byte_count(str(limits.get("memory", 0))),
-        disk_request_bytes=byte_count(str(requests.get("ephemeral-storage", 0))),
+        disk_request_bytes=byte_count(str(requests.get("ephemeral-storage", limits.get("ephemeral-storage", 0)))),
+        disk_limit_bytes=byte_count(str(limits.get("ephemeral-storage", 0))),
         node_selector=spec.get("nodeSelector", {}),
         tolerations=[
             Toleration(key=each.get("key", ""), value=each.get("value", ""), exists=each.get("operator") == "Exists")
@@ -64,6 +65,7 @@ def compile_revision(obj: Object, image: str, bounds: Bounds) -> Revision:
         progress_deadline_s=progress_deadline_s(obj, bounds),
         runtime=environments.runtime_of(annotations, spec),
         egress=reach.egress_of(annotations),
+        profile=environments.profile_of(annotations),
         parkable=annotations.get(objects.ANNOTATION_PARK) != "false",
         session_affinity=rules.session_affinity(annotations),
         labels={name: value for name, value in labels.items() if name not in _HIDDEN_LABELS},

@@ -30,7 +30,8 @@ from registry.problem import (
 from registry.quantity import byte_count, duration_s, milli_cores
 from store.imageref import BadReference, parse
 
-MEMORY_MIN_BYTES = 4 * 2**20
+LEAST = {"memory": 4 << 20, "ephemeral-storage": 16 << 20}
+"""What a limit must be at least, in bytes."""
 HANDLERS = ("httpGet", "tcpSocket", "exec", "grpc")
 RESERVED_ENV = ("PORT", "K_SERVICE", "K_REVISION", "K_CONFIGURATION")
 
@@ -156,11 +157,6 @@ def _resources(problems: Problems, value: Any, path: str) -> None:
                 if name not in parsers:
                     problems.bad(f"{path}.{name}", name, f"cpu, memory and ephemeral-storage{closest(str(name), parsers)}")
                     continue
-                if (which, name) == ("limits", "ephemeral-storage"):
-                    problems.bad(
-                        f"{path}.{name}", amount, "ephemeral-storage under requests only: what is written is not limited"
-                    )
-                    continue
                 try:
                     number = parsers[name](
                         amount if isinstance(amount, str) else str(amount) if type(amount) in (int, float) else ""
@@ -170,9 +166,9 @@ def _resources(problems: Problems, value: Any, path: str) -> None:
                         f"{path}.{name}", amount, "a quantity like 250m or 1 for cpu, 512Mi or 1Gi for memory and storage"
                     )
                     continue
-                least = MEMORY_MIN_BYTES if (which, name) == ("limits", "memory") else 1 if which == "limits" else 0
+                least = LEAST.get(name, 1) if which == "limits" else 0
                 if number < least:
-                    unit = "4Mi" if name == "memory" and least > 1 else str(least)
+                    unit = f"{least >> 20}Mi" if least > 1 else str(least)
                     problems.bad(f"{path}.{name}", amount, f"at least {unit}")
                 seen[which, name] = number
 

@@ -131,6 +131,8 @@ class Revision(Model, frozen=True, kw_only=True):
     memory_request_bytes: int = 0
     memory_limit_bytes: int = 0
     disk_request_bytes: int = 0
+    disk_limit_bytes: int = 0
+    """What an instance may write; 0: what the node gives to everybody."""
     node_selector: dict[str, str] = {}
     """Labels that its nodes have."""
     tolerations: list[Toleration] = []
@@ -146,6 +148,7 @@ class Revision(Model, frozen=True, kw_only=True):
     runtime: str = ""  # or GVISOR: a kernel of its own for each instance
     egress: str = ""
     """Where its instances may connect to (store/egress.py), within the project's policy; empty: as that says."""
+    profile: str = "default"  # or "hardened" (nodeagent/profiles.py)
     labels: dict[str, str] = {}
 
     @property

@@ -62,6 +62,8 @@ def make_namespace(host: nl.Netlink, home: int, name: str, address: str, gateway
         namespace = open_own_namespace()
         for which in ("all", "default"):
             _write_if_present(f"/proc/sys/net/ipv6/conf/{which}/disable_ipv6", b"1")
+        # Root of an instance has no rights over this namespace, and may listen on any port of it all the same.
+        _write_if_present("/proc/sys/net/ipv4/ip_unprivileged_port_start", b"0")
         host.apply([_new_veth(name, namespace, address, mtu)])
         with nl.Netlink() as inner:
             _furnish(inner, address, gateway)

@@ -128,13 +128,11 @@ class World:
             "readiness_probe": Probe(),
         }
         revision = Revision(**(plan | changes))
-        await self.store.put(keys.revision("default", name), encode(revision))
+        await self.store.put(keys.revision(revision.project, name), encode(revision))
         return revision
 
-    async def assign(self, instance: str, goal: str = Goal.RUN, revision: str = "app-00001") -> None:
-        assignment = Assignment(
-            instance=instance, project="default", revision=revision, node=NODE, goal=goal, cause_id="c-test"
-        )
+    async def assign(self, instance: str, goal: str = Goal.RUN, revision: str = "app-00001", project: str = "default") -> None:
+        assignment = Assignment(instance=instance, project=project, revision=revision, node=NODE, goal=goal, cause_id="c-test")
         await self.store.put(keys.assignment(NODE, instance), encode(assignment))
 
     async def withdraw(self, instance: str) -> None:

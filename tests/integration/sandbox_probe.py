@@ -57,7 +57,7 @@ def attempts() -> dict[str, str]:
     tried["device node"] = attempt(lambda: os.mknod("/tmp/disk", 0o600 | stat.S_IFBLK, os.makedev(8, 0)))
     tried["write /proc/sys"] = attempt(lambda: write("/proc/sys/kernel/core_pattern", "|/x"))
     tried["write /proc/sysrq-trigger"] = attempt(lambda: write("/proc/sysrq-trigger", "x"))
-    tried["write /sys"] = attempt(lambda: os.mkdir("/sys/kernel/x"))
+    tried["write /sys"] = attempt(lambda: os.mkdir("/sys/x"))
     tried["make a cgroup"] = attempt(lambda: os.mkdir(cgroup_root() + "/x"))
     tried["raise the limit of open files"] = attempt(raise_nofile)
     return tried

@@ -16,6 +16,7 @@ from nodeagent import cgroups, ocispec, resolv, rootfs
 from nodeagent.images.manifest import ImageConfig
 from nodeagent.network import links
 from nodeagent.ocispec import Files, HostFacts
+from nodeagent.profiles import Fence
 from nodeagent.userdb import RootfsView, resolve
 from store.model import GVISOR, Revision
 from tests.integration.netns_world import in_namespace
@@ -32,6 +33,7 @@ PRIVILEGED = """
     crypto socket, device node, raise the limit of open files
 """
 PRIVILEGED_NAMES = [name.strip() for name in PRIVILEGED.split(",")]
+FIRST_ID = 0x7000_0000
 GVISOR_FLAGS = ["--platform=ptrace", "--network=host", "--oci-seccomp"]
 ON_THE_KERNEL = pytest.mark.parametrize("sandbox", ["runc", "crun"], indirect=True)
 """gVisor shows no cgroups inside; what bounds all of its processes together is the sandbox's cgroup outside."""
@@ -72,6 +74,7 @@ class Sandbox:
             user=resolve(user, view.read("etc/passwd"), view.read("etc/group")),
             cgroup_parent=PARENT,
             host=HostFacts(nofile_hard=min(hard, 4096), swap_limit=cgroups.swap_limit(cgroups.detect()), cpu_m=16_000),
+            fence=Fence(0 if self.gvisor else FIRST_ID),
         )
         spec["mounts"].append({"destination": "/usr", "type": "bind", "source": "/usr", "options": ["rbind", "ro"]})
         (self.bundle / "config.json").write_text(json.dumps(spec))
@@ -99,6 +102,8 @@ def sandbox(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sandbox]
     for directory in (tmp_path, *tmp_path.parents):
         if directory != Path("/tmp"):
             directory.chmod(directory.stat().st_mode | 0o011)
+    if request.param != "runsc":
+        subprocess.run(["chown", "-hR", f"{FIRST_ID}:{FIRST_ID}", inner], check=True, timeout=20)
     namespace = in_namespace(None, links.open_own_namespace)
     try:
         yield Sandbox(tmp_path, request.param, namespace)

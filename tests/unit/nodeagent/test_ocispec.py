@@ -10,6 +10,8 @@ import pytest
 from nodeagent import ocispec
 from nodeagent.expand import expand
 from nodeagent.ocispec import BadSpec, Files, HostFacts
+from nodeagent.profiles import Fence
+from nodeagent.uids import FIRST_ID
 from nodeagent.userdb import ResolvedUser
 from store.model import Revision
 
@@ -52,7 +54,7 @@ def test_the_whole_spec_is_as_recorded() -> None:
         memory_limit_bytes=128 << 20,
     )
     user = ResolvedUser(1000, 1001, (10, 44), "/home/app")
-    spec = json.loads(json.dumps(build(rev, user=user, shim_group="g1", host=HostFacts(cpu_m=2000))))
+    spec = json.loads(json.dumps(build(rev, user=user, shim_group="g1", host=HostFacts(cpu_m=2000), fence=Fence(FIRST_ID))))
     del spec["linux"]["seccomp"]  # has tests of its own
     assert spec == json.loads(GOLDEN.read_text())
 

@@ -6,7 +6,7 @@ import pytest
 
 from registry import objects
 from registry.bounds import Bounds
-from registry.environments import ANNOTATION, runtime_of
+from registry.environments import ANNOTATION, PROFILE, profile_of, runtime_of
 from registry.validate import validate
 from store.model import GVISOR
 
@@ -44,3 +44,10 @@ def test_an_unknown_environment_is_refused_with_those_there_are() -> None:
 
 def test_two_that_contradict_each_other_are_refused() -> None:
     assert ANNOTATION in said("gen2", GVISOR)
+
+
+def test_a_profile_is_one_of_two_and_default_when_nothing_is_said() -> None:
+    assert (profile_of({}), profile_of({PROFILE: "hardened"})) == ("default", "hardened")
+    template = {"metadata": {"annotations": {PROFILE: "loose"}}, "spec": {"containers": [{"image": "hello:v1"}]}}
+    body = {"metadata": {"name": "hello"}, "spec": {"template": template}}
+    assert "default or hardened" in "\n".join(map(str, validate(objects.SERVICE, body, Bounds())))

@@ -1,0 +1,127 @@
+"""What stands around an instance of the node agent: ids of its project's own, room to write that ends, profiles, freed when it is gone."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from nodeagent.profiles import IDS
+from nodeagent.uids import FIRST_ID
+from store import keys
+from store.backend import Store
+from store.lifecycle import Phase
+from store.model import encode
+from store.projects import Policy, Project
+from tests import real
+from tests.integration.agent_world import SERVE, World, fetch, world
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+async def node(store: Store, etcd: real.Server, nats: real.Server) -> AsyncIterator[World]:
+    async with world(store, etcd, nats) as made:
+        yield made
+
+
+def owner(pid: int) -> int:
+    """The machine's id of who runs as `pid`."""
+    return Path(f"/proc/{pid}").stat().st_uid
+
+
+def uid_map(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/uid_map").read_text().split()
+
+
+async def says(node: World, script: str, name: str = "app-00001", **fields: object) -> str:
+    """What `script` prints in an instance, by its own web server; kept where a full disk does not keep it from being said."""
+    await node.revision(name, f"ln -s /dev/shm/said /www/said; ({script}) > /dev/shm/said 2>&1; {SERVE}", **fields)
+    await node.assign(f"i-{name}", revision=name)
+    address = (await node.phase(f"i-{name}", Phase.READY)).address
+    return await fetch(address, "/said")
+
+
+async def test_root_in_an_instance_is_nobody_on_the_machine(node: World) -> None:
+    said = await says(
+        node, "id -u; stat -c %u /bin/busybox /www /tmp; touch /bin/new && stat -c %u /bin/new; cat /etc/resolv.conf"
+    )
+    assert said.split()[:5] == ["0"] * 5
+    assert "denied" not in said
+    pid = await node.task_pid("i-app-00001")
+    assert owner(pid) == FIRST_ID
+    assert uid_map(pid) == ["0", str(FIRST_ID), str(IDS)]
+
+
+async def test_each_project_has_ids_of_its_own_and_keeps_them_over_a_restart(node: World) -> None:
+    await says(node, "true")
+    await node.revision(project="other")
+    await node.assign("i-other", project="other")
+    await node.phase("i-other", Phase.READY)
+    assert owner(await node.task_pid("i-other")) == FIRST_ID + IDS
+    node.kill()
+    await node.start("--on-stop", "stop")
+    await node.assign("again")
+    await node.phase("again", Phase.READY)
+    assert owner(await node.task_pid("again")) == FIRST_ID
+
+
+async def test_who_fills_its_disk_gets_no_more_and_only_itself(node: World) -> None:
+    fill = "dd if=/dev/zero of=/tmp/x bs=1M count=64; wc -c < /tmp/x; rm /tmp/x; echo well > /tmp/y && cat /tmp/y"
+    said = await says(node, fill, memory_limit_bytes=64 << 20)
+    assert "No space left on device" in said
+    assert str(32 << 20) in said
+    assert said.endswith("well\n")
+
+
+async def test_who_makes_files_without_end_gets_no_more(node: World) -> None:
+    said = await says(
+        node, "mkdir /d; cd /d; i=0; while echo > $i; do i=$((i+1)); done; ls | wc -l", memory_limit_bytes=1 << 30
+    )
+    assert "No space left on device" in said
+    assert 65_000 < int(said.split()[-1]) < 65_536
+
+
+async def test_who_asks_for_room_gets_a_disk_of_that_size(node: World) -> None:
+    before = loops()
+    said = await says(node, "dd if=/dev/zero of=/x bs=1M count=200; wc -c < /x; stat -c %u /x", disk_limit_bytes=128 << 20)
+    assert "No space left on device" in said
+    assert 100 << 20 < int(said.split()[-2]) < 128 << 20
+    assert said.split()[-1] == "0"
+    assert len(loops()) == len(before) + 1
+    await node.withdraw("i-app-00001")
+    await node.gone("i-app-00001")
+
+    async def freed() -> bool:
+        return len(loops()) == len(before)
+
+    await node.until(freed, "its loop device is gone")
+
+
+def loops() -> list[Path]:
+    return list(Path("/sys/block").glob("loop*/loop/backing_file"))
+
+
+async def test_hardened_has_no_capability_and_a_root_that_nobody_changes(node: World) -> None:
+    look = "grep CapBnd /proc/self/status; touch /bin/x; id -u; touch /tmp/x && echo tmp"
+    script = f"({look}) > /tmp/said 2>&1; busybox httpd -f -p $PORT -h /tmp"
+    await node.revision(script=script, profile="hardened", user="1000")
+    await node.assign("i")
+    said = await fetch((await node.phase("i", Phase.READY)).address, "/said")
+    assert said.split() == ["CapBnd:", "0" * 16, "touch:", "/bin/x:", "Read-only", "file", "system", "1000", "tmp"]
+
+
+async def test_hardened_refuses_root_and_says_what_to_do(node: World) -> None:
+    await node.store.put(keys.project("default"), encode(Project(name="default", policy=Policy(profile="hardened"))))
+    await node.revision()
+    await node.assign("i")
+    failure = (await node.phase("i", Phase.FAILED)).failure
+    assert failure is not None
+    assert (failure.reason, "runAsUser" in failure.message) == ("NotAllowed", True)
+
+
+async def test_a_user_beyond_the_projects_ids_is_refused(node: World) -> None:
+    await node.revision(user="70000")
+    await node.assign("i")
+    failure = (await node.phase("i", Phase.FAILED)).failure
+    assert failure is not None
+    assert "below 65536" in failure.message
