@@ -58,6 +58,8 @@ class BenchEngine:
 
     def __init__(self) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="ebb-bench-"))
+        # As /run of any machine is: on a disk, the kernel would be measured that makes and removes small files there.
+        self._run = Path("/dev/shm" + str(self.home))
         self.base = _free_ports(10)
         self.port = self.base + 9
 
@@ -92,10 +94,11 @@ class BenchEngine:
     def _down(self) -> None:
         with contextlib.suppress(subprocess.SubprocessError):
             self._ebb("down", *self._where(), timeout_s=240, check=False)
-        shutil.rmtree(self.home, ignore_errors=True)
+        for directory in (self.home, self._run):
+            shutil.rmtree(directory, ignore_errors=True)
 
     def _where(self) -> list[str]:
-        return ["--root", str(self.home / "root"), "--run", str(self.home / "run")]
+        return ["--root", str(self.home / "root"), "--run", str(self._run)]
 
     def _ebb(self, *argv: str, timeout_s: float, check: bool = True) -> None:
         environment = {**os.environ, "EBB_API": f"http://127.0.0.1:{self.base}", "NO_COLOR": "1"}

@@ -19,6 +19,7 @@ from nodeagent.gate import Gate
 from nodeagent.groups import Groups
 from nodeagent.images.facade import ImageStore
 from nodeagent.inputs import Inputs
+from nodeagent.joining import Joining
 from nodeagent.logs import Logs
 from nodeagent.loop import Loop
 from nodeagent.observed import Observed
@@ -127,6 +128,7 @@ class Agent:
             freezer=Freezer(cgroups.detect(), self.cgroup_parent),
             residents=self.around.residents,
             fences=Fences(self.around.policy, root, ids),
+            joining=Joining(root, instances),
             groups=Groups(shim_bound, width=creates),
             gate=Gate(creates),
         )
@@ -156,6 +158,7 @@ class Agent:
         await runtime.clear(self._containerd)
         self._hands.tasks.use(await runtime.choose(self._containerd, self._runtime, self.cgroup_parent))
         await asyncio.to_thread(self._hands.fences.start)
+        self._hands.tasks.shim = self._hands.joining.program() or self._hands.tasks.shim
         self.logs.start()
         await self.around.start()
         await self.images.load()

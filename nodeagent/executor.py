@@ -19,6 +19,7 @@ from nodeagent.groups import Groups
 from nodeagent.images.errors import EngineUnavailable, ImageProblem
 from nodeagent.images.facade import ImageStore, ReadyImage
 from nodeagent.inputs import InputMissing, Inputs
+from nodeagent.joining import Joining
 from nodeagent.logs import Logs, Owner
 from nodeagent.network.pool import Network, NetworkPool
 from nodeagent.observed import Observed
@@ -59,6 +60,7 @@ class Hands:
     freezer: Freezer
     residents: Residents
     fences: Fences
+    joining: Joining
     groups: Groups = field(default_factory=Groups)
     sandbox_tried: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when it is known whether this node can run gVisor."""
@@ -241,6 +243,8 @@ class Executor:
         stdout, stderr = hands.logs.open(instance, owner)
         began = hands.clock.now()
         async with hands.gate.place(rank, instance, have.revision.key):
+            if mate := hands.groups.settled_mate(instance):
+                hands.joining.join(instance, mate)
             try:
                 mount = (await hands.tasks.mounts(instance))[0]
                 async with hands.fences.lay(instance, have.revision.project, mount) as mounts:
@@ -248,6 +252,7 @@ class Executor:
                     await hands.tasks.create_task(instance, stdout, stderr, have.revision.runtime, mounts, owner_id)
             except errors.ContainerdError:
                 hands.groups.broken(instance)
+                hands.joining.forget(instance)
                 raise
         hands.groups.settled(instance)
         return self._done(Do.CREATE_TASK, "create", began)
@@ -322,6 +327,7 @@ class Executor:
             await self._hands.tasks.delete_container(instance)
         self._hands.fences.leave(instance)
         (self._hands.root / instance / "hosts").unlink(missing_ok=True)
+        self._hands.joining.forget(instance)
         self._hands.inputs.drop(instance)
         self._images.pop(instance, None)
         self._started.pop(instance, None)

@@ -44,6 +44,13 @@ class Groups:
         best.creating.add(instance)
         return best.name
 
+    def settled_mate(self, instance: str) -> str:
+        """Another one of its group whose task is created, or empty: the shim runs."""
+        known = self._of.get(instance)
+        if known is None or known[1].broken:
+            return ""
+        return min(known[1].members - known[1].creating - {instance}, default="")
+
     def settled(self, instance: str) -> None:
         """The task of `instance` is created."""
         if instance in self._of:

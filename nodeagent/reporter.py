@@ -16,9 +16,10 @@ from store.lifecycle import ENDED, Phase
 from store.model import Assignment, Failure, Instance, decode, encode
 from store.story import Story
 
-PASSING = frozenset({Phase.PENDING, Phase.PULLING, Phase.STARTING})
+PASSING = frozenset({Phase.PENDING, Phase.PULLING, Phase.STARTING, Phase.DRAINING, Phase.STOPPED})
 SETTLE_S = 0.25
-"""A phase of PASSING goes to etcd only when it lasts so long: a start of milliseconds costs one write."""
+"""A phase of PASSING goes to etcd only when it lasts so long: a start of milliseconds costs one write, and an end that everybody heard
+of in time only the key's deletion."""
 
 _log = logs.get("nodeagent")
 _starts = metrics.counter("instance_starts_total", "Instances that became Ready", "tier")

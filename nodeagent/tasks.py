@@ -79,10 +79,14 @@ class Tasks:
     def __init__(self, containerd: Containerd, binary: str) -> None:
         self._containerd = containerd
         self._options: dict[str, any_pb2.Any] = {}
+        self.shim = RUNTIME
+        """containerd's name for the shim, or the path of a program that stands in for it."""
         self.use(binary)
         self._mounts: dict[str, list[types_pb2.Mount]] = {}
         self._processes: dict[str, pids.Pid | None] = {}
         """The first process of each task that is there."""
+        self._sandboxed: set[str] = set()
+        """Those of them that are no app's but a sandbox's."""
 
     def use(self, binary: str, runtime: str = "") -> None:
         """From now on create with this program what asks for `runtime`, or for none."""
@@ -119,7 +123,7 @@ class Tasks:
         container = containers_pb2.Container(
             id=instance,
             labels={LABEL + name: value for name, value in labels.items()},
-            runtime=containers_pb2.Container.Runtime(name=RUNTIME, options=self._options[runtime]),
+            runtime=containers_pb2.Container.Runtime(name=self.shim, options=self._options[runtime]),
             spec=any_pb2.Any(type_url=SPEC_URL, value=msgspec.json.encode(spec)),
             snapshotter=SNAPSHOTTER,
             snapshot_key=instance,
@@ -163,6 +167,8 @@ class Tasks:
             return (await self.get(instance)).pid
         self._mounts.pop(instance, None)
         self._processes[instance] = pids.identify(answer.pid)
+        if runtime:
+            self._sandboxed.add(instance)
         return int(answer.pid)
 
     async def start(self, instance: str) -> None:
@@ -174,7 +180,10 @@ class Tasks:
                 raise
 
     async def kill(self, instance: str, number: signal.Signals) -> bool:
-        """Send a signal; SIGKILL goes to every process of it. False: it runs no longer."""
+        """Send a signal; SIGKILL ends every process of it. False: it runs no longer."""
+        process = self._processes.get(instance)
+        if process is not None and instance not in self._sandboxed:
+            return pids.send(process, number)  # with the first process of its namespace, the kernel kills all others
         request = tasks_pb2.KillRequest(container_id=instance, signal=number, all=number == signal.SIGKILL)
         try:
             await self._containerd.tasks.Kill(request)
@@ -226,6 +235,7 @@ class Tasks:
     async def delete_task(self, instance: str) -> None:
         """Delete the task, which `end` ended or which exited by itself. Nothing happens when there is none."""
         self._processes.pop(instance, None)
+        self._sandboxed.discard(instance)
         request = tasks_pb2.DeleteTaskRequest(container_id=instance)
         try:
             await self._containerd.tasks.Delete(request, timeout_s=DELETE_S)
@@ -282,6 +292,8 @@ class Tasks:
         known = {name: process for name, process in self._processes.items() if name in found or pids.alive(process)}
         seen = {name: pids.identify(one.pid) for name, one in found.items() if one.pid and one.status != STOPPED}
         self._processes = known | seen
+        self._sandboxed |= {name for name, one in found.items() if one.labels.get("runtime")}
+        self._sandboxed &= self._processes.keys()
         return found
 
     def gone(self) -> set[str]:

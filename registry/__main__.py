@@ -99,7 +99,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         if issuer is not None:
             issuer.mark(unit[0])
 
-    observed = Observed(store, dirty)
+    observed = Observed(store, dirty, controller.mark_counted)
     digests = Digests(bus, clock, jobs, controller.mark_revision)
     controller.wire(observed, digests)
     await _listen(bus, book, samples, controller, clock)

@@ -20,6 +20,7 @@ from store.txn import Guard, Put, Txn
 WORKERS = 16
 QUIET_S = 2.0
 """What may wait (counts, progress words) is written at most this often for one name."""
+COUNTS_S = 1.0
 CONFLICT_WAIT_S = 0.02
 CATCH_UP_S = 0.01
 AWAIT_S = 1.0
@@ -61,6 +62,11 @@ class Controller:
             self._dirty[unit] = None
             _QUEUE.set(len(self._dirty))
             self._ready.set()
+
+    def mark_counted(self, unit: Unit) -> None:
+        """Only counts of `unit` changed: looked at once a while, since a start and a stop change them several times."""
+        if self._leading:
+            self._later(unit, COUNTS_S)
 
     def mark_revision(self, wanted: Wanted) -> None:
         """News of a revision's image."""

@@ -13,6 +13,7 @@ from registry.objects import CONFIGURATION, DOMAIN_MAPPING, REVISION, ROUTE, SER
 from registry.view import Seen, View
 from store import keys
 from store.backend import Store
+from store.lifecycle import Phase
 from store.messages import PullProgress
 from store.model import Instance, Member, Model, Node, Revision, RouteEntry, Scale
 from store.watch import Table
@@ -63,10 +64,11 @@ class Stored(Model, frozen=True, kw_only=True):
 
 
 class Observed:
-    """Tables, and indexes over them. `dirty(unit)` is called for each name that a change concerns."""
+    """Tables, and indexes over them. `dirty(unit)` is called for each name that a change concerns, or `counted(unit)` when it
+    changes only how many instances there are of what works."""
 
-    def __init__(self, store: Store, dirty: Callable[[Unit], None]) -> None:
-        self._dirty = dirty
+    def __init__(self, store: Store, dirty: Callable[[Unit], None], counted: Callable[[Unit], None] | None = None) -> None:
+        self._dirty, self._counted = dirty, counted or dirty
         self._revisions_of: dict[Unit, set[str]] = defaultdict(set)
         self._configuration_of: dict[tuple[str, str], str] = {}
         self._instances_of: dict[str, dict[str, Instance]] = defaultdict(dict)
@@ -291,12 +293,12 @@ class Observed:
 
     def _scale_changed(self, key: str, new: Scale | None, old: Scale | None) -> None:
         project, name = keys.tail(key, keys.SCALE)
-        self._dirty_revision(project, name)
+        self._dirty_revision(project, name, only_counts=_works(new) and _works(old))
 
-    def _dirty_revision(self, project: str, name: str) -> None:
+    def _dirty_revision(self, project: str, name: str, *, only_counts: bool = False) -> None:
         unit = self.unit_of_revision(project, name)
         if unit is not None:
-            self._dirty(unit)
+            (self._counted if only_counts else self._dirty)(unit)
 
     def _instance_changed(self, key: str, new: Instance | None, old: Instance | None) -> None:
         instance = new or old
@@ -309,7 +311,8 @@ class Observed:
             held.pop(key, None)
             if not held:
                 del self._instances_of[instance.revision_key]
-        self._dirty_revision(instance.project, instance.revision)
+        works = _works(self.scales.get(keys.scale(instance.project, instance.revision)))
+        self._dirty_revision(instance.project, instance.revision, only_counts=works and instance.phase != Phase.FAILED)
 
     def _node_changed(self, _: str, new: Node | None, old: Node | None) -> None:
         """The first node and the last one change what a waiting revision says."""
@@ -327,6 +330,11 @@ class Observed:
             revision = self.revisions.get(keys.REVISIONS + key[len(keys.SCALE) :])
             if revision is not None and not scale.verified and revision.image == progress.image:
                 self._dirty((revision.project, revision.configuration))
+
+
+def _works(scale: Scale | None) -> bool:
+    """Whether all that the autoscaler says of a revision is how many instances it wants."""
+    return scale is not None and scale.verified and scale.failure is None and not scale.unplaced
 
 
 def _mapped_to(mapping: Stored) -> set[str]:

@@ -46,6 +46,17 @@ def test_a_broken_shim_is_not_joined() -> None:
     assert groups.join("p", "b") != first
 
 
+def test_a_mate_is_one_whose_task_stands_in_a_shim_that_works() -> None:
+    groups = Groups(bound=2)
+    groups.join("default", "a")
+    assert groups.settled_mate("a") == ""
+    groups.settled("a")
+    groups.join("default", "b")
+    assert groups.settled_mate("b") == "a"
+    groups.broken("b")
+    assert groups.settled_mate("b") == ""
+
+
 def test_groups_are_known_again_after_a_restart() -> None:
     groups = Groups(bound=2)
     groups.adopt("p", "a", "g-old")
