@@ -63,6 +63,8 @@ def _etcd(engine: Engine) -> Spec:
     argv = ["etcd", "--name", "ebb", "--data-dir", f"{engine.root}/etcd", "--logger", "zap", "--log-level", "warn"]
     argv += ["--listen-client-urls", client, "--advertise-client-urls", client]
     argv += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"ebb={peer}"]
+    # Alone, it has nobody to send a heartbeat to, but wakes for each; an election after a restart takes one to six of them.
+    argv += ["--heartbeat-interval", "200", "--election-timeout", "1000"]
     argv += ["--auto-compaction-mode", "periodic", "--auto-compaction-retention", "10m"]
     argv += ["--quota-backend-bytes", str(2 * 2**30), "--max-request-bytes", str(4 * 2**20)]
     return Spec(
