@@ -110,9 +110,8 @@ class Agent:
         self.around = Surroundings(store, jobs, root, ground)
         self.pool = self.around.pool
         self.logs = Logs(instances)
-        self.presence = Presence(store, lease_ttl_s)
+        self.presence, story = Presence(store, lease_ttl_s), Story(bus, "nodeagent", self.clock)
         self.presence.on_regrant = self._say_all
-        story = Story(bus, "nodeagent", self.clock)
         self.reporter = Reporter(node, bus, self.presence, story, self.clock, jobs, instances)
         self._hands = Hands(
             store=store,
