@@ -120,12 +120,16 @@ class StoryEvent(Model, frozen=True, kw_only=True):
 
 
 class ResolveImage(Model, frozen=True, kw_only=True):
-    """Asks which digest `image` is now."""
+    """Asks which digest `image` is now, and whether the project may have it."""
 
     v: int = V1
     image: str
     project: str = ""
     pull_secrets: list[str] = []
+    own_imports: bool = True
+    """Whether what the project itself imported counts; else only what was imported for all, and registries."""
+    signature_keys: list[str] = []
+    """Public keys (PEM), one of which must have signed it; none: no signature is asked for."""
 
 
 class ResolvedImage(Model, frozen=True, kw_only=True):

@@ -68,7 +68,13 @@ def responder(images: ImageStore) -> Callable[[bytes], Awaitable[bytes]]:
         except msgspec.MsgspecError as error:
             return encode(ResolvedImage(reason="BadRequest", message=f"request cannot be read: {error}"))
         try:
-            exact = await images.resolve(asked.image, project=asked.project, pull_secrets=asked.pull_secrets)
+            exact = await images.resolve(
+                asked.image,
+                project=asked.project,
+                pull_secrets=asked.pull_secrets,
+                own_imports=asked.own_imports,
+                signature_keys=asked.signature_keys,
+            )
         except ImageProblem as problem:
             return encode(ResolvedImage(reason=problem.reason, message=problem.message))
         return encode(ResolvedImage(image=exact))

@@ -19,6 +19,12 @@ class Unauthorized(ImageProblem):
     reason = "Unauthorized"
 
 
+class Unsigned(ImageProblem):
+    """No signature by one of the keys that the project asks for."""
+
+    reason = "Unsigned"
+
+
 class WrongPlatform(ImageProblem):
     reason = "WrongPlatform"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nodeagent.containerd import errors as engine_errors
 from nodeagent.containerd.client import Containerd
-from nodeagent.images import archive, gc, local, manifest, records
+from nodeagent.images import archive, gc, local, manifest, records, signatures
 from nodeagent.images.challenge import Credential
 from nodeagent.images.errors import BadImage, ImageNotFound, ImageProblem, RegistryUnavailable
 from nodeagent.images.flight import Flights
@@ -153,21 +153,36 @@ class ImageStore:
             progress.listeners.append(self._on_progress)
         return progress
 
-    async def resolve(self, image: str, *, project: str = "", pull_secrets: Sequence[str] = ()) -> str:
-        """`image` as `host/repository@digest`: imported ones first, else its registry says, to `project`. Raises ImageProblem."""
+    async def resolve(
+        self,
+        image: str,
+        *,
+        project: str = "",
+        pull_secrets: Sequence[str] = (),
+        own_imports: bool = True,
+        signature_keys: Sequence[str] = (),
+    ) -> str:
+        """`image` as `host/repository@digest`: imported ones first, else its registry says, to `project`. Raises ImageProblem.
+
+        Without `own_imports` what the project imported does not count. With `signature_keys` a registry's signature must.
+        """
         ref = _parse(image)
         name = ref.at(ref.digest) if ref.digest else str(ref)
         with local.translated(image):
-            imported = await self._imported(name, project)
+            imported = None if signature_keys else await self._imported(name, project if own_imports else "")
         if imported is not None:
             return ref.at(imported)
         here = bool(ref.digest) and self.cached(name, project) is not None
         limit_s = ASK_AGAIN_S if here else RESOLVE_S
+        lookup = self._lookup(project, pull_secrets)
         try:
             async with asyncio.timeout(limit_s):
-                return ref.at(await self._registry.resolve(ref, self._lookup(project, pull_secrets)))
+                digest = await self._registry.resolve(ref, lookup)
+                if signature_keys:
+                    await signatures.require(self._registry, ref, digest, signature_keys, lookup)
+                return ref.at(digest)
         except (TimeoutError, RegistryUnavailable) as error:
-            if here:
+            if here and not signature_keys:
                 log.warning("registry not asked again: it is away, and the image is here", image=name, project=project)
                 return name
             if isinstance(error, RegistryUnavailable):

@@ -17,6 +17,9 @@ _DIGEST = re.compile("sha256:[0-9a-f]{64}")
 MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_CONFIG_BYTES = 8 * 2**20
 MAX_LAYERS = 127
+MAX_WORDS = 1_000
+MAX_WORDS_BYTES = 256 * 1024
+"""Of an image's variables, and of its command: what the kernel takes of both together, with room for the user's own."""
 
 INDEX_TYPES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 MANIFEST_TYPES = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
@@ -203,6 +206,11 @@ def parse_config(data: bytes, here: Platform, layers: int) -> ParsedConfig:
     if len(raw.rootfs.diff_ids) != layers:
         raise BadImage(f"image config names {len(raw.rootfs.diff_ids)} layers and the manifest {layers}; build it again")
     run = raw.config or _Run()
+    for what, words in (("variables", run.env or []), ("words of command", [*(run.entrypoint or []), *(run.cmd or [])])):
+        total = sum(len(word.encode("utf-8", "surrogatepass")) for word in words)
+        if len(words) > MAX_WORDS or total > MAX_WORDS_BYTES:
+            limit = f"{MAX_WORDS} and {MAX_WORDS_BYTES} bytes"
+            raise TooLarge(f"image config has {len(words)} {what} of {total} bytes; at most {limit} are allowed")
     pairs = (item.partition("=") for item in run.env or ())
     return ParsedConfig(
         ImageConfig(

@@ -13,6 +13,7 @@ from nodeagent.images.flight import Flights
 from nodeagent.images.manifest import Descriptor, ImageConfig, Index, Manifest, Platform
 from nodeagent.images.progress import Progress
 from nodeagent.images.registry import TRIES, Lookup, Registry, Transient, pause_s
+from nodeagent.images.survey import Room
 from nodeagent.images.unpack import unpack
 from store.imageref import ImageRef
 
@@ -93,7 +94,7 @@ class Puller:
             progress.expect(layer.digest, layer.size)
         await self._fetch_layers(engine, gc_lease, origin, found.layers, progress)
         progress.state("unpacking")
-        chain_id = await unpack(engine, gc_lease, found.layers, parsed.diff_ids, self._chains, lambda _: None)
+        chain_id = await unpack(engine, gc_lease, found.layers, parsed.diff_ids, self._chains, Room(2 * self._max_bytes))
         # From the leaves up: each label is true when it is set.
         await records.refer_snapshot(engine, found.config.digest, chain_id)
         await records.refer(engine, path[-1].digest, [found.config.digest, *dict.fromkeys(x.digest for x in found.layers)])

@@ -1,6 +1,7 @@
 """Layers from the content store into snapshots, one on the other, each named by its chain id."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Sequence
 
 from nodeagent.containerd import errors
 from nodeagent.containerd.client import SNAPSHOTTER, Containerd
@@ -8,7 +9,8 @@ from nodeagent.images import ingest
 from nodeagent.images.errors import BadDigest, BadImage, ImageProblem
 from nodeagent.images.flight import Flights
 from nodeagent.images.manifest import Descriptor, chain_ids
-from nodeagent.pb import diff_pb2, types_pb2
+from nodeagent.images.survey import Room, Survey
+from nodeagent.pb import content_pb2, diff_pb2, types_pb2
 from nodeagent.pb import snapshots_pb2 as pb
 from process.ids import short_id
 
@@ -32,17 +34,18 @@ async def unpack(
     layers: Sequence[Descriptor],
     diff_ids: tuple[str, ...],
     flights: Flights[None],
-    on_layer: Callable[[int], None],
+    room: Room,
 ) -> str:
     """Unpack all layers; returns the chain id of the top one. `engine` is under `gc_lease`, which holds every snapshot.
 
-    Raises BadDigest, BadImage, containerd's errors.
+    Raises TooLarge for what has no room, BadDigest, BadImage, containerd's errors.
     """
     parent = ""
-    for number, (layer, diff_id, chain) in enumerate(zip(layers, diff_ids, chain_ids(diff_ids), strict=True)):
+    for layer, diff_id, chain in zip(layers, diff_ids, chain_ids(diff_ids), strict=True):
         below = parent
 
         async def work(layer: Descriptor = layer, diff_id: str = diff_id, chain: str = chain, below: str = below) -> None:
+            await _survey(engine, layer, room)
             await _layer(engine, layer, diff_id, chain, below)
 
         for _ in range(3):
@@ -54,8 +57,15 @@ async def unpack(
         else:
             raise ImageProblem(f"snapshot {chain} vanishes as often as it is made; does something else clean up containerd?")
         parent = chain
-        on_layer(number)
     return parent
+
+
+async def _survey(engine: Containerd, layer: Descriptor, room: Room) -> None:
+    """Count what the layer would put on the disk, before anything is. Raises TooLarge, BadImage."""
+    counted = Survey(layer.digest, layer.media_type, room)
+    async for part in engine.content.stream("Read", content_pb2.ReadContentRequest(digest=layer.digest, size=0)):
+        await asyncio.to_thread(counted.feed, part.data)
+    counted.close()
 
 
 async def _layer(engine: Containerd, layer: Descriptor, diff_id: str, chain: str, parent: str) -> None:
