@@ -16,7 +16,7 @@ from process.clock import SystemClock
 from process.run import Jobs, main
 from process.settings import Common
 from store.backend import Store
-from store.connect import open_bus, open_store
+from store.connect import identity_of, open_bus, open_store
 from store.election import lead
 from store.story import Story
 
@@ -38,8 +38,9 @@ class Settings(Common, frozen=True, kw_only=True):
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run until `stop`."""
-    store = await open_store(settings.etcd)
-    bus = await open_bus(settings.nats, "autoscaler")
+    own = identity_of(settings)
+    store = await open_store(settings.etcd, own)
+    bus = await open_bus(settings.nats, "autoscaler", own)
     clock, jobs = SystemClock(), Jobs("autoscaler", stop)
     limits = Limits(
         tick_s=settings.tick_s,

@@ -54,8 +54,8 @@ class Ears:
         """Subscribe to what is said on the bus."""
         await bus.handle(messages.WAKE, self._on_wake)
         await bus.handle(messages.SAMPLES, self._on_samples)
-        await bus.handle(messages.INSTANCE, self._on_instance)
-        await bus.handle(messages.USAGE, self._on_usage)
+        await bus.handle(messages.INSTANCES, self._on_instance)
+        await bus.handle(messages.USAGES, self._on_usage)
 
     def wake(self, wake: Wake) -> None:
         """Somebody waits for `wake.revision` with nothing to run it: decided before this returns."""
@@ -146,22 +146,30 @@ class Ears:
         except msgspec.MsgspecError as error:
             log.warning("a wake cannot be read", error=str(error))
 
-    def _on_instance(self, _: str, data: bytes) -> None:
+    def _on_instance(self, subject: str, data: bytes) -> None:
         try:
-            self.on_instance(decode(Instance, data))
+            status = decode(Instance, data)
         except msgspec.MsgspecError as error:
             log.warning("an instance's status cannot be read", error=str(error))
+            return
+        if messages.said_by(status.node, subject):
+            self.on_instance(status)
+        else:
+            log.warning("a node speaks for another", subject=subject, node=status.node, instance=status.instance)
 
-    def _on_usage(self, _: str, data: bytes) -> None:
+    def _on_usage(self, subject: str, data: bytes) -> None:
         try:
             report = decode(UsageReport, data)
         except msgspec.MsgspecError as error:
             log.warning("usage cannot be read", error=str(error))
             return
+        if not messages.said_by(report.node, subject):
+            log.warning("a node speaks for another", subject=subject, node=report.node)
+            return
         mind, now = self._mind, self._clock.now()
         for name, (cpu_m, memory_bytes) in report.used.items() if mind.leading else ():
             slot = self.fleet.get(name)
-            if slot is not None and slot.goal == Goal.RUN:
+            if slot is not None and slot.node == report.node and slot.goal == Goal.RUN:
                 mind.signals.usage(slot.assignment.revision_key).take(name, cpu_m, memory_bytes, now)
                 mind.profile_of(slot.assignment.revision_key).used(cpu_m, memory_bytes)
 

@@ -300,7 +300,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--port-base",
         type=int,
-        help=f"first of nine loopback ports, and one more a worker; the API has it (default {default.port_base})",
+        help=f"first of twelve loopback ports, and one more a worker; the API has it (default {default.port_base})",
     )
     one.add_argument("--id", help=f"marks what is ours in the kernel, up to 6 characters (default {default.id})")
     one.add_argument("--subnet", help=f"addresses of instances (default {default.subnet})")
@@ -310,6 +310,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--pressure-file", help="where the kernel tells memory pressure; default /proc/pressure/memory")
     one.add_argument("--insecure-registries", help="host:port,… of image registries without TLS")
     one.add_argument("--workers", type=int, help="processes of the front door (default: half as many as cores)")
+    one.add_argument("--identity-life-s", type=float, help="how long certificates between the processes last (default: a day)")
     one.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     one.set_defaults(does=up)
     two = commands.add_parser("down", help="stop the engine", description=down.__doc__)

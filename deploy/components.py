@@ -7,21 +7,26 @@ import sys
 from pathlib import Path
 
 from deploy import readiness
+from deploy.identities import DIRECT
 from deploy.settings import Engine
+from process.identity import AUTHORITY, BUS, OWN
 from process.supervise import Spec
 
 NATS = Path(sys.executable).parent / "nats-server"
 
 # First to last. Stopping: the front door drains first; etcd, which holds what all others say, goes last.
-STORES, ENGINE, DOOR = 0, 1, 2
+STORES, GATE, ENGINE, DOOR = range(4)
+STOP_DOOR, STOP_DECIDERS, STOP_AGENT, STOP_CONTAINERD, STOP_GATE, STOP_STORES = range(6)
 # What requests wait for that are served now goes before the work that a deploy makes.
 NICE = {"ingress": -5, "registry": 5}
-STOP_DOOR, STOP_DECIDERS, STOP_AGENT, STOP_CONTAINERD, STOP_STORES = range(5)
+GATED = ("nodeagent", "ingress")
+"""Whose way to etcd is the gate (store/roles.py)."""
 
 
 def specs(engine: Engine, containerd_config: Path) -> list[Spec]:
     """All children of `engine`, in the order they are shown."""
-    return [_etcd(engine), _nats(engine), _containerd(engine, containerd_config), *_programs(engine), *doors(engine)]
+    stores = [_etcd(engine), _nats(engine), _containerd(engine, containerd_config), _gate(engine)]
+    return [*stores, *_programs(engine), *doors(engine)]
 
 
 def doors(engine: Engine) -> list[Spec]:
@@ -37,7 +42,7 @@ def spare_door(engine: Engine) -> Spec:
 def ready_url(engine: Engine, name: str) -> str:
     """Where the component says whether it is well; empty when it has no such address."""
     if name == "etcd":
-        return f"http://127.0.0.1:{engine.port('etcd')}/health"
+        return f"http://127.0.0.1:{engine.port('etcd_health')}/health"
     if name in ("nats", "containerd"):
         return ""
     if name.startswith("ingress"):
@@ -56,7 +61,7 @@ def environment() -> dict[str, str]:
 
 
 def _etcd(engine: Engine) -> Spec:
-    client, peer = (f"http://127.0.0.1:{engine.port(name)}" for name in ("etcd", "etcd_peer"))
+    client, peer = (f"https://127.0.0.1:{engine.port(name)}" for name in ("etcd", "etcd_peer"))
     env = environment()
     if platform.machine() != "x86_64":
         env["ETCD_UNSUPPORTED_ARCH"] = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
@@ -67,11 +72,22 @@ def _etcd(engine: Engine) -> Spec:
     argv += ["--heartbeat-interval", "200", "--election-timeout", "1000"]
     argv += ["--auto-compaction-mode", "periodic", "--auto-compaction-retention", "10m"]
     argv += ["--quota-backend-bytes", str(2 * 2**30), "--max-request-bytes", str(4 * 2**20)]
+    own = engine.identity("etcd")
+    for kind in ("", "peer-"):
+        argv += [
+            f"--{kind}cert-file={own / OWN}",
+            f"--{kind}key-file={own / OWN}",
+            f"--{kind}trusted-ca-file={own / AUTHORITY}",
+        ]
+        argv.append(f"--{kind}client-cert-auth")
+    # Its JSON door would speak to itself as a client, and nobody needs it. Health is no secret and has a door of its own.
+    argv += ["--client-cert-allowed-hostname", DIRECT, "--enable-grpc-gateway=false"]
+    argv += ["--listen-metrics-urls", f"http://127.0.0.1:{engine.port('etcd_health')}"]
     return Spec(
         name="etcd",
         argv=tuple(argv),
         log=engine.logs / "etcd.log",
-        ready=readiness.http(f"{client}/health"),
+        ready=readiness.http(ready_url(engine, "etcd")),
         stage=STORES,
         stop_stage=STOP_STORES,
         env=env,
@@ -83,14 +99,19 @@ def _nats(engine: Engine) -> Spec:
     port = engine.port("nats")
     return Spec(
         name="nats",
-        argv=(str(NATS), "--addr", "127.0.0.1", "--port", str(port), "--name", "ebb"),
+        argv=(str(NATS), "--config", str(engine.nats_config)),
         log=engine.logs / "nats.log",
-        ready=readiness.tcp("127.0.0.1", port, greeting=b"INFO"),
+        ready=readiness.tcp("127.0.0.1", port, greeting=b"INFO", identity=engine.identity("cli"), name=BUS),
         stage=STORES,
         stop_stage=STOP_STORES,
         env=environment(),
         cwd=engine.root,
     )
+
+
+def _gate(engine: Engine) -> Spec:
+    own = [f"--listen=127.0.0.1:{engine.port('gate')}"]
+    return _program(engine, "gate", "store.gate", own, engine.port("gate_admin"), (GATE, STOP_GATE), 10)
 
 
 def _containerd(engine: Engine, config: Path) -> Spec:
@@ -120,7 +141,7 @@ def _containerd(engine: Engine, config: Path) -> Spec:
 def _programs(engine: Engine) -> list[Spec]:
     registry = [f"--listen=127.0.0.1:{engine.port('api')}", f"--domain={engine.domain}", f"--url-port={engine.http_port}"]
     agent = [f"--containerd={engine.containerd_socket}", f"--root={engine.root}/node", f"--id={engine.id}"]
-    agent += [f"--subnet={engine.subnet}", f"--node={platform.node() or 'node'}", "--on-stop=stop"]
+    agent += [f"--subnet={engine.subnet}", f"--node={engine.machine}", "--on-stop=stop"]
     agent.append(f"--parked-most={engine.parked_most}")
     if engine.pressure_file:
         agent.append(f"--pressure-file={engine.pressure_file}")
@@ -162,7 +183,9 @@ def _program(
 ) -> Spec:
     # -P: a directory called `registry` where the user happens to stand must not be taken for ours.
     argv = [sys.executable, "-P", "-m", module]
-    argv += [f"--etcd=127.0.0.1:{engine.port('etcd')}", f"--nats=nats://127.0.0.1:{engine.port('nats')}"]
+    etcd = engine.port("gate" if module in GATED else "etcd")
+    argv += [f"--etcd=127.0.0.1:{etcd}", f"--nats=nats://127.0.0.1:{engine.port('nats')}"]
+    argv.append(f"--identity={engine.identity(module.rpartition('.')[2])}")
     argv += [f"--log-level={engine.log_level}", f"--admin=127.0.0.1:{admin}", *own]
     return Spec(
         name=name,

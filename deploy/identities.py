@@ -104,7 +104,9 @@ class Identities:
 def _make(certificate: Path, key: Path, now: float) -> None:
     """The key first: where the certificate is, both are whole."""
     private = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Ebb cluster authority {datetime.fromtimestamp(now, UTC):%Y-%m-%d}")])
+    name = x509.Name(
+        [x509.NameAttribute(NameOID.COMMON_NAME, f"Ebb cluster authority {datetime.fromtimestamp(now, UTC):%Y-%m-%d}")]
+    )
     made = (
         _builder(name, name, private.public_key(), now - _EARLY_S, now + _AUTHORITY_LIFETIME.total_seconds())
         .add_extension(x509.BasicConstraints(True, 0), critical=True)

@@ -1,7 +1,10 @@
 """Whether a component is ready: by its TCP port, its Unix socket, or what it answers to a GET."""
 
 import asyncio
+import ssl
+from pathlib import Path
 
+from process.identity import BadIdentity, Identity
 from process.supervise import Ready
 
 TIMEOUT_S = 2.0
@@ -22,18 +25,19 @@ def socket(path: str) -> Ready:
     return check
 
 
-def tcp(host: str, port: int, greeting: bytes = b"") -> Ready:
-    """Ready when `host:port` accepts and, if asked for, says `greeting` first."""
+def tcp(host: str, port: int, greeting: bytes = b"", *, identity: Path | None = None, name: str = "") -> Ready:
+    """Ready when `host:port` accepts and, if asked for, says `greeting` first; with an identity, over TLS, as server `name`."""
 
     async def check() -> str | None:
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                reader, writer = await asyncio.open_connection(host, port)
+                secure = None if identity is None else Identity(identity).client()
+                reader, writer = await asyncio.open_connection(host, port, ssl=secure, server_hostname=name or None)
                 try:
                     got = await reader.read(len(greeting)) if greeting else b""
                 finally:
                     writer.close()
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, ssl.SSLError, BadIdentity) as error:
             return f"{host}:{port}: {error or 'no answer'}"
         return None if got == greeting else f"{host}:{port}: unexpected greeting {got[:40]!r}"
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deploy import components, containerd_config, kubeconfig, leftovers, preflight, readiness, statefile
+from deploy.issued import Issued
 from deploy.settings import Engine
 from deploy.statefile import ChildState, EngineState
 from process import pids
@@ -63,6 +64,8 @@ class Runner:
             raise preflight.Refused("left by an earlier run and not removable: " + "; ".join(stuck))
         config = containerd_config.write(Path(engine.root) / "containerd", engine.containerd_socket.parent)
         _keys(engine)
+        issued = Issued(engine)
+        issued.renew()
         specs = components.specs(engine, config)
         wanted = {spec.name: spec.argv for spec in specs}
         for name in [name for name, who in adopt.items() if not _same(wanted.get(name, ()), who)]:
@@ -72,6 +75,7 @@ class Runner:
         self._save()
         stopped = asyncio.create_task(stop.wait())
         starting = asyncio.create_task(supervisor.start(adopt))
+        renewing = asyncio.create_task(issued.renew_for_ever(lambda: self._reload("nats")), name="renew identities")
         try:
             await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
@@ -89,10 +93,18 @@ class Runner:
             raise
         finally:
             stopped.cancel()
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
             if self._rolling is not None:
                 self._rolling.cancel()
                 await asyncio.gather(self._rolling, return_exceptions=True)
             await self._stop(supervisor)
+
+    def _reload(self, name: str) -> None:
+        """Have a child read its configuration and certificates anew."""
+        child = self._supervisor.children.get(name) if self._supervisor is not None else None
+        if child is not None and child.who is not None:
+            pids.send(child.who, signal.SIGHUP)
 
     def roll(self) -> None:
         """Begin to start the front door's workers anew, one after another; there is always one more than usual that accepts."""

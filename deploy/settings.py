@@ -2,13 +2,27 @@
 
 import ipaddress
 import os
+import platform
 import re
 from pathlib import Path
 
 import msgspec
 
-PORTS = ("api", "etcd", "etcd_peer", "nats", "registry_admin", "autoscaler_admin", "nodeagent_admin", "ingress_admin")
+PORTS = (
+    "api",
+    "etcd",
+    "etcd_peer",
+    "nats",
+    "registry_admin",
+    "autoscaler_admin",
+    "nodeagent_admin",
+    "gate",
+    "gate_admin",
+    "etcd_health",
+    "ingress_admin",
+)
 WORKERS_MOST = 64
+IDENTITY_LIFE_LEAST_S = 6.0
 SOCKET_PATH_MOST = 104
 """Bytes of a Unix socket's path, as containerd counts."""
 
@@ -38,6 +52,8 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     pressure_file: str = ""
     insecure_registries: str = ""
     log_level: str = "info"
+    identity_life_s: float = 86_400
+    """How long a certificate of a process lasts; renewed when a third of it is left."""
     workers: int = 0
     """Processes of the front door; 0: `worker_count`."""
 
@@ -45,6 +61,19 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     def worker_count(self) -> int:
         """One, and one more for each two cores beyond the second: what is idle costs little, and the apps want cores too."""
         return self.workers or max(1, (os.cpu_count() or 1) // 2)
+
+    @property
+    def machine(self) -> str:
+        """What this machine's processes are called in their certificates, and its node."""
+        return re.sub(r"[^A-Za-z0-9.-]", "-", platform.node()).strip("-.") or "node"
+
+    @property
+    def nats_config(self) -> Path:
+        return Path(self.root) / "nats" / "nats.conf"
+
+    def identity(self, role: str) -> Path:
+        """Where the certificate of this machine's processes of `role` is."""
+        return Path(self.root) / "identity" / role
 
     @property
     def ports(self) -> int:
@@ -126,6 +155,8 @@ def check(engine: Engine) -> None:
     if too_long > 0:
         most = len(engine.run) - too_long
         wrong.append(f"--run {engine.run}: {len(engine.run)} characters; at most {most}, for the sockets in it")
+    if engine.identity_life_s < IDENTITY_LIFE_LEAST_S:
+        wrong.append(f"--identity-life-s {engine.identity_life_s:g}: want at least {IDENTITY_LIFE_LEAST_S:g}")
     if not 0 <= engine.workers <= WORKERS_MOST:
         wrong.append(f"--workers {engine.workers}: want 1–{WORKERS_MOST}, or 0 for as many as fit the machine's cores")
     if not 1024 <= engine.port_base <= 65535 - engine.ports:

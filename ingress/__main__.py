@@ -15,7 +15,7 @@ from process.clock import SystemClock
 from process.ids import short_id
 from process.run import main
 from process.settings import BadSettings, Common
-from store.connect import open_bus, open_store
+from store.connect import identity_of, open_bus, open_store
 from store.seal import Keyring
 
 log = logs.get("ingress")
@@ -61,9 +61,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     sys.unraisablehook = unraised
     if bool(settings.listen_tls) != bool(settings.certificate_key_file):
         raise BadSettings("--listen-tls ADDRESS:PORT and --certificate-key-file FILE go together: one is missing")
-    store = await open_store(settings.etcd)
+    identity = identity_of(settings)
+    store = await open_store(settings.etcd, identity)
     member = settings.member or f"ingress-{short_id()}"
-    bus = await open_bus(settings.nats, member)
+    bus = await open_bus(settings.nats, member, identity)
     bounds = Bounds(
         max_body_bytes=settings.max_body_bytes,
         max_connections=settings.max_connections,

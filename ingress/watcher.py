@@ -49,7 +49,7 @@ class Watcher:
 
     async def start(self, jobs: Jobs) -> None:
         """Begin to listen; returns when the first listing of all tables is in."""
-        await self._bus.handle(messages.INSTANCE, self._heard)
+        await self._bus.handle(messages.INSTANCES, self._heard)
         await self._bus.handle(messages.REFUSAL, self._refusal)
         for table in self._tables:
             jobs.start(table.run(), "watch", fatal=True)
@@ -93,6 +93,9 @@ class Watcher:
             news = decode(Instance, data)
         except msgspec.DecodeError as error:
             log.warning("not an instance", subject=subject, error=str(error))
+            return
+        if not messages.said_by(news.node, subject):
+            log.warning("a node speaks for another", subject=subject, node=news.node, instance=news.instance)
             return
         self._admitter.heard(news, stored=False)
 

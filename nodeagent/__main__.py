@@ -19,7 +19,7 @@ from process import run
 from process.admin import Admin
 from process.settings import Common
 from store import messages
-from store.connect import open_bus, open_store
+from store.connect import identity_of, open_bus, open_store
 from store.scaling import Taint
 
 
@@ -102,8 +102,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         raise ValueError(f"--on-stop {settings.on_stop!r}: want keep or stop")
     check_servers(words(settings.dns))
     jobs = run.Jobs("nodeagent", stop)
-    store = await open_store(settings.etcd)
-    bus = await open_bus(settings.nats, f"nodeagent {settings.node}")
+    identity = identity_of(settings)
+    store = await open_store(settings.etcd, identity)
+    bus = await open_bus(settings.nats, f"nodeagent {settings.node}", identity)
     agent = Agent(
         store,
         bus,

@@ -223,7 +223,7 @@ class Agent:
             self.reporter.say_again(status.instance)
 
     def _progress(self, progress: PullProgress) -> None:
-        self._bus.publish(messages.IMAGE_PROGRESS, encode(progress))
+        self._bus.publish(messages.image_progress(self._node), encode(progress))
 
     async def _find_sandbox(self) -> None:
         """Beside everything else: trying it takes half a second, and few need it."""
@@ -296,7 +296,7 @@ class Agent:
             if asked:
                 used = await asyncio.to_thread(meter.read, asked, self.clock.now())
                 report = UsageReport(node=self._node, at=self.clock.wall(), used=used)
-                self._bus.publish(messages.USAGE, encode(report))
+                self._bus.publish(messages.usage(self._node), encode(report))
 
     async def _tidy(self) -> None:
         while True:

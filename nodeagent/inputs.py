@@ -102,14 +102,15 @@ class Inputs:
             raise SealError("this node has no key; start its agent with --secret-key-file FILE")
         return decode(Private, self._ring.open(values.sealed, bound_to=bound_to)).data
 
-    async def credentials(self, project: str, pull_secrets: Sequence[str], host: str) -> Credential | None:
-        """The login for `host` in the first of `pull_secrets` that has one. Raises RegistryUnavailable."""
-        for name in pull_secrets:
+    async def credentials(self, project: str, pull_secrets: Sequence[str | Values], host: str) -> Credential | None:
+        """The login for `host` in the first of `pull_secrets` that has one: names, or what is stored. Raises RegistryUnavailable."""
+        for each in pull_secrets:
+            name = each if isinstance(each, str) else str(each.metadata.get("name"))
             try:
-                entry = await self._store.get(keys.secret(project, name))
+                entry = await self._store.get(keys.secret(project, each)) if isinstance(each, str) else None
             except StoreError as error:
                 raise RegistryUnavailable(f"pull secret {name}: {error}") from None
-            values = decode(Values, entry.value) if entry is not None else None
+            values = decode(Values, entry.value) if entry is not None else None if isinstance(each, str) else each
             if values is None or values.type != DOCKER:
                 _log.warning("no such pull secret", project=project, secret=name, cure=f"create it with type {DOCKER}")
                 continue

@@ -33,6 +33,7 @@ class Reporter:
 
     def __init__(self, node: str, bus: Bus, presence: Presence, story: Story, clock: Clock, jobs: Jobs, root: Path) -> None:
         self._node, self._bus, self._presence, self._story = node, bus, presence, story
+        self._subject = messages.instance(node)
         self._clock, self._jobs, self._root = clock, jobs, root
         self._said: dict[str, Instance] = {}
         self._seq: dict[str, int] = {}
@@ -70,7 +71,7 @@ class Reporter:
         status = self._status(want, have, phase, before)
         self._said[have.instance] = status
         data = encode(status)
-        self._bus.publish(messages.INSTANCE, data)
+        self._bus.publish(self._subject, data)
         if phase in PASSING:
             asyncio.get_running_loop().call_later(SETTLE_S, self._store_if_still, have.instance, status.seq, data)
         else:
@@ -81,7 +82,7 @@ class Reporter:
         """NATS may have lost it."""
         last = self._said.get(instance)
         if last is not None:
-            self._bus.publish(messages.INSTANCE, encode(last))
+            self._bus.publish(self._subject, encode(last))
 
     def store_again(self, instance: str) -> None:
         """Bring its key under the lease we hold now."""
@@ -96,7 +97,7 @@ class Reporter:
         self._seq.pop(instance, None)
         if status is not None and status.phase not in ENDED:
             gone = msgspec.structs.replace(status, phase=Phase.STOPPED, seq=status.seq + 1, at=self._clock.wall())
-            self._bus.publish(messages.INSTANCE, encode(gone))
+            self._bus.publish(self._subject, encode(gone))
         self._jobs.start(self._delete(instance), f"delete {instance}")
         (self._root / instance / "ended.json").unlink(missing_ok=True)
 

@@ -26,6 +26,8 @@ class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Comma-separated host:port of etcd's members."""
     nats: str = "nats://127.0.0.1:4222"
     """URL of the NATS server."""
+    identity: str = ""
+    """Directory with ca.crt and own.pem (process/identity.py): who this process is. Empty: etcd and NATS are spoken to in clear."""
     admin: str = "127.0.0.1:0"
     """host:port of /healthz, /readyz and /metrics; port 0 takes a free one."""
     log_level: str = "info"

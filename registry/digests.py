@@ -1,7 +1,7 @@
 """Tags to digests: asks a node agent over the bus, and keeps asking with back-off while that fails."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from process import logs
@@ -10,9 +10,12 @@ from process.run import Jobs
 from registry.conditions import Resolution
 from registry.plan import Wanted
 from store.bus import Bus
-from store.errors import BusUnavailable
+from store.errors import BusUnavailable, StoreError
 from store.messages import IMAGE_RESOLVE, ResolvedImage, ResolveImage
-from store.model import decode, encode
+from store.model import Values, decode, encode
+
+Secrets = Callable[[str, Sequence[str]], Awaitable[Sequence[Values]]]
+"""Of a project, by name, as they are stored; those that are not there are left out."""
 
 TIMEOUT_S = 10.0
 BACKOFF_MAX_S = 300.0
@@ -34,10 +37,10 @@ class _State:
 
 
 class Digests:
-    """Resolutions by revision uid. `changed(wanted)` is called whenever one is known anew."""
+    """Resolutions by revision uid. `changed(wanted)` is called whenever one is known anew; `secrets` reads pull secrets as stored."""
 
-    def __init__(self, bus: Bus, clock: Clock, jobs: Jobs, changed: Callable[[Wanted], None]) -> None:
-        self._bus, self._clock, self._jobs, self._changed = bus, clock, jobs, changed
+    def __init__(self, bus: Bus, clock: Clock, jobs: Jobs, changed: Callable[[Wanted], None], secrets: Secrets) -> None:
+        self._bus, self._clock, self._jobs, self._changed, self._secrets = bus, clock, jobs, changed, secrets
         self._states: dict[str, _State] = {}
         self._gate = asyncio.Semaphore(_AT_ONCE)
 
@@ -82,13 +85,16 @@ class Digests:
         self._changed(wanted)
 
     async def _ask(self, wanted: Wanted) -> ResolvedImage:
-        question = ResolveImage(image=wanted.image, project=wanted.project, pull_secrets=list(wanted.pull_secrets))
         try:
+            pull_secrets = await self._secrets(wanted.project, wanted.pull_secrets) if wanted.pull_secrets else []
+            question = ResolveImage(image=wanted.image, project=wanted.project, pull_secrets=list(pull_secrets))
             data = await self._bus.request(IMAGE_RESOLVE, encode(question), timeout_s=TIMEOUT_S)
             answer = decode(ResolvedImage, data)
         except BusUnavailable as error:
             said = f"no node agent answered for the digest of {wanted.image!r} ({error}); is a node connected? (ebb nodes)"
             return ResolvedImage(reason="NoNode", message=said)
+        except StoreError as error:
+            return ResolvedImage(reason="NoSecret", message=f"the pull secrets of {wanted.image!r} cannot be read: {error}")
         except ValueError as error:
             return ResolvedImage(
                 reason="BadAnswer", message=f"a node agent's answer for {wanted.image!r} is no JSON we know: {error}"

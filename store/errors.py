@@ -25,6 +25,10 @@ class TooLarge(StoreError):
     """A write of more bytes than the store takes at once. It will never succeed as it is."""
 
 
+class Forbidden(StoreError):
+    """Our certificate's role may not do this (store/roles.py). It will never succeed as it is."""
+
+
 class Unavailable(StoreError):
     """No answer before the deadline, or no connection. Nothing is known about the outcome of a write."""
 

@@ -5,10 +5,8 @@ stream: it is opened again by itself and goes on after the last event it gave ou
 """
 
 import asyncio
-import ipaddress
 import random
-import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +14,10 @@ import grpc
 import grpc.aio
 
 from process import logs
+from process.identity import Identity
 from store.backend import Change, Entry, Listing
-from store.errors import Compacted, Conflict, LeaseLost, StoreError, TooLarge, Unavailable
+from store.channel import open_channel, when_renewed
+from store.errors import Compacted, Conflict, Forbidden, LeaseLost, StoreError, TooLarge, Unavailable
 from store.pb import rpc_pb2 as pb
 from store.pb import rpc_pb2_grpc as stubs
 from store.renewals import Renewals
@@ -25,21 +25,9 @@ from store.txn import Guard, Put, Txn, check_size
 
 PAGE = 500
 """Entries read at once."""
+MOVE_S = 60.0
+"""Within this, streams go over to the connection of a renewed certificate: not all of them at once."""
 _PUT = 0  # mvccpb.Event.PUT
-_CHANNEL = (
-    # gRPC's own maximum between attempts is 120 s: too long for a server that comes back after one.
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 500),
-    ("grpc.max_reconnect_backoff_ms", 500),
-    # etcd ends a connection that pings more often than every 5 s.
-    ("grpc.keepalive_time_ms", 6_000),
-    ("grpc.keepalive_timeout_ms", 2_000),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.enable_http_proxy", 0),
-)
-
 _log = logs.get("store")
 
 
@@ -55,18 +43,47 @@ class Status:
 class EtcdStore:
     """A client of etcd at `etcd` (comma-separated host:port). Make it inside the event loop that will use it.
 
-    `deadline_s` bounds every call but the watches. Nothing is contacted before the first call.
+    `deadline_s` bounds every call but the watches. Nothing is contacted before the first call. With an `identity`, TLS is spoken;
+    when its certificate is renewed, so is the connection, and what goes on over the old one goes on until it has moved.
     """
 
-    def __init__(self, etcd: str, *, deadline_s: float = 5.0) -> None:
+    def __init__(self, etcd: str, *, identity: Identity | None = None, deadline_s: float = 5.0) -> None:
         self._deadline_s = deadline_s
         self._etcd = etcd
-        self._channel = grpc.aio.insecure_channel(target(etcd), options=_CHANNEL)
+        self._identity = identity
+        self._watching: set[Any] = set()
+        self._moving: set[Any] = set()
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._connect()
+        if identity is not None:
+            self._job(when_renewed(identity, self._renew))
+
+    def _connect(self) -> None:
+        self._channel = open_channel(self._etcd, self._identity)
         self._kv = stubs.KVStub(self._channel)
         self._watch = stubs.WatchStub(self._channel)
         self._lease = stubs.LeaseStub(self._channel)
-        self._renewals = Renewals(self._lease, deadline_s)
+        self._renewals = Renewals(self._lease, self._deadline_s)
         self._maintenance = stubs.MaintenanceStub(self._channel)
+
+    def _renew(self) -> None:
+        """The certificate was replaced. Raises BadIdentity; then everything stays as it was."""
+        assert self._identity is not None
+        old, within_s = self._channel, min(MOVE_S, 2 * self._identity.look_every_s())
+        self._connect()
+        for call in self._watching:
+            asyncio.get_running_loop().call_later(within_s * random.random(), self._move, call)
+        self._job(_close_after(old, within_s + self._deadline_s))
+
+    def _move(self, call: Any) -> None:
+        if call in self._watching:
+            self._moving.add(call)
+            call.cancel()
+
+    def _job(self, work: Coroutine[Any, Any, None]) -> None:
+        job = asyncio.get_running_loop().create_task(work, name="store identity")
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
 
     # -- keys ------------------------------------------------------------------------------------------------------------------
 
@@ -128,6 +145,7 @@ class EtcdStore:
         pause_s = 0.02
         while True:
             call = self._watch.Watch(wait_for_ready=True)
+            self._watching.add(call)
             try:
                 create = pb.WatchCreateRequest(key=start, range_end=end, start_revision=after + 1, prev_kv=True)
                 await call.write(pb.WatchRequest(create_request=create))
@@ -148,11 +166,19 @@ class EtcdStore:
                         yield batch
                     pending = []
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+                if isinstance(error, grpc.aio.AioRpcError) and error.code() == grpc.StatusCode.PERMISSION_DENIED:
+                    raise self._translated(error) from None
                 _log.debug("watch interrupted; opened again", prefix=prefix, error=str(error))
+            except asyncio.CancelledError:
+                if call not in self._moving or (task := asyncio.current_task()) is None or task.cancelling():
+                    raise
+                pause_s = 0  # over to the connection of the renewed certificate
             finally:
+                self._watching.discard(call)
+                self._moving.discard(call)
                 call.cancel()
             await asyncio.sleep(pause_s * random.uniform(0.5, 1))
-            pause_s = min(pause_s * 2, 0.5)
+            pause_s = min(max(pause_s, 0.01) * 2, 0.5)
 
     # -- leases ----------------------------------------------------------------------------------------------------------------
 
@@ -191,6 +217,9 @@ class EtcdStore:
         return Status(answer.version, int(answer.dbSize), tuple(answer.errors))
 
     async def close(self) -> None:
+        for job in list(self._jobs):
+            job.cancel()
+        await asyncio.gather(*self._jobs, return_exceptions=True)
         await self._channel.close()
 
     async def _call(self, method: Any, request: Any, *, at: int = 0) -> Any:
@@ -214,31 +243,18 @@ class EtcdStore:
             return TooLarge(f"etcd {self._etcd}: {details}; raise its --max-request-bytes or write less at once")
         if "space exceeded" in details:
             return Unavailable(f"etcd {self._etcd} is full: {details}; compact, defragment, then `etcdctl alarm disarm`")
+        if code == grpc.StatusCode.PERMISSION_DENIED:
+            return Forbidden(f"etcd {self._etcd}: {details}")
         if code == grpc.StatusCode.DEADLINE_EXCEEDED:
             return Unavailable(f"etcd {self._etcd}: no answer within {self._deadline_s:g} s")
         return Unavailable(f"etcd {self._etcd}: {code.name}: {details}")
 
 
-def target(etcd: str) -> str:
-    """gRPC's name for a comma-separated list of host:port. Raises StoreError when a name of several cannot be resolved."""
-    hosts = [part.strip() for part in etcd.split(",") if part.strip()]
-    if len(hosts) == 1:
-        return hosts[0]
-    addresses = [_address(host) for host in hosts]
-    family = "ipv6" if any(":" in address.rpartition(":")[0] for address in addresses) else "ipv4"
-    return f"{family}:{','.join(addresses)}"
-
-
-def _address(host_port: str) -> str:
-    host, _, port = host_port.rpartition(":")
+async def _close_after(channel: grpc.aio.Channel, after_s: float) -> None:
     try:
-        ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        try:
-            return f"{socket.gethostbyname(host)}:{port}"
-        except OSError as error:
-            raise StoreError(f"etcd {host_port}: {error}; want host:port,host:port") from None
-    return host_port
+        await asyncio.sleep(after_s)
+    finally:
+        await channel.close()
 
 
 def prefix_range(prefix: str) -> tuple[bytes, bytes]:

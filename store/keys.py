@@ -20,6 +20,7 @@
 | members/<role>/<member>          | Member          | the process itself    | the process     |
 | wakes/<project>/<revision>       | Wake            | ingress, without NATS | 5 s             |
 | elections/<name>                 | who leads       | candidates            | the candidate   |
+| gate/leases                      | 32 bytes        | the first gate        |                 |
 """
 
 ROOT = "/ebb/"
@@ -42,6 +43,8 @@ NODES = ROOT + "nodes/"
 MEMBERS = ROOT + "members/"
 WAKES = ROOT + "wakes/"
 ELECTIONS = ROOT + "elections/"
+GATE_LEASES = ROOT + "gate/leases"
+"""What gates number leases with (store/leases.py)."""
 
 
 def objects(kind: str, project: str = "") -> str:

@@ -1,33 +1,53 @@
 """What is said on NATS, and on which subjects. All of it may be lost: whoever needs it to be true reads etcd.
 
+Who may say what is in store/roles.py. What a node says has its name in the subject, which its certificate holds it to: a message
+that names another node is not believed (`said_by`).
+
 | subject                          | message       | from → to               | rate                                     |
 |----------------------------------|---------------|-------------------------|------------------------------------------|
 | ebb.wake                         | Wake          | activator → autoscaler  | on the first waiting request, then 4/s   |
 | ebb.samples                      | SampleReport  | activator → autoscaler  | 1/s a process with traffic, on 0 → 1, a line swells |
-| ebb.instance                     | Instance      | agent → all             | one a change of phase                    |
-| ebb.usage                        | UsageReport   | agent → autoscaler      | 1 in 5 s a node that is asked for it     |
+| ebb.instance.<node>              | Instance      | agent → all             | one a change of phase                    |
+| ebb.usage.<node>                 | UsageReport   | agent → autoscaler      | 1 in 5 s a node that is asked for it     |
 | ebb.refusal                      | Refusal       | autoscaler → activators | when a start fails or nothing fits       |
 | ebb.drained.<node>               | Drained       | activator → agent       | one a drained or frozen instance         |
 | ebb.story                        | StoryEvent    | all → registry          | a few a cold start; none when warm       |
 | ebb.image.resolve (request)      | ResolveImage  | registry → any agent    | one a minted revision                    |
-| ebb.image.progress               | PullProgress  | agent → registry        | ≤ 5/s a pull                             |
+| ebb.image.progress.<node>        | PullProgress  | agent → registry        | ≤ 5/s a pull                             |
 | ebb.why (request)                | AskWhy        | registry → autoscaler   | one a `ebb why`                          |
 | ebb.logs.<project>.<service>     | LogLines      | agent → registry        | only while somebody follows              |
 """
 
-from store.model import V1, Instance, Model, RevisionKey
+from store.model import V1, Instance, Model, RevisionKey, Values
 
 WAKE = "ebb.wake"
 SAMPLES = "ebb.samples"
-INSTANCE = "ebb.instance"
-USAGE = "ebb.usage"
+INSTANCES = "ebb.instance.>"
+USAGES = "ebb.usage.>"
 REFUSAL = "ebb.refusal"
 STORY = "ebb.story"
 IMAGE_RESOLVE = "ebb.image.resolve"
-IMAGE_PROGRESS = "ebb.image.progress"
+IMAGE_PROGRESSES = "ebb.image.progress.>"
 WHY = "ebb.why"
 
 __all__ = ["Instance"]
+
+
+def instance(node: str) -> str:
+    return f"ebb.instance.{node}"
+
+
+def usage(node: str) -> str:
+    return f"ebb.usage.{node}"
+
+
+def image_progress(node: str) -> str:
+    return f"ebb.image.progress.{node}"
+
+
+def said_by(node: str, subject: str) -> bool:
+    """Whether `subject`, one of those that end in a node's name, is that node's."""
+    return subject.endswith("." + node) and subject in (instance(node), usage(node), image_progress(node))
 
 
 def drained(node: str) -> str:
@@ -125,7 +145,8 @@ class ResolveImage(Model, frozen=True, kw_only=True):
     v: int = V1
     image: str
     project: str = ""
-    pull_secrets: list[str] = []
+    pull_secrets: list[Values] = []
+    """As they are stored, sealed: before a revision is minted no node may read them by itself."""
     own_imports: bool = True
     """Whether what the project itself imported counts; else only what was imported for all, and registries."""
     signature_keys: list[str] = []

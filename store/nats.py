@@ -15,9 +15,11 @@ from nats.aio.client import Client
 from nats.aio.subscription import Subscription as NatsSubscription
 
 from process import logs
+from process.identity import BUS, BadIdentity, Identity
 from store.bus import Handler, Responder
 from store.errors import BusUnavailable, NoResponder
 from store.listening import Answering, Handling, Listening, Queued
+from store.roles import inbox
 
 STEP_TIMEOUT_S = 2
 """For connecting, and for the server to confirm a subscription."""
@@ -26,18 +28,20 @@ WRITE_BUFFER_BYTES = 8 * 2**20
 """What may wait for the server to read it; past that, publications are lost."""
 
 _log = logs.get("bus")
-_FAILURES = (nats.errors.Error, OSError, TimeoutError, asyncio.InvalidStateError)
+_FAILURES = (nats.errors.Error, OSError, TimeoutError, asyncio.InvalidStateError, BadIdentity)
 
 
 class NatsBus:
     """A client of the NATS server at `url` (several: comma-separated), connected whenever there is one.
 
-    `start()` it in the event loop that will use it.
+    `start()` it in the event loop that will use it. With an `identity`, nothing is said before TLS stands; each connection takes
+    the certificate that is the newest then.
     """
 
-    def __init__(self, url: str, name: str) -> None:
+    def __init__(self, url: str, name: str, identity: Identity | None = None) -> None:
         self._url = url
         self._name = name
+        self._identity = identity
         self._client: _Client | None = None
         self._wanted: dict[int, Listening] = {}
         self._next = 0
@@ -99,7 +103,7 @@ class NatsBus:
         while True:
             client = _Client()
             try:
-                await client.open(self._url, self._name)
+                await client.open(self._url, self._name, self._identity)
                 await self._hear_all(client)
                 self._client = client
                 self._up.set()
@@ -156,8 +160,12 @@ class _Client(Client):
         self._heard: dict[int, NatsSubscription] = {}
         self._socket: asyncio.WriteTransport | None = None
 
-    async def open(self, url: str, name: str) -> None:
+    async def open(self, url: str, name: str, identity: Identity | None) -> None:
         """Connect, once. Raises one of _FAILURES."""
+        secure: dict[str, Any] = {}
+        if identity is not None:
+            secure = {"tls": identity.client(), "tls_hostname": BUS, "tls_handshake_first": True}
+            secure["inbox_prefix"] = inbox(identity.who.role, identity.who.name).encode()
 
         async def on_closed() -> None:
             self.ended.set()
@@ -176,6 +184,7 @@ class _Client(Client):
             connect_timeout=STEP_TIMEOUT_S,
             ping_interval=5,
             max_outstanding_pings=2,
+            **secure,
         )
         self._socket = cast(Any, self._transport)._io_writer.transport
 

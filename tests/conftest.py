@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from hypothesis import settings
 
+from process.identity import Who
 from store.backend import Store
 from store.bus import Bus
 from store.connect import open_bus, open_store
@@ -42,6 +43,32 @@ def etcd(_etcd_of_the_run: real.Server) -> real.Server:
 def nats(_nats_of_the_run: real.Server) -> real.Server:
     """A real nats-server. Shared by the run: a test that stops it takes `real.nats()` instead."""
     return _nats_of_the_run
+
+
+@pytest.fixture(scope="session")
+def _secure_of_the_run() -> Iterator[real.Secure]:
+    with real.secure() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def _secure_bus_of_the_run(_secure_of_the_run: real.Secure) -> Iterator[real.Server]:
+    known = [Who("registry", "one"), Who("registry", "two")]
+    cluster = _secure_of_the_run.cluster
+    with real.blocking(lambda home: real.make_secure_nats(home, cluster, *known, free=True)) as server:
+        yield server
+
+
+@pytest.fixture
+def secure_nats(_secure_bus_of_the_run: real.Server) -> real.Server:
+    """A real NATS that speaks TLS with the registries called `one` and `two`, who may say all. Shared by the run."""
+    return _secure_bus_of_the_run
+
+
+@pytest.fixture
+def secure(_secure_of_the_run: real.Secure) -> real.Secure:
+    """A real etcd that speaks TLS, and a gate before it: `await secure.wiped()`. Shared by the run."""
+    return _secure_of_the_run
 
 
 @pytest.fixture

@@ -21,8 +21,14 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from deploy import nats_config
+from deploy.identities import DIRECT, Identities
+from process.identity import Identity, Who
+from store.connect import open_store
 
 START_TIMEOUT_S = 20.0
 
@@ -133,6 +139,115 @@ def make_etcd(directory: Path, *flags: str) -> Server:
     argv += ["--listen-client-urls", client_url, "--advertise-client-urls", client_url]
     argv += ["--listen-peer-urls", peer_url, "--initial-advertise-peer-urls", peer_url, "--initial-cluster", f"test={peer_url}"]
     return Server("etcd", [*argv, *flags], port, directory, _etcd_answers)
+
+
+@dataclass(frozen=True)
+class Secure:
+    """etcd over TLS, a gate before it, and who made their certificates."""
+
+    cluster: "Cluster"
+    etcd: Server
+    gate: Server
+
+    def identity(self, role: str, name: str = "test") -> Identity:
+        return self.cluster.identity(role, name)
+
+    async def wiped(self) -> "Secure":
+        """Without any key."""
+        client = await open_store(self.etcd.address, self.identity("registry", "wiper"))
+        for entry in (await client.list("")).entries:
+            await client.delete(entry.key)
+        await client.close()
+        return self
+
+
+@contextlib.contextmanager
+def secure(*, lifetime_s: float = 3600) -> Iterator[Secure]:
+    """etcd and a gate for fixtures of session scope."""
+    with _directory() as directory:
+        cluster = Cluster(directory / "cluster", lifetime_s=lifetime_s)
+        with blocking(lambda home: make_secure_etcd(home, cluster)) as etcd:
+            with blocking(lambda home: make_gate(home, cluster, etcd.address)) as gate:
+                yield Secure(cluster, etcd, gate)
+
+
+class Cluster:
+    """An authority in `directory`, and the identities it issued there, by `identity(role, name)`."""
+
+    def __init__(self, directory: Path, *, lifetime_s: float = 3600) -> None:
+        self.directory = directory
+        self.identities = Identities(directory, lifetime_s=lifetime_s)
+
+    def issue(self, role: str, name: str = "test") -> Path:
+        """(Anew) the directory of a certificate."""
+        where = self.directory / f"{role}-{name}"
+        self.identities.issue(Who(role, name), where, time.time())
+        return where
+
+    def identity(self, role: str, name: str = "test") -> Identity:
+        return Identity(self.issue(role, name))
+
+
+def make_secure_etcd(directory: Path, cluster: Cluster, *flags: str) -> Server:
+    """An etcd that speaks TLS with who has a certificate for it, not started."""
+    own, health = cluster.issue("etcd"), free_port()
+    server = make_etcd(directory, *_tls(own), "--listen-metrics-urls", f"http://127.0.0.1:{health}", *flags)
+    server.argv = [word.replace("http://", "https://") if str(health) not in word else word for word in server.argv]
+    server._answers = lambda _: _etcd_answers(health)
+    return server
+
+
+def _tls(own: Path) -> list[str]:
+    files = []
+    for kind in ("", "peer-"):
+        files += [
+            f"--{kind}cert-file={own}/own.pem",
+            f"--{kind}key-file={own}/own.pem",
+            f"--{kind}trusted-ca-file={own}/ca.crt",
+        ]
+        files.append(f"--{kind}client-cert-auth")
+    return [*files, "--client-cert-allowed-hostname", DIRECT, "--enable-grpc-gateway=false"]
+
+
+def make_secure_nats(directory: Path, cluster: Cluster, *known: Who, free: bool = False) -> Server:
+    """A nats-server that speaks TLS with `known`, not started. `free`: they may say and hear all."""
+    port, config = free_port(), directory / "nats.conf"
+    nats_config.write(config, port, cluster.issue("nats"), known)
+    if free:
+        text = json.loads(config.read_text())
+        text["authorization"] = {"users": [{"user": who.uri} for who in known]}
+        config.write_text(json.dumps(text))
+    return Server("nats-server", [_program("nats-server"), "--config", str(config)], port, directory, _listens)
+
+
+def make_gate(directory: Path, cluster: Cluster, etcd: str) -> Server:
+    """A gate in front of `etcd`, not started."""
+    port, admin = free_port(), free_port()
+    argv = [sys.executable, "-P", "-m", "store.gate", "--etcd", etcd, "--listen", f"127.0.0.1:{port}"]
+    argv += ["--identity", str(cluster.issue("gate")), "--admin", f"127.0.0.1:{admin}"]
+    return Server("gate", argv, port, directory, lambda _: _http(admin, "/readyz", b"ok"))
+
+
+@contextlib.asynccontextmanager
+async def gate(cluster: Cluster, etcd: str) -> AsyncIterator[Server]:
+    """A running gate."""
+    with _directory() as directory:
+        async with _running(make_gate(directory, cluster, etcd)) as server:
+            yield server
+
+
+@contextlib.asynccontextmanager
+async def secure_etcd(cluster: Cluster, *flags: str) -> AsyncIterator[Server]:
+    with _directory() as directory:
+        async with _running(make_secure_etcd(directory, cluster, *flags)) as server:
+            yield server
+
+
+@contextlib.asynccontextmanager
+async def secure_nats(cluster: Cluster, *known: Who) -> AsyncIterator[Server]:
+    with _directory() as directory:
+        async with _running(make_secure_nats(directory, cluster, *known)) as server:
+            yield server
 
 
 def make_nats(directory: Path, *flags: str) -> Server:
@@ -251,6 +366,14 @@ def _http(port: int, path: str, part: bytes) -> bool:
         return False
     finally:
         connection.close()
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _nats_answers(port: int) -> bool:

@@ -1,7 +1,7 @@
 """Create, read, replace, patch, delete and list Secrets and ConfigMaps; every write is one guarded transaction."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from process import ids
@@ -38,6 +38,11 @@ class ValueStore:
         """As lists show it."""
         found, entry = await self._read(kind, project, name)
         return writing.shown(values.listed(kind, found), entry.store_rev)
+
+    async def stored_secrets(self, project: str, names: Sequence[str]) -> Sequence[Values]:
+        """Secrets as they are stored, sealed; those that are not there are left out. Raises StoreError."""
+        entries = [await self._store.get(keys.secret(project, name)) for name in names]
+        return [decode(Values, entry.value) for entry in entries if entry is not None]
 
     async def list(self, kind: Kind, project: str, label_selector: str, field_selector: str) -> Object:
         """All of a project, or of all; without the values of Secrets."""

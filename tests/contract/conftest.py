@@ -1,4 +1,4 @@
-"""Every contract test runs twice: on the twin in memory and on the real server."""
+"""Every contract test runs on the twin in memory and on the real server: in clear, over TLS, and etcd through the gate."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -12,23 +12,30 @@ from store.memory import MemoryStore
 from store.memory_bus import MemoryHub
 
 
-@pytest.fixture(params=["twin", "etcd"])
+@pytest.fixture(params=["twin", "etcd", "gate"])
 async def either(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
-    """A store without keys: the twin, or real etcd."""
+    """A store without keys: the twin, or real etcd, or one that speaks TLS behind a gate, to somebody who may do all."""
     if request.param == "twin":
         made: Store = MemoryStore()
+    elif request.param == "gate":
+        secure = await request.getfixturevalue("secure").wiped()
+        made = await open_store(secure.gate.address, secure.identity("registry"))
     else:
         made = await open_store(request.getfixturevalue("etcd").address)
     yield made
     await made.close()
 
 
-@pytest.fixture(params=["twin", "nats"])
+@pytest.fixture(params=["twin", "nats", "tls"])
 async def buses(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Bus, Bus]]:
     """Two clients of one bus: the twin's hub, or a real NATS."""
     if request.param == "twin":
         hub = MemoryHub()
         pair: tuple[Bus, Bus] = (hub.client(), hub.client())
+    elif request.param == "tls":
+        url, secure = request.getfixturevalue("secure_nats").url, request.getfixturevalue("secure")
+        identities = [secure.identity("registry", name) for name in ("one", "two")]
+        pair = (await open_bus(url, "one", identities[0]), await open_bus(url, "two", identities[1]))
     else:
         url = request.getfixturevalue("nats").url
         pair = (await open_bus(url, "one"), await open_bus(url, "two"))

@@ -75,7 +75,7 @@ class Agent:
             address="127.0.0.1:1", at=time.time(), seq=self._seq, failure=failure, cause_id=a.cause_id,
         )  # fmt: skip
         self.instances[a.instance] = status
-        self.bus.publish(messages.INSTANCE, encode(status))
+        self.bus.publish(messages.instance(status.node), encode(status))
         self._job(self._put(status))
 
     async def _put(self, status: Instance) -> None:

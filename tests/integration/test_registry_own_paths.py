@@ -192,7 +192,7 @@ async def test_top_shows_load_and_instances_and_progress_shows_pulls(world: Worl
 
     async def tell() -> None:
         while True:
-            world.bus.publish(messages.IMAGE_PROGRESS, encode(progress))
+            world.bus.publish(messages.image_progress(progress.node), encode(progress))
             await asyncio.sleep(0.05)
 
     telling = asyncio.create_task(tell())

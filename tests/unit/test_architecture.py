@@ -26,7 +26,7 @@ IMPURE = {
 }
 PURE_IN = ("store", "activator", "ingress", "autoscaler", "nodeagent", "registry")
 PURE_NAMES = {
-    "errors", "imageref", "keys", "lifecycle", "messages", "model", "txn",
+    "errors", "imageref", "keys", "leases", "lifecycle", "messages", "model", "roles", "txn",
     "balance", "breaker", "concurrency", "effects", "ejection", "slowstart", "throttler",
     "chunked", "headers", "proxies", "refusals", "routes", "spans", "traffic",
     "active", "backoff", "freezing", "idle", "keepalive", "lean", "parking", "placement", "plan", "policy",
@@ -97,7 +97,7 @@ def test_litestar_is_the_registrys_alone() -> None:
     ] == []
 
 
-ETCD = (ROOT / "store" / "etcd.py", ROOT / "store" / "renewals.py")
+ETCD = tuple(ROOT / "store" / f"{name}.py" for name in ("etcd", "renewals", "channel", "gate"))
 
 
 def test_grpc_is_in_the_stores_and_the_node_agents_shells_alone() -> None:

@@ -75,7 +75,7 @@ class Door:
 
     def tell(self, news: Instance) -> None:
         """Say `news` on the bus, as an agent does."""
-        self.bus.publish(messages.INSTANCE, encode(news))
+        self.bus.publish(messages.instance(news.node), encode(news))
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.port, limit=2**20)

@@ -78,7 +78,7 @@ async def test_cold_then_warm_through_real_etcd_and_nats(store: Store, bus: Bus,
         if request.done():  # the route was not seen yet
             request = asyncio.create_task(get(session, port))
             await eventually(lambda: wakes)
-        bus.publish(messages.INSTANCE, encode(news(backend)))
+        bus.publish(messages.instance(news(backend).node), encode(news(backend)))
         await store.put(keys.instance("n1", "i1"), encode(news(backend)))
         assert await request == 200
         assert [await get(session, port) for _ in range(20)] == [200] * 20

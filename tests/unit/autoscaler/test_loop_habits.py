@@ -82,7 +82,7 @@ def test_what_instances_use_scales_a_revision_that_asks_for_it() -> None:
         async def busy(cpu_m: float, for_s: int) -> None:
             for _ in range(for_s // 5):
                 used = {a.instance: (cpu_m, 1 << 20) for _, a in world.table.items()}
-                world.bus.publish(messages.USAGE, encode(UsageReport(node="n1", at=0, used=used)))
+                world.bus.publish(messages.usage("n1"), encode(UsageReport(node="n1", at=0, used=used)))
                 await asyncio.sleep(5)
 
         await asyncio.gather(world.traffic("r", 1, 60), busy(1000, 60))

@@ -117,7 +117,7 @@ class World:
             seq=self._seq,
             failure=failure,
         )
-        self.bus.publish(messages.INSTANCE, encode(status))
+        self.bus.publish(messages.instance(status.node), encode(status))
         self.jobs.start(self.store.put(keys.instance(a.node, a.instance), encode(status)), "status")
 
     def wake(self, name: str, waiting: int = 1) -> None:

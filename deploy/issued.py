@@ -1,0 +1,51 @@
+"""The certificates by which this machine's processes know each other: issued before they start, renewed while they run."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from deploy import nats_config
+from deploy.identities import Identities, NotIssued
+from deploy.preflight import Refused
+from deploy.settings import Engine
+from process import logs
+from process.identity import Who
+
+ROLES = ("etcd", "nats", "gate", "registry", "autoscaler", "nodeagent", "ingress", "cli")
+_log = logs.get("ebb")
+
+
+class Issued:
+    """Those of `engine`. Raises Refused when there is no authority to be had."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        try:
+            self._identities = Identities(Path(engine.root), lifetime_s=engine.identity_life_s)
+        except NotIssued as error:
+            raise Refused(f"certificates of the processes: {error}") from None
+
+    def renew(self) -> bool:
+        """Issue what is due; whether NATS has to read its files anew. Raises Refused."""
+        engine, now = self._engine, time.time()
+        due = [role for role in ROLES if self._identities.due(engine.identity(role), now)]
+        try:
+            for role in due:
+                self._identities.issue(Who(role, engine.machine), engine.identity(role), now)
+            known = [Who(role, engine.machine) for role in ROLES if role not in ("etcd", "nats")]
+            changed = nats_config.write(engine.nats_config, engine.port("nats"), engine.identity("nats"), known)
+        except (NotIssued, OSError) as error:
+            raise Refused(f"certificates of the processes: {error}") from None
+        return changed or "nats" in due
+
+    async def renew_for_ever(self, reload_nats: Callable[[], None]) -> None:
+        """Look often enough that what is due is renewed at once; what fails is tried again."""
+        every_s = min(60.0, self._engine.identity_life_s / 12)
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                if await asyncio.to_thread(self.renew):
+                    reload_nats()
+            except Refused as error:
+                _log.error("not renewed; trying again", error=str(error))
