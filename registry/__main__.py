@@ -30,10 +30,10 @@ from registry.top import Samples
 from store import keys
 from store.backend import Store
 from store.bus import Bus
-from store.connect import open_bus, open_store
+from store.connect import open_both
 from store.election import lead
 from store.lease import Presence
-from store.messages import IMAGE_PROGRESS, SAMPLES, STORY, PullProgress, SampleReport, StoryEvent
+from store.messages import IMAGE_PROGRESSES, SAMPLES, STORY, PullProgress, SampleReport, StoryEvent, said_by
 from store.model import Member, decode, encode
 from store.seal import Keyring
 from store.story import Story
@@ -52,12 +52,14 @@ async def _listen(bus: Bus, book: StoryBook, samples: Samples, controller: Contr
     def sample(_: str, data: bytes) -> None:
         samples.add(decode(SampleReport, data), clock.now())
 
-    def pull(_: str, data: bytes) -> None:
-        controller.pulling(decode(PullProgress, data))
+    def pull(subject: str, data: bytes) -> None:
+        progress = decode(PullProgress, data)
+        if said_by(progress.node, subject):
+            controller.pulling(progress)
 
     await bus.handle(STORY, story)
     await bus.handle(SAMPLES, sample)
-    await bus.handle(IMAGE_PROGRESS, pull)
+    await bus.handle(IMAGE_PROGRESSES, pull)
 
 
 def _issuer(settings: Settings, store: Store, clock: SystemClock, ring: Keyring | None, observed: Observed) -> Issuer | None:
@@ -88,7 +90,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     naming = Naming(settings.domain, settings.url_port, settings.url_scheme, settings.https_port)
     spool = Spool(Path(settings.data), settings.upload_max_bytes)
     spool.open()
-    store, bus = await open_store(settings.etcd), await open_bus(settings.nats, member)
+    store, bus = await open_both(settings, member)
     jobs = Jobs("registry", stop)
     book, samples, streams = StoryBook(), Samples(), Streams()
     controller = Controller(store, naming, bounds, clock, Story(bus, "registry", clock))
@@ -100,14 +102,15 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             issuer.mark(unit[0])
 
     observed = Observed(store, dirty, controller.mark_counted)
-    digests = Digests(bus, clock, jobs, controller.mark_revision)
+    ring = Keyring(Path(settings.secret_key_file)) if settings.secret_key_file else None
+    values = ValueStore(store, clock, ring)
+    digests = Digests(bus, clock, jobs, controller.mark_revision, values.stored_secrets)
     controller.wire(observed, digests)
     await _listen(bus, book, samples, controller, clock)
     agents = NodeAgents(lambda: [node for _, node in observed.nodes.items()])
     knative = routes.KnativeRoutes(Resources(store, bounds, clock), Watches(store, streams), clock)
-    ring = Keyring(Path(settings.secret_key_file)) if settings.secret_key_file else None
     issuer = _issuer(settings, store, clock, ring, observed)
-    held = value_routes.ValueRoutes(ValueStore(store, clock, ring), Watches(store, streams), clock)
+    held = value_routes.ValueRoutes(values, Watches(store, streams), clock)
     every = [
         *routes.handlers(knative),
         *value_routes.handlers(held),

@@ -27,6 +27,7 @@ from process.clock import Clock, SystemClock
 from process.ids import short_id
 from store import imageref
 from store.imageref import ImageRef
+from store.model import Values
 
 RESOLVE_S = 9.0
 ASK_AGAIN_S = 3.0
@@ -34,13 +35,13 @@ ASK_AGAIN_S = 3.0
 LEASE_S = 24 * 3600.0
 """How long what a pull that failed has fetched is kept for the next try."""
 
-Credentials = Callable[[str, Sequence[str], str], Awaitable[Credential | None]]
+Credentials = Callable[[str, Sequence[str | Values], str], Awaitable[Credential | None]]
 """(project, pull secrets, host) → what to log in with, or None."""
 
 log = logs.get("images")
 
 
-async def no_credentials(project: str, pull_secrets: Sequence[str], host: str) -> Credential | None:
+async def no_credentials(project: str, pull_secrets: Sequence[str | Values], host: str) -> Credential | None:
     """Registries are asked anonymously."""
     return None
 
@@ -158,7 +159,7 @@ class ImageStore:
         image: str,
         *,
         project: str = "",
-        pull_secrets: Sequence[str] = (),
+        pull_secrets: Sequence[str | Values] = (),
         own_imports: bool = True,
         signature_keys: Sequence[str] = (),
     ) -> str:
@@ -321,7 +322,7 @@ class ImageStore:
         progress.state("done")
         return ready
 
-    def _lookup(self, project: str, pull_secrets: Sequence[str]) -> Callable[[str], Awaitable[Credential | None]]:
+    def _lookup(self, project: str, pull_secrets: Sequence[str | Values]) -> Callable[[str], Awaitable[Credential | None]]:
         async def lookup(host: str) -> Credential | None:
             return await self._credentials(project, pull_secrets, host)
 

@@ -18,7 +18,7 @@ from registry.api.streams import Queue, Streams
 from registry.nodes import NodeAgents, NodeError
 from registry.spool import Spool
 from store.bus import Bus
-from store.messages import IMAGE_PROGRESS, PullProgress
+from store.messages import IMAGE_PROGRESSES, PullProgress
 from store.model import Node, decode
 
 PROGRESS_MAX_S = 3600.0
@@ -85,7 +85,7 @@ class ImageRoutes:
         """Pulls as they go on, one PullProgress a line; `image` empty: all."""
 
         async def fill(queue: Queue) -> None:
-            subscription = await self._bus.subscribe(IMAGE_PROGRESS, bound=1000)
+            subscription = await self._bus.subscribe(IMAGE_PROGRESSES, bound=1000)
             try:
                 async for _, data in subscription:
                     if not image or decode(PullProgress, data).image == image:
