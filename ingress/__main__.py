@@ -6,14 +6,16 @@ import sys
 from pathlib import Path
 
 from activator.breaker import QUEUE_BOUND
+from ingress.coworkers import Coworkers
 from ingress.gate import Bounds
 from ingress.handshake import unraised
 from ingress.service import Ingress
 from process import logs
 from process.admin import Admin
 from process.clock import SystemClock
+from process.identity import when_renewed
 from process.ids import short_id
-from process.run import main
+from process.run import Jobs, main
 from process.settings import BadSettings, Common
 from store.connect import identity_of, open_bus, open_store
 from store.seal import Keyring
@@ -74,6 +76,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         body_rate_bytes_s=settings.body_rate_bytes_s,
         idle_time_s=settings.idle_time_s,
     )
+    jobs = Jobs("ingress", stop)
+    coworkers = Coworkers(identity) if identity is not None else None
     ingress = Ingress(
         store,
         bus,
@@ -86,7 +90,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         traces=settings.traces,
         traces_share=settings.traces_share,
         peers=settings.peers,
+        secure=coworkers,
     )
+    if identity is not None and coworkers is not None:
+        jobs.start(when_renewed(identity, coworkers.renew), "identity", fatal=True)
     ingress.expose()
     admin = Admin(
         {
@@ -107,6 +114,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     await stop.wait()
     log.info("draining", connections=len(ingress.listener), drain_timeout_s=settings.drain_timeout_s)
     await ingress.drain(settings.drain_timeout_s)
+    await jobs.cancel()
     await admin.stop()
     await bus.close()
     await store.close()

@@ -8,13 +8,17 @@ the newest. What a server is called in its certificate says what it is (`STORE`,
 certificate of one kind is of no use to play another.
 """
 
+import asyncio
 import re
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+
+from process import logs
 
 AUTHORITY, OWN = "ca.crt", "own.pem"
 STORE, BUS, INGRESS, AGENT = "store.ebb", "bus.ebb", "ingress.ebb", "nodeagent.ebb"
@@ -23,6 +27,9 @@ ROLES = ("registry", "autoscaler", "ingress", "nodeagent", "gate", "etcd", "nats
 _URI = re.compile(r"ebb://([a-z]+)/([A-Za-z0-9][A-Za-z0-9.-]{0,252})")
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.S)
 _KEY = re.compile(rb"-----BEGIN (?:EC )?PRIVATE KEY-----.+?-----END (?:EC )?PRIVATE KEY-----\n?", re.S)
+
+
+_log = logs.get("identity")
 
 
 class BadIdentity(Exception):
@@ -95,6 +102,13 @@ class Identity:
         """To listen with: a client without a certificate of the authority is refused."""
         return self._context(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
 
+    def reload(self, context: ssl.SSLContext) -> None:
+        """Let a context serve the renewed certificate, to who connects from now on."""
+        try:
+            context.load_cert_chain(self.directory / OWN)
+        except (OSError, ssl.SSLError) as error:
+            raise BadIdentity(f"{self.directory}: {error}") from None
+
     def _context(self, context: ssl.SSLContext) -> ssl.SSLContext:
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_mode = ssl.CERT_REQUIRED
@@ -113,6 +127,23 @@ class Identity:
             raise BadIdentity(
                 f"--identity {self.directory}: {path}: {error.strerror}; `python -m deploy.identities issue` makes it"
             ) from None
+
+
+async def when_renewed(identity: Identity, renewed: Callable[[], None]) -> None:
+    """Call `renewed` each time the certificate was replaced; never returns."""
+    known, every_s = identity.stamp(), identity.look_every_s()
+    while True:
+        await asyncio.sleep(every_s)
+        now = identity.stamp()
+        if now in (known, (0, 0)):
+            continue
+        try:
+            renewed()
+            every_s = identity.look_every_s()
+        except BadIdentity as error:
+            _log.error("the renewed certificate cannot be used; looking again", error=str(error))
+            continue
+        known = now
 
 
 def who_of(certificate: x509.Certificate) -> Who | None:

@@ -1,15 +1,12 @@
-"""gRPC channels to etcd, or to its gate, and the waiting for a renewed certificate."""
+"""gRPC channels to etcd, or to its gate."""
 
-import asyncio
 import ipaddress
 import socket
-from collections.abc import Callable
 
 import grpc
 import grpc.aio
 
-from process import logs
-from process.identity import STORE, BadIdentity, Identity, Material
+from process.identity import STORE, Identity, Material
 from store.errors import StoreError
 
 _OPTIONS = (
@@ -26,8 +23,6 @@ _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
 )
 
-_log = logs.get("store")
-
 
 def open_channel(etcd: str, identity: Identity | None) -> grpc.aio.Channel:
     """A channel to `etcd` (comma-separated host:port), with TLS when there is an identity. Raises BadIdentity, StoreError."""
@@ -40,23 +35,6 @@ def open_channel(etcd: str, identity: Identity | None) -> grpc.aio.Channel:
 
 def credentials(own: Material) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(own.authority, own.key, own.certificate)
-
-
-async def when_renewed(identity: Identity, renewed: Callable[[], None]) -> None:
-    """Call `renewed` each time the certificate was replaced; never returns."""
-    known, every_s = identity.stamp(), identity.look_every_s()
-    while True:
-        await asyncio.sleep(every_s)
-        now = identity.stamp()
-        if now in (known, (0, 0)):
-            continue
-        try:
-            renewed()
-            every_s = identity.look_every_s()
-        except BadIdentity as error:
-            _log.error("the renewed certificate cannot be used; looking again", error=str(error))
-            continue
-        known = now
 
 
 def target(etcd: str) -> str:

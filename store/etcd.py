@@ -14,9 +14,9 @@ import grpc
 import grpc.aio
 
 from process import logs
-from process.identity import Identity
+from process.identity import Identity, when_renewed
 from store.backend import Change, Entry, Listing
-from store.channel import open_channel, when_renewed
+from store.channel import open_channel
 from store.errors import Compacted, Conflict, Forbidden, LeaseLost, StoreError, TooLarge, Unavailable
 from store.pb import rpc_pb2 as pb
 from store.pb import rpc_pb2_grpc as stubs

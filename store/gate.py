@@ -16,12 +16,12 @@ import grpc.aio
 
 from process import logs
 from process.admin import Admin
-from process.identity import BadIdentity, Identity
+from process.identity import BadIdentity, Identity, when_renewed
 from process.run import main
 from process.settings import Common
 from store import keys
 from store.backend import Store
-from store.channel import open_channel, when_renewed
+from store.channel import open_channel
 from store.checks import Denied, Guest, Guests, plain
 from store.connect import open_store
 from store.errors import Conflict, StoreError
