@@ -17,6 +17,7 @@ from ingress.headers import (
     without,
 )
 from ingress.http1 import CHUNKED, BadResponse, Collector, Response
+from ingress.memo import Memo
 
 
 class ResponseParser:
@@ -24,7 +25,7 @@ class ResponseParser:
 
     def __init__(self) -> None:
         self._sink = Collector(RESPONSE.memo, RESPONSE.classify)
-        self._seen: dict[bytes, Response] = {}
+        self._memo: Memo[Response] = Memo()
 
     def parse(self, head: bytes, method: bytes) -> Response:
         """The answer to a `method` request whose head is `head`, its empty line included. Raises BadResponse.
@@ -33,14 +34,12 @@ class ResponseParser:
         """
         if method == b"HEAD":
             return self._parse(head, method)
-        found = self._seen.get(head)
+        found = self._memo.known.get(head)
         if found is None:
             found = self._parse(head, method)
-            found.head = begin(found)
-            if len(head) <= limits.HEAD_MEMO_BYTES:
-                if len(self._seen) >= limits.HEAD_MEMO_MOST:
-                    self._seen.clear()
-                self._seen[head] = found
+            if self._memo.worth(head):
+                found.head = begin(found)
+                self._memo.keep(head, found)
         return found
 
     def _parse(self, head: bytes, method: bytes) -> Response:

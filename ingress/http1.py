@@ -31,11 +31,13 @@ from ingress.headers import (
     without,
 )
 from ingress.hosts import well_formed
+from ingress.memo import Memo
 from ingress.refusals import Refused
 
 END = b"\r\n\r\n"
 _SLASH = 0x2F
 _BLANKS = (b" ", b"\t")
+_STAYS = (CONNECTION, b"keep-alive")
 _PLAIN = frozenset((DROP, HOST, CONNECTION, LENGTH, ENCODING, KEEP_ALIVE))
 """Kinds of fields that say the same of every request that has them."""
 CHUNKED = -1
@@ -154,22 +156,18 @@ class RequestParser:
         self._parser = httptools.HttpRequestParser(self._sink)
         self._hosts: set[bytes] = set()
         """Hosts that were found well-formed."""
-        self.seen: dict[bytes, Request] = {}
+        self.memo: Memo[tuple[bytes, bytes, bytes, Fields, int, bytes]] = Memo()
         """Heads that mean nothing but themselves: a client that stays asks with the same one again and again."""
 
     def parse(self, head: bytes) -> Request:
         """The request whose head is `head`, its empty line included. Raises Refused."""
-        found = self.seen.get(head)
+        found = self.memo.known.get(head)
         if found is not None:
-            return Request(found.method, found.target, found.host, found.fields, found.length, found.begun)
+            return Request(*found)
         request, plain = self._parse(head)
-        if plain and len(head) <= limits.HEAD_MEMO_BYTES:
-            if len(self.seen) >= limits.HEAD_MEMO_MOST:
-                self.seen.clear()
-            request.begun = begin(request)
-            self.seen[head] = Request(
-                request.method, request.target, request.host, request.fields, request.length, request.begun
-            )
+        if plain and self.memo.worth(head):
+            begun = request.begun = begin(request)
+            self.memo.keep(head, (request.method, request.target, request.host, request.fields, request.length, begun))
         return request
 
     def _parse(self, head: bytes) -> tuple[Request, bool]:
@@ -200,6 +198,8 @@ class RequestParser:
             request.http10 = True
             request.keep_alive = False
         plain = not request.http10
+        if len(special) == 2 and special[1] == _STAYS and plain:
+            special.pop()  # As if it had not been said; llhttp thinks so too.
         if len(special) == 1 and special[0][0] == HOST:
             request.host = special[0][1]
         else:

@@ -90,6 +90,8 @@ HEAD_MEMO_MOST = 1_024
 """Heads that are remembered with what they mean, of requests and of answers; then it begins anew."""
 HEAD_MEMO_BYTES = 2_048
 """Longer ones are not."""
+HEADS_ONCE_MOST = 8_192
+"""Heads that came once, of which it is remembered that they did."""
 HOST_MEMO_MOST = 16_384
 """Spellings of known hosts that are remembered."""
 NAME_MEMO_MOST = 4_096
