@@ -74,6 +74,11 @@ class Client(asyncio.Protocol):
         if state == _IDLE:
             if self._buffer:
                 data = self._buffer + data
+            elif not self._stuck:
+                request = self._gate.requests.known(data)
+                if request is not None:
+                    self._start(request)
+                    return
             self._heads(data)
         elif state == _BUSY:
             exchange = self._exchange
@@ -337,14 +342,16 @@ class Client(asyncio.Protocol):
         self._exchange = None
         if self._state == _CLOSED:
             return
-        self.resume()
+        if self._paused:
+            self.resume()
         if self._close or not exchange.body_done:
             # Of a body that nobody waits for, the rest would be taken for the next request.
             self._end(lingering=not exchange.body_done)
             return
         self._state = _IDLE
         self.due = now + self._idle_time_s
-        self._go_on()
+        if self._buffer or self._paused or self._stuck:
+            self._go_on()
 
     def _go_on(self) -> None:
         """With what came in the meantime, unless the answers so far are not read."""

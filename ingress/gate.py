@@ -99,10 +99,11 @@ class Gate:
     def marked(self, request: Request, about: bytes) -> bytes:
         """`about`, with the ids of `request`: those it brought, else new ones."""
         if not request.request_id:
-            request.request_id = self.identify()
+            self._id_next += 1
+            tail = b"%016x" % self._id_next
+            made = request.request_id = self._id_head + tail
             if not request.trace:
-                made = request.request_id
-                return b"%bX-Request-Id: %b\r\ntraceparent: 00-%b-%b-01\r\n" % (about, made, made, made[16:])
+                return b"%bX-Request-Id: %b\r\ntraceparent: 00-%b-%b-01\r\n" % (about, made, made, tail)
         trace = request.trace
         if not trace:
             made = self.identify()

@@ -159,6 +159,11 @@ class RequestParser:
         self.memo: Memo[tuple[bytes, bytes, bytes, Fields, int, bytes]] = Memo()
         """Heads that mean nothing but themselves: a client that stays asks with the same one again and again."""
 
+    def known(self, data: bytes) -> Request | None:
+        """The request that `data` is, when that is one head without a body and it was here before."""
+        found = self.memo.known.get(data)
+        return Request(*found) if found is not None and not found[4] else None
+
     def parse(self, head: bytes) -> Request:
         """The request whose head is `head`, its empty line included. Raises Refused."""
         found = self.memo.known.get(head)

@@ -284,10 +284,14 @@ class Upstream(asyncio.Protocol):
         if exchange is None or not exchange.body_done or self.idle_until <= 0 or len(pool.idle) >= limits.UPSTREAM_IDLE_MOST:
             self.transport.close()
             return
-        self.resume()
+        if self._paused:
+            self.resume()
         self.since = now
         self.idle_until += now
-        pool.give(self)
+        if pool.dialling:
+            pool.give(self)
+        else:
+            pool.idle.append(self)
 
     def _upgraded(self, exchange: "Exchange", response: Response, rest: bytes) -> None:
         key = exchange.request.websocket_key
