@@ -74,11 +74,9 @@ class Client(asyncio.Protocol):
         if state == _IDLE:
             if self._buffer:
                 data = self._buffer + data
-            elif not self._stuck:
-                request = self._gate.requests.known(data)
-                if request is not None:
-                    self._start(request)
-                    return
+            elif not self._stuck and (request := self._gate.requests.known(data)) is not None:
+                self._start(request)
+                return
             self._heads(data)
         elif state == _BUSY:
             exchange = self._exchange
@@ -266,10 +264,8 @@ class Client(asyncio.Protocol):
         self.transport.write((response.head or begin(response)) + b"\r\n")
 
     def answer(self, exchange: Exchange, response: Response, body: bytes, whole: bool) -> None:
-        length = response.length
-        request = exchange.request
-        framing = b""
-        self._chunked = False
+        length, request = response.length, exchange.request
+        framing, self._chunked = b"", False
         if length < 0:
             if request.http10:
                 self._close = True
@@ -342,9 +338,8 @@ class Client(asyncio.Protocol):
         self._exchange = None
         if self._state == _CLOSED:
             return
-        if self._paused:
-            self.resume()
         if self._close or not exchange.body_done:
+            self.resume()
             # Of a body that nobody waits for, the rest would be taken for the next request.
             self._end(lingering=not exchange.body_done)
             return
