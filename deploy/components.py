@@ -142,7 +142,8 @@ def _programs(engine: Engine) -> list[Spec]:
     registry = [f"--listen=127.0.0.1:{engine.port('api')}", f"--domain={engine.domain}", f"--url-port={engine.http_port}"]
     agent = [f"--containerd={engine.containerd_socket}", f"--root={engine.root}/node", f"--id={engine.id}"]
     agent += [f"--subnet={engine.subnet}", f"--node={engine.machine}", "--on-stop=stop"]
-    agent.append(f"--parked-most={engine.parked_most}")
+    agent += [f"--parked-most={engine.parked_most}", f"--inner-port={engine.port('inner')}"]
+    registry.append(f"--identity-key-file={engine.identity_keys}")
     if engine.pressure_file:
         agent.append(f"--pressure-file={engine.pressure_file}")
     for own in (registry, agent):
@@ -172,7 +173,7 @@ def _programs(engine: Engine) -> list[Spec]:
 
 def _door(engine: Engine, number: int) -> Spec:
     name = "ingress" if number == 0 else f"ingress-{number + 1}"
-    own = [f"--listen={engine.http}", f"--peers={engine.run}/peers"]
+    own = [f"--listen={engine.http}", f"--peers={engine.run}/peers", f"--listen-inner={engine.inner}"]
     if engine.https_port:
         own += [f"--listen-tls={engine.https}", f"--certificate-key-file={engine.certificate_keys}"]
     return _program(engine, name, "ingress", own, engine.door_port(number), (DOOR, STOP_DOOR), 40)

@@ -163,7 +163,7 @@ class Runner:
 def _keys(engine: Engine) -> None:
     """Make the keys of Secrets and of certificates, and the local authority, at the first start. Raises Refused."""
     try:
-        for keys in (engine.secret_keys, engine.certificate_keys):
+        for keys in (engine.secret_keys, engine.certificate_keys, engine.identity_keys):
             if not keys.exists():
                 add_key(keys)
         if not authority.fits(engine.local_ca, engine.domain, time.time()):

@@ -19,6 +19,7 @@ PORTS = (
     "gate",
     "gate_admin",
     "etcd_health",
+    "inner",
     "ingress_admin",
 )
 WORKERS_MOST = 64
@@ -122,6 +123,16 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     def certificate_keys(self) -> Path:
         """The keys that private keys of certificates are sealed with; the front door has these and not those of Secrets."""
         return Path(self.root) / "keys" / "certificates.key"
+
+    @property
+    def identity_keys(self) -> Path:
+        """The keys that the keys of identity tokens are sealed with: the registry's alone."""
+        return Path(self.root) / "keys" / "identity.key"
+
+    @property
+    def inner(self) -> str:
+        """Where the front door listens for instances: at the address that they know as the gateway's."""
+        return f"{next(ipaddress.IPv4Network(self.subnet).hosts())}:{self.port('inner')}"
 
     @property
     def local_ca(self) -> Path:

@@ -29,6 +29,8 @@ class Settings(Common, frozen=True, kw_only=True):
     listen: str = "0.0.0.0:8080"
     listen_tls: str = ""
     """Where TLS is spoken; empty: nowhere."""
+    listen_inner: str = ""
+    """Where instances call each other's services: the gateway's address with the node agent's --inner-port; empty: nowhere."""
     https_port: int = 0
     """The port of TLS as clients reach it, for redirects; 0: that of --listen-tls."""
     certificate_key_file: str = ""
@@ -105,7 +107,12 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     await admin.start(settings.admin)
     host = settings.admin.rpartition(":")[0]
     await ingress.start(
-        settings.listen, listen_tls=settings.listen_tls, https_port=settings.https_port, admin=f"{host}:{admin.port}", stop=stop
+        settings.listen,
+        listen_tls=settings.listen_tls,
+        listen_inner=settings.listen_inner,
+        https_port=settings.https_port,
+        admin=f"{host}:{admin.port}",
+        stop=stop,
     )
     # What exists now stays: the collector need not look at it again, which takes its pauses out of the request path.
     gc.collect()

@@ -31,7 +31,7 @@ class Client(asyncio.Protocol):
     """The `Front` of HTTP/1 exchanges."""
 
     protocol = "HTTP/1.1"
-    secure = False
+    secure = inner = False
     __slots__ = (
         "_about", "_about_host", "_body_left", "_buffer", "_chunked", "_close", "_decoder", "_exchange", "_frames_in",
         "_frames_out", "_gate", "_idle_time_s", "_listener", "_paused", "_state", "_stuck", "_working", "due", "transport",

@@ -48,6 +48,8 @@ class Exchange:
     _stats: Any = None
     _choice: Choice | None = None
     throttler: Throttler[Any] | None = None
+    crowd: Any = None
+    """Where it was counted in, at a host with limits."""
     _target: Target | None = None
     _waiter: Waiter[Any] | None = None
     _pending: list[bytes] | None = None
@@ -380,6 +382,8 @@ class Exchange:
                     target.connections.dialling.pop(self, None)
                 self._target = None
                 self._gate.admitter.release(throttler, target, now)
+        if self.crowd is not None:
+            self.crowd.leave()
         stats = self._stats
         if stats is not None:
             stats.by_class[self.status // 100] += 1

@@ -19,6 +19,10 @@ class Front(Protocol):
         """Whether the client speaks TLS."""
 
     @property
+    def inner(self) -> bool:
+        """Whether the client came by the inner door, which only instances reach."""
+
+    @property
     def protocol(self) -> str: ...
 
     @property

@@ -12,13 +12,16 @@ import msgspec
 from activator.admitter import Admitter
 from ingress.access_log import AccessLog, line_of
 from ingress.answers1 import ResponseParser
+from ingress.guard import Guards
 from ingress.http1 import Request, RequestParser
+from ingress.identity import Identities
 from ingress.metrics import Metrics, Stats
 from ingress.proxies import Proxies
 from ingress.routes import Routes
 from ingress.strangers import Strangers
 from ingress.traffic import UNBOUNDED, Split
 from process.clock import Clock, SystemClock
+from store.model import RevisionKey
 
 if TYPE_CHECKING:
     from activator.balance import Target
@@ -60,11 +63,13 @@ class Gate:
         follow: Callable[[Any, Any, Split], bool],
     ) -> None:
         self.routes = Routes()
+        self.identities = Identities()
         self.strangers = Strangers(self.routes)
         self.admitter = admitter
         self.clock = clock
         # The system's own clock is asked several times a request: without the method around it.
         self.now: Callable[[], float] = time.monotonic if isinstance(clock, SystemClock) else clock.now
+        self.routes.guards = Guards(self._waiting, self.now)
         self.bounds = bounds
         self.proxies = Proxies(bounds.trusted_proxies)
         self.access = access
@@ -90,6 +95,10 @@ class Gate:
         """Draining: answers carry `Connection: close`."""
         self._id_head = secrets.token_hex(8).encode()
         self._id_next = secrets.randbits(48)
+
+    def _waiting(self, revision: RevisionKey) -> int:
+        throttler = self.admitter.throttlers.get(revision)
+        return len(throttler.line) if throttler is not None else 0
 
     def identify(self) -> bytes:
         """A request id that no other request has: 32 hex digits, 64 random bits and a count; also fit as a trace id."""

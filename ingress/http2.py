@@ -27,7 +27,7 @@ from ingress.speaker2 import NO_LENGTH
 if TYPE_CHECKING:
     from ingress.listener import Listener
 
-_GRPC_STATUS = {404: 12, 405: 12, 413: 8, 429: 8, 431: 8, 502: 14, 503: 14, 504: 4}
+_GRPC_STATUS = {401: 16, 403: 7, 404: 12, 405: 12, 413: 8, 429: 8, 431: 8, 502: 14, 503: 14, 504: 4}
 """What gRPC calls our refusals; others are 13, internal."""
 
 
@@ -54,6 +54,10 @@ class Stream(Lane):
     @property
     def secure(self) -> bool:
         return self.link.secure
+
+    @property
+    def inner(self) -> bool:
+        return self.link.inner
 
     def begin(self, request: Request) -> None:
         self.left = NO_LENGTH if request.length == CHUNKED else request.length
@@ -111,6 +115,8 @@ class Stream(Lane):
             extra.append((b"retry-after", b"%d" % wait_s))
         if cause:
             extra.append((b"x-ebb-cause", cause.encode("ascii")))
+        if TABLE[reason].challenge:
+            extra.append((b"www-authenticate", TABLE[reason].challenge.encode("ascii")))
         status = TABLE[reason].status
         if self._grpc:
             said = printable(f"{reason}: {message or TABLE[reason].text}").replace("%", "%25").encode("ascii")
@@ -190,7 +196,7 @@ class Stream(Lane):
 class Http2(Link):
     """One client's connection, as the listener keeps it."""
 
-    secure = False
+    secure = inner = False
     due = 0.0
     """Always due: the streams have their own."""
     request_of = staticmethod(request_of)

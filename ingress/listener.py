@@ -19,6 +19,7 @@ from process import logs
 log = logs.get("ingress")
 
 BACKLOG = 4096
+_IP_FREEBIND = 15
 
 
 def address_of(transport: Any) -> str:
@@ -29,6 +30,9 @@ def address_of(transport: Any) -> str:
 
 class Listener:
     """One listening address. `scheme` is what clients speak on it, `serve` makes what speaks with each of them."""
+
+    freely = False
+    """The address may be one that the machine does not have yet."""
 
     def __init__(self, gate: Gate, scheme: str = "http", serve: "Callable[[Listener, Gate], Any]" = Client) -> None:
         self._gate = gate
@@ -52,6 +56,8 @@ class Listener:
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if self.freely:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
         try:
             sock.bind((host.strip("[]") or "0.0.0.0", int(port)))
         except OSError as error:

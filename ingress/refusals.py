@@ -10,11 +10,20 @@ class Row:
     text: str
     """The body, unless there is something more exact to say."""
     retry_after_s: float = 0
+    challenge: str = ""
+    """`WWW-Authenticate`: what would be accepted."""
 
 
 TABLE: dict[str, Row] = {
     "bad-request": Row(400, "Bad Request", "the request is malformed"),
     "plain-http": Row(400, "Bad Request", "this port speaks TLS: use https://"),
+    "unauthenticated": Row(
+        401,
+        "Unauthorized",
+        "this service wants an identity token: Authorization: Bearer (ebb token identity --audience URL)",
+        challenge='Bearer realm="ebb"',
+    ),
+    "forbidden": Row(403, "Forbidden", "the caller may not call this service"),
     "no-route": Row(404, "Not Found", "no service answers to this host"),
     "method-not-allowed": Row(405, "Method Not Allowed", "this method is not passed on"),
     "header-timeout": Row(408, "Request Timeout", "the request head took too long"),
@@ -25,6 +34,8 @@ TABLE: dict[str, Row] = {
     "misdirected": Row(421, "Misdirected Request", "this connection's certificate is not for this host"),
     "flood": Row(429, "Too Many Requests", "too many HTTP/2 frames that bring nothing"),
     "address-full": Row(429, "Too Many Requests", "too many connections from this address", 1),
+    "rate-limited": Row(429, "Too Many Requests", "more requests a second than are taken", 1),
+    "project-full": Row(429, "Too Many Requests", "the project's quota of requests is used up", 1),
     "headers-too-large": Row(431, "Request Header Fields Too Large", "the request head is too large"),
     "client-gone": Row(499, "Client Closed Request", "the client went away"),
     "instance-failed": Row(502, "Bad Gateway", "the instance failed before it answered"),
@@ -74,13 +85,14 @@ def answer_of(reason: str, message: str, retry_after_s: float, cause: str, tail:
     body = body_of(reason, message).encode("ascii")
     wait_s = retry_after(reason, retry_after_s)
     return (
-        b"HTTP/1.1 %d %b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nx-ebb-reason: %b\r\n%b%b%b\r\n%b"
+        b"HTTP/1.1 %d %b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nx-ebb-reason: %b\r\n%b%b%b%b\r\n%b"
         % (
             row.status,
             row.phrase.encode("ascii"),
             len(body),
             reason.encode("ascii"),
             b"Retry-After: %d\r\n" % wait_s if wait_s else b"",
+            b"WWW-Authenticate: %b\r\n" % row.challenge.encode("ascii") if row.challenge else b"",
             b"x-ebb-cause: %b\r\n" % cause.encode("ascii") if cause else b"",
             tail,
             b"" if bodiless else body,

@@ -5,15 +5,17 @@ host of the world's (a domain) is owned by whom the registry says; it follows it
 moment. An exact host comes before a wildcard, and the nearest wildcard before one further up.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ingress.detour import Detour
+from ingress.guard import LOCAL, Guards, inner_only
 from ingress.hosts import canonical
 from ingress.limits import HOST_MEMO_MOST
 from ingress.rules import Paths, split_of
 from ingress.traffic import Choice, Split
 from store import keys
 from store.model import Domain, PathRule, RevisionKey, RouteEntry, decode, encode
+from store.projects import Project
 
 
 class Routes:
@@ -35,6 +37,8 @@ class Routes:
         self._contested: dict[str, list[str]] = {}
         self._domains: dict[str, Domain] = {}
         self._proofs: dict[str, dict[str, str]] = {}
+        self.guards: Guards | None = None
+        """Makes what stands before routes that not everybody may call."""
         self.https_port = 0
         """Where clients find TLS; 0: nowhere, and nobody is redirected."""
         self._named: dict[RevisionKey, int] = {}
@@ -104,10 +108,20 @@ class Routes:
         """What the domain of `host` leads to."""
         domain = self._domain(host)
         if domain is None:
-            return None
+            return self._local(host)
         entry = self._entry(keys.route(domain.project, domain.route))
         own, paths = self._own(domain.project, domain.route), domain.paths or (entry.paths if entry is not None else [])
         return self._by_path(domain.project, own, paths) if paths else own
+
+    def _local(self, host: str) -> Split | None:
+        """What instances reach as `<service>.<project>.svc.cluster.local`, by the inner door."""
+        name, _, project = host.removesuffix(LOCAL).partition(".")
+        if not host.endswith(LOCAL) or "." in project:
+            return None
+        entry, found = self._entry(keys.route(project, name)), self._own(project, name)
+        if entry is None or found is None:
+            return None
+        return inner_only(self._with_paths(found, keys.route(project, name), entry.main))
 
     def _with_paths(self, split: Split, key: str, host: str) -> Split:
         entry = self._entry(key)
@@ -158,7 +172,7 @@ class Routes:
         for host, targets in addresses.items():
             owner = self._owners.setdefault(host, key)
             if owner == key:
-                self._serve(host, split_of(entry, host, targets, choices))
+                self._serve(host, self._guarded(key, entry, host, split_of(entry, host, targets, choices)))
             elif key not in self._contested.setdefault(host, []):
                 self._contested[host].append(key)
         if self.on_put is not None:
@@ -170,8 +184,29 @@ class Routes:
         entry = self._entry(key)
         self._stored.pop(key, None)
         self._count(entry, -1)
+        if entry is not None and self.guards is not None:
+            self.guards.forget(key, entry)
         for host in entry.addresses if entry is not None else ():
             self._let_go(key, host)
+
+    def _guarded(self, key: str, entry: RouteEntry, host: str, split: Split) -> Split:
+        return split if self.guards is None or host[0] == ":" else self.guards.over(key, entry, split)
+
+    def project(self, name: str, project: Project | None) -> None:
+        """What is said of a project: its routes keep to it from now on."""
+        if self.guards is not None:
+            self.guards.project(name, project)
+            self._put_again(key for key in self._stored if key.startswith(keys.route(name, "")))
+
+    def workers(self, count: int) -> None:
+        """Limits are shared by so many workers from now on."""
+        if self.guards is not None and count != self.guards.workers:
+            self.guards.workers = count
+            self._put_again(self.guards.limited())
+
+    def _put_again(self, routes: Iterable[str]) -> None:
+        for key in list(routes):
+            self.put(key, decode(RouteEntry, self._stored[key]))
 
     def _serve(self, host: str, found: Split | None) -> None:
         """`host` (a port, when it begins with a colon) goes to `found`; None: to nobody."""
@@ -197,7 +232,7 @@ class Routes:
                 heir = heirs.pop(0)
                 entry = decode(RouteEntry, self._stored[heir])
                 self._owners[host] = heir
-                self._serve(host, split_of(entry, host, entry.addresses[host], {}))
+                self._serve(host, self._guarded(heir, entry, host, split_of(entry, host, entry.addresses[host], {})))
             else:
                 self._serve(host, None)
         if not heirs:

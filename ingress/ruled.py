@@ -9,6 +9,7 @@ from ingress.chunked import Trailers
 from ingress.detour import Detour
 from ingress.forward import Exchange
 from ingress.gate import Gate
+from ingress.guard import Guard
 from ingress.http1 import Request, Response
 from ingress.rules import Affinity, Paths, Ruled
 from ingress.traffic import Choice, Split
@@ -72,7 +73,7 @@ class Copy:
     """The `Front` of a request's copy: it is sent once the request's body is whole, and nobody reads its answer."""
 
     protocol = "mirror"
-    secure = False
+    secure = inner = False
 
     def __init__(self, gate: Gate, request: Request, forwarded: bytes, client: str, choice: Choice) -> None:
         self._gate = gate
@@ -165,14 +166,17 @@ def by_tls(gate: Gate, exchange: Exchange) -> bool:
 
 def follow(gate: Gate, exchange: Exchange, split: Split) -> bool:
     """Begin `exchange` by the rules of `split`, or answer it here; False when they name no revision."""
-    if isinstance(split, Detour):
-        if split.took(exchange, by_tls(gate, exchange)):
-            return True
-        if split.behind is None:
-            return False
-        split = split.behind
-    if isinstance(split, Paths):
-        found = split.at(exchange.request)
+    while isinstance(split, Detour | Guard | Paths):
+        if isinstance(split, Paths):
+            found = split.at(exchange.request)
+        elif isinstance(split, Guard):
+            if not split.lets(gate, exchange):
+                return True
+            found = split.behind
+        else:
+            if split.took(exchange, exchange.front.inner or by_tls(gate, exchange)):
+                return True
+            found = split.behind
         if found is None:
             return False
         split = found

@@ -12,6 +12,7 @@ from ingress.access_log import AccessLog
 from ingress.certificates import Certificates
 from ingress.gate import Bounds, Gate
 from ingress.handshake import Handshakes
+from ingress.inner import InnerListener
 from ingress.listener import Listener
 from ingress.metrics import Exposition, Metrics
 from ingress.ports import Ports
@@ -78,6 +79,7 @@ class Ingress:
 
             self.gate.trace(Tracer(traces, traces_share, member, self.metrics))
         self.listener = Listener(self.gate)
+        self.inner = InnerListener(self.gate)
         self.tls: TlsListener | None = None
         self.certificates: Certificates | None = None
         if ring is not None:
@@ -85,13 +87,14 @@ class Ingress:
             self.tls = TlsListener(self.gate, Handshakes(self.certificates, ring, clock))
         self.ports = Ports(self.gate, self._tell_ports, self._shared)
         self._member = Member(role="ingress", member=member)
-        self.watcher = Watcher(store, bus, self.gate.routes, self.admitter, self.certificates)
+        self.watcher = Watcher(store, bus, self.gate.routes, self.admitter, self.gate.identities, self.certificates)
         self._presence = Presence(store, MEMBER_TTL_S)
         self._bus = bus
 
     async def start(
-        self, listen: str, *, listen_tls: str = "", https_port: int = 0, admin: str = "", stop: asyncio.Event | None = None
-    ) -> None:
+        self, listen: str, *, listen_tls: str = "", listen_inner: str = "", https_port: int = 0, admin: str = "",
+        stop: asyncio.Event | None = None,
+    ) -> None:  # fmt: skip
         """Join the other workers, learn the cluster, then listen. Raises OSError when a port is taken."""
         self._jobs = Jobs("ingress", stop)
         self._jobs.start(self.admitter.run(), "admitter", fatal=True)
@@ -100,6 +103,10 @@ class Ingress:
         await self.listener.start(listen)
         self._jobs.start(self.listener.sweep(), "sweep", fatal=True)
         own = {self.listener.port}
+        if listen_inner:
+            await self.inner.start(listen_inner)
+            self._jobs.start(self.inner.sweep(), "sweep of the inner door", fatal=True)
+            own.add(self.inner.port)
         if self.tls is not None:
             await self.tls.start(listen_tls)
             self._jobs.start(self.tls.sweep(), "sweep TLS", fatal=True)
@@ -115,7 +122,7 @@ class Ingress:
         """Finish what is in flight, at most `timeout_s`, then leave."""
         self.admitter.loans.leave(self._clock.now())
         tls = () if self.tls is None else (self.tls.drain(timeout_s),)
-        await asyncio.gather(self.listener.drain(timeout_s), self.ports.drain(timeout_s), *tls)
+        await asyncio.gather(self.listener.drain(timeout_s), self.inner.drain(timeout_s), self.ports.drain(timeout_s), *tls)
         await self._presence.stop()
         await self._jobs.cancel()
         if self._peers is not None:
@@ -146,6 +153,7 @@ class Ingress:
             await self._peers.start({each.worker: (each.machine, each.peers) for each in others})
 
     def _known(self, key: str, new: Member | None, old: Member | None) -> None:
+        self.gate.routes.workers(max(1, len(self._members)))
         if self._peers is None or not self._started:
             return
         if old is not None and (new is None or new.worker != old.worker):

@@ -6,6 +6,7 @@ import msgspec
 
 from activator.admitter import Admitter
 from ingress.certificates import Certificates
+from ingress.identity import Identities
 from ingress.routes import Routes
 from process import logs
 from process.run import Jobs
@@ -13,8 +14,10 @@ from store import keys, messages
 from store.backend import Store
 from store.bus import Bus
 from store.certificates import Certificate, Challenge
+from store.identity import IdentityKey
 from store.messages import Refusal
 from store.model import Domain, Instance, RouteEntry, decode
+from store.projects import Project
 from store.watch import Table
 
 log = logs.get("ingress")
@@ -32,16 +35,20 @@ class Watcher:
     """Keeps `routes`, `admitter` and, where TLS is spoken, `certificates` in step with the cluster."""
 
     def __init__(
-        self, store: Store, bus: Bus, routes: Routes, admitter: Admitter, certificates: Certificates | None = None
-    ) -> None:
+        self, store: Store, bus: Bus, routes: Routes, admitter: Admitter, identities: Identities,
+        certificates: Certificates | None = None,
+    ) -> None:  # fmt: skip
         self._bus = bus
         self._routes = routes
         self._admitter = admitter
         self._certificates = certificates
+        self._identities = identities
         self._tables: list[Table[Any]] = [
             Table(store, keys.ROUTES, RouteEntry, self._route, slim=_known),
             Table(store, keys.DOMAINS, Domain, self._domain),
             Table(store, keys.INSTANCES, Instance, self._instance),
+            Table(store, keys.PROJECTS, Project, self._project),
+            Table(store, keys.IDENTITY, IdentityKey, self._identity),
         ]
         if certificates is not None:
             self._tables.append(Table(store, keys.CERTIFICATES, Certificate, self._certificate))
@@ -82,7 +89,14 @@ class Watcher:
         elif old is not None:
             self._routes.prove(old.host, old.token, None)
 
+    def _project(self, key: str, new: Project | None, old: Project | None) -> None:
+        self._routes.project(keys.tail(key, keys.PROJECTS)[0], new)
+
+    def _identity(self, key: str, new: IdentityKey | None, old: IdentityKey | None) -> None:
+        self._identities.key(keys.tail(key, keys.IDENTITY)[0], new)
+
     def _instance(self, key: str, new: Instance | None, old: Instance | None) -> None:
+        self._identities.instance(keys.tail(key, keys.INSTANCES)[1], new, old)
         if new is not None:
             self._admitter.heard(new, stored=True)
         elif old is not None:

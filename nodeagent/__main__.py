@@ -118,6 +118,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             pool_size=settings.pool_size,
             caps=Caps(settings.instance_connections, settings.instance_mbytes_per_s),
             dns=words(settings.dns),
+            zone=settings.zone,
             inner_port=settings.inner_port,
         ),
         runtime=settings.runtime,

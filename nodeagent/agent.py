@@ -107,7 +107,7 @@ class Agent:
             self._containerd, node=node, spool=root / "spool", insecure=insecure, on_progress=self._progress,
             credentials=self.inputs.credentials,
         )  # fmt: skip
-        self.around = Surroundings(store, jobs, root, ground)
+        self.around = Surroundings(store, bus, jobs, self.clock, node, root, ground)
         self.pool = self.around.pool
         self.logs = Logs(instances)
         self.presence, story = Presence(store, lease_ttl_s), Story(bus, "nodeagent", self.clock)
@@ -206,7 +206,7 @@ class Agent:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._hands.sandbox_tried.wait(), 2 * runtime.TRIAL_S)
         self.loop.close()
-        self.around.stop()
+        await self.around.stop()
         await self.pool.stop(frozenset() if everything else self.loop.executor.networks_in_use())
         await self.logs.stop()
         await self.presence.stop(revoke=everything)

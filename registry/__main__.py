@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 from litestar import Litestar
 
@@ -19,6 +20,7 @@ from registry.api.watching import Watches
 from registry.authority import Authority, NoAuthority
 from registry.bounds import LOCAL_DOMAIN, Bounds, Naming
 from registry.digests import Digests
+from registry.identities import Identities
 from registry.issuer import Issuer, Sources
 from registry.loop import Controller
 from registry.nodes import NodeAgents
@@ -38,6 +40,7 @@ from store.model import Member, decode, encode
 from store.seal import Keyring
 from store.story import Story
 from store.txn import Guard
+from store.watch import Table
 
 MEMBER_TTL_S = 10.0
 log = logs.get("registry")
@@ -120,7 +123,12 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         *certificates.handlers(issuer.certificates if issuer is not None else None),
     ]
     application = app.build(every, observed.projects, bounds)
-    tables = observed.tables() | (issuer.tables() if issuer is not None else {})
+    signed = Identities(store, clock, Keyring(Path(settings.identity_key_file))) if settings.identity_key_file else None
+    tables: dict[str, Table[Any]] = {
+        **observed.tables(),
+        **(issuer.tables() if issuer is not None else {}),
+        **(signed.tables() if signed is not None else {}),
+    }
     for name, table in tables.items():
         jobs.start(table.run(), f"watch {name}", fatal=True)
     presence = Presence(store, MEMBER_TTL_S)
@@ -132,6 +140,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             group.create_task(controller.lead(guard))
             if issuer is not None:
                 group.create_task(issuer.lead(guard))
+            if signed is not None:
+                group.create_task(signed.lead(guard))
 
     jobs.start(lead(store, "registry", member, settings.lead_ttl_s, leading), "controller", fatal=True)
 
@@ -141,6 +151,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         await presence.put(keys.member("registry", member), encode(said))
 
     jobs.start(join(), "presence")
+    if signed is not None:
+        await signed.answer_nodes(bus)
     try:
         await _serve_until(stop, application, settings.listen, streams)
     finally:

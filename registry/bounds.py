@@ -35,7 +35,9 @@ class Naming:
         return f"{name}.{project}.{domain or self.domain}".lower()
 
     def url(self, host: str, *, secure: bool = False) -> str:
-        """The URL of a host; the scheme's own port is left out. `secure`: by TLS, where there is TLS."""
+        """The URL of a host; the scheme's own port is left out. `secure`: by TLS, where there is TLS. Inner hosts have port 80."""
+        if host.endswith(f".{LOCAL_DOMAIN}"):
+            return f"http://{host}"
         scheme, port = ("https", self.https_port) if secure and self.https_port else (self.url_scheme, self.url_port)
         usual = {"http": 80, "https": 443}.get(scheme)
         return f"{scheme}://{host}" if port == usual else f"{scheme}://{host}:{port}"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from registry import objects, rules
+from registry import objects, reach, rules
 from registry.bounds import LOCAL_DOMAIN, Naming
 from registry.conditions import FALSE, TRUE, UNKNOWN, condition, find
 from registry.objects import Object
@@ -41,7 +41,7 @@ def route(
     another route that answers to a host (or `:port`) already; `port_told` is what the ingresses say of a port; `tag_header`: a
     header may name a tag, unless the route says otherwise."""
     project, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
-    domain = LOCAL_DOMAIN if objects.labels_of(obj).get(objects.LABEL_VISIBILITY) == "cluster-local" else ""
+    domain = LOCAL_DOMAIN if reach.ingress_of(obj) == reach.INTERNAL else ""
     main = naming.host(name, project, domain)
     port = objects.tcp_port_of(obj)
     secure = objects.redirects(obj)
@@ -86,6 +86,7 @@ def route(
         limits=known,
         main="" if port else main,
         redirects=secure,
+        access=reach.access_of(obj),
         paths=rules.paths_of(annotations) if not port else [],
         tags=tags if rules.tag_header(annotations, default=tag_header) else {},
         mirror=mirror,

@@ -28,6 +28,8 @@ class Settings(Common, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Whether the header Knative-Serving-Tag chooses a tag, of services that do not say (ebb.dev/tag-header)."""
     secret_key_file: str = ""
     """File of the keys that Secrets are sealed with, mode 0600 (store/seal.py); empty: Secrets are refused."""
+    identity_key_file: str = ""
+    """File of the keys that the keys of identity tokens are sealed with, mode 0600; empty: no identity tokens are given."""
     certificate_key_file: str = ""
     """File of the keys that certificates' private keys are sealed with, mode 0600; empty: there is no TLS here."""
     local_ca: str = ""

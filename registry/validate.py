@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from registry import domains, objects, rules
+from registry import domains, objects, reach, rules
 from registry.annotations import PREFIX
 from registry.bounds import Bounds
 from registry.objects import Object
@@ -49,6 +49,8 @@ def validate(kind: objects.Kind, obj: Any, bounds: Bounds) -> Problems:
     if kind is not objects.CONFIGURATION:
         of = "domain" if kind is objects.DOMAIN_MAPPING else "route"
         rules.check(problems, objects.annotations_of(obj), "metadata.annotations", of=of)
+    if kind in (objects.SERVICE, objects.ROUTE) and not problems:
+        reach.check_route(problems, obj, "metadata.annotations")
     _spec_of(kind, bounds, name)(problems, obj.get("spec", {}), "spec")
     _tcp_port(problems, kind, obj)
     return problems

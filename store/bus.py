@@ -10,6 +10,8 @@ from typing import Protocol
 Handler = Callable[[str, bytes], None]
 """Called with (subject, data) on the event loop; must not block."""
 Responder = Callable[[bytes], Awaitable[bytes]]
+SubjectResponder = Callable[[str, bytes], Awaitable[bytes]]
+"""Called with (subject, data)."""
 
 
 class Subscription(Protocol):
@@ -37,6 +39,9 @@ class Bus(Protocol):
 
     async def respond(self, subject: str, responder: Responder) -> Subscription:
         """Answer requests on `subject`; of several responders one is asked (a queue group). 64 at once at most."""
+
+    async def respond_by_subject(self, subject: str, responder: SubjectResponder) -> Subscription:
+        """The same for a `subject` with wildcards: the responder is told which one was asked."""
 
     async def request(self, subject: str, data: bytes, *, timeout_s: float) -> bytes:
         """One answer. Raises NoResponder when nobody is there or the time is over."""

@@ -7,6 +7,8 @@
 | secrets/<project>/<name>         | Values, sealed  | registry              |                 |
 | configs/<project>/<name>         | Values          | registry              |                 |
 | certificates/<project>/<name>    | Certificate     | registry              |                 |
+| identity/<kid>                   | IdentityKey     | registry              |                 |
+| signers/<kid>                    | SigningKey      | registry              |                 |
 | accounts/<authority>             | Account         | registry              |                 |
 | challenges/<token>               | Challenge       | registry              | 10 minutes      |
 | revisions/<project>/<revision>   | Revision        | registry              |                 |
@@ -30,6 +32,8 @@ PROJECTS = ROOT + "projects/"
 SECRETS = ROOT + "secrets/"
 CONFIGS = ROOT + "configs/"
 CERTIFICATES = ROOT + "certificates/"
+IDENTITY = ROOT + "identity/"
+SIGNERS = ROOT + "signers/"
 ACCOUNTS = ROOT + "accounts/"
 CHALLENGES = ROOT + "challenges/"
 REVISIONS = ROOT + "revisions/"
@@ -70,6 +74,16 @@ def config(project: str, name: str) -> str:
 
 def certificate(project: str, name: str) -> str:
     return f"{CERTIFICATES}{project}/{name}"
+
+
+def identity(kid: str) -> str:
+    """Where the public half of a key that signs identity tokens is."""
+    return f"{IDENTITY}{kid}"
+
+
+def signer(kid: str) -> str:
+    """Where its private half is, sealed."""
+    return f"{SIGNERS}{kid}"
 
 
 def account(authority: str) -> str:

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from process import logs
-from store.bus import Handler, Responder
+from store.bus import Handler, SubjectResponder
 
 AT_ONCE = 64
 BACKLOG = 1024
@@ -86,20 +86,20 @@ class Queued(Listening):
 class Answering(Listening):
     """Each request to a responder, AT_ONCE at a time; `publish` sends its answer. A responder that raises answers nothing."""
 
-    def __init__(self, subject: str, responder: Responder, publish: Callable[[str, bytes], None]) -> None:
+    def __init__(self, subject: str, responder: SubjectResponder, publish: Callable[[str, bytes], None]) -> None:
         super().__init__(subject, queue="ebb")
         self._responder = responder
         self._publish = publish
-        self._waiting: deque[tuple[bytes, str]] = deque(maxlen=BACKLOG)
+        self._waiting: deque[tuple[str, bytes, str]] = deque(maxlen=BACKLOG)
         self._answers: set[asyncio.Task[None]] = set()
 
     def deliver(self, subject: str, data: bytes, reply: str) -> None:
         if len(self._answers) < AT_ONCE:
-            self._begin(data, reply)
+            self._begin(subject, data, reply)
             return
         if len(self._waiting) == BACKLOG:
             self.dropped += 1
-        self._waiting.append((data, reply))
+        self._waiting.append((subject, data, reply))
 
     async def close(self) -> None:
         await super().close()
@@ -108,14 +108,14 @@ class Answering(Listening):
             answer.cancel()
         await asyncio.gather(*self._answers, return_exceptions=True)
 
-    def _begin(self, data: bytes, reply: str) -> None:
-        answer = asyncio.get_running_loop().create_task(self._answer(data, reply), name=f"answer {self.subject}")
+    def _begin(self, subject: str, data: bytes, reply: str) -> None:
+        answer = asyncio.get_running_loop().create_task(self._answer(subject, data, reply), name=f"answer {self.subject}")
         self._answers.add(answer)
         answer.add_done_callback(self._ended)
 
-    async def _answer(self, data: bytes, reply: str) -> None:
+    async def _answer(self, subject: str, data: bytes, reply: str) -> None:
         try:
-            self._publish(reply, await self._responder(data))
+            self._publish(reply, await self._responder(subject, data))
         except Exception:
             _log.exception("a responder failed", subject=self.subject)
 

@@ -7,7 +7,7 @@ import asyncio
 import random
 from collections.abc import Callable
 
-from store.bus import Handler, Responder
+from store.bus import Handler, Responder, SubjectResponder
 from store.errors import BusUnavailable, NoResponder
 from store.listening import Answering, Handling, Listening, Queued
 
@@ -93,6 +93,9 @@ class MemoryBus:
         return self._want(Queued(subject, bound))
 
     async def respond(self, subject: str, responder: Responder) -> Listening:
+        return await self.respond_by_subject(subject, lambda _, data: responder(data))
+
+    async def respond_by_subject(self, subject: str, responder: SubjectResponder) -> Listening:
         return self._want(Answering(subject, responder, self.publish))
 
     async def request(self, subject: str, data: bytes, *, timeout_s: float) -> bytes:

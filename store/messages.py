@@ -14,6 +14,7 @@ that names another node is not believed (`said_by`).
 | ebb.story                        | StoryEvent    | all → registry          | a few a cold start; none when warm       |
 | ebb.image.resolve (request)      | ResolveImage  | registry → any agent    | one a minted revision                    |
 | ebb.image.progress.<node>        | PullProgress  | agent → registry        | ≤ 5/s a pull                             |
+| ebb.identity.<node> (request)    | AskIdentity   | agent → registry        | one an hour an instance and service that it calls |
 | ebb.why (request)                | AskWhy        | registry → autoscaler   | one a `ebb why`                          |
 | ebb.logs.<project>.<service>     | LogLines      | agent → registry        | only while somebody follows              |
 """
@@ -52,6 +53,11 @@ def said_by(node: str, subject: str) -> bool:
 
 def drained(node: str) -> str:
     return f"ebb.drained.{node}"
+
+
+def identity(node: str) -> str:
+    """Where the agent of `node` asks for identity tokens (store/identity.py)."""
+    return f"ebb.identity.{node}"
 
 
 def logs(project: str, service: str) -> str:

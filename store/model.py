@@ -195,6 +195,19 @@ class Mirror(Model, frozen=True, kw_only=True):
     percent: int
 
 
+class Access(Model, frozen=True, kw_only=True):
+    """Who may call a route, where that is said of it."""
+
+    ingress: str = "all"
+    """all; internal: by the inner door alone, which only instances reach; none."""
+    private: bool | None = None
+    """A caller shows an identity token of a principal that may; None: as the project's policy says."""
+    invokers: list[str] = []
+    """Principals that may, beside those whose role in the project allows it."""
+    requests_per_s: float = 0
+    """0: no limit of its own."""
+
+
 class RouteEntry(Model, frozen=True, kw_only=True):
     """One route as the ingress sees it: every host it answers to, replaced as a whole, so that one request sees one version."""
 
@@ -217,6 +230,8 @@ class RouteEntry(Model, frozen=True, kw_only=True):
     mirror: Mirror | None = None
     affinity_key: str = ""
     """What the cookies of sessions are made with, when a revision of `limits` wants them."""
+    access: Access | None = None
+    """None: nothing is said of it."""
 
     @property
     def addresses(self) -> dict[str, list[TrafficTarget]]:

@@ -16,7 +16,7 @@ from nats.aio.subscription import Subscription as NatsSubscription
 
 from process import logs
 from process.identity import BUS, BadIdentity, Identity
-from store.bus import Handler, Responder
+from store.bus import Handler, Responder, SubjectResponder
 from store.errors import BusUnavailable, NoResponder
 from store.listening import Answering, Handling, Listening, Queued
 from store.roles import inbox
@@ -75,6 +75,9 @@ class NatsBus:
         return await self._want(Queued(subject, bound))
 
     async def respond(self, subject: str, responder: Responder) -> Listening:
+        return await self.respond_by_subject(subject, lambda _, data: responder(data))
+
+    async def respond_by_subject(self, subject: str, responder: SubjectResponder) -> Listening:
         return await self._want(Answering(subject, responder, self.publish))
 
     async def request(self, subject: str, data: bytes, *, timeout_s: float) -> bytes:
