@@ -48,8 +48,7 @@ class Exchange:
     _stats: Any = None
     _choice: Choice | None = None
     throttler: Throttler[Any] | None = None
-    crowd: Any = None
-    """Where it was counted in, at a host with limits."""
+    crowd: Any = None  # Where it was counted in, at a host with limits.
     _target: Target | None = None
     _waiter: Waiter[Any] | None = None
     _pending: list[bytes] | None = None

@@ -1,13 +1,12 @@
 """The metadata endpoint of instances, in Cloud Run's words: who they are, and identity tokens with which they call other services.
 
-    http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/identity?audience=URL    (also metadata.ebb.internal)
+    http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/identity?audience=URL
     Metadata-Flavor: Google
 
-Without that header nothing is said, nor to what was forwarded: a server that can be made to fetch URLs sets no such header. Who asks is told
-by its address, which the kernel vouches for (`firewall`).
+Also as metadata.ebb.internal. Without that header nothing is said, nor to what was forwarded: a server that can be made to fetch URLs sets
+no such header. Who asks is told by its address, which the kernel vouches for (`firewall`).
 """
 
-import asyncio
 import socket
 from collections import Counter
 from hashlib import blake2b

@@ -81,6 +81,10 @@ def _issuer(settings: Settings, store: Store, clock: SystemClock, ring: Keyring 
     return Issuer(store, clock, sources, observed.synced)
 
 
+def _tables(*owners: Observed | Issuer | Identities | None) -> dict[str, Table[Any]]:
+    return {name: table for owner in owners if owner is not None for name, table in owner.tables().items()}
+
+
 def _bounds(settings: Settings) -> Bounds:
     own = (settings.domain, LOCAL_DOMAIN)
     return Bounds(timeout_max_s=settings.timeout_max_s, own_domains=own, tag_header=settings.tag_header)
@@ -124,11 +128,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     ]
     application = app.build(every, observed.projects, bounds)
     signed = Identities(store, clock, Keyring(Path(settings.identity_key_file))) if settings.identity_key_file else None
-    tables: dict[str, Table[Any]] = {
-        **observed.tables(),
-        **(issuer.tables() if issuer is not None else {}),
-        **(signed.tables() if signed is not None else {}),
-    }
+    tables = _tables(observed, issuer, signed)
     for name, table in tables.items():
         jobs.start(table.run(), f"watch {name}", fatal=True)
     presence = Presence(store, MEMBER_TTL_S)
@@ -138,10 +138,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     async def leading(guard: Guard) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(controller.lead(guard))
-            if issuer is not None:
-                group.create_task(issuer.lead(guard))
-            if signed is not None:
-                group.create_task(signed.lead(guard))
+            for each in (issuer, signed):
+                if each is not None:
+                    group.create_task(each.lead(guard))
 
     jobs.start(lead(store, "registry", member, settings.lead_ttl_s, leading), "controller", fatal=True)
 

@@ -73,8 +73,7 @@ def route(
     annotations = objects.annotations_of(obj)
     mirror = rules.mirror_of(annotations) if not port else None
     note = _mirrored(mirror.revision, revisions, compiled) if mirror is not None else None
-    if note is not None and note["status"] == FALSE:
-        mirror = None
+    mirror = None if note is not None and note["status"] == FALSE else mirror
     named = {share.revision for targets in (main_targets, *hosts.values()) for share in targets}
     named |= {mirror.revision} if mirror is not None else set()
     known = {revision: limits(compiled[revision]) for revision in sorted(named)}
