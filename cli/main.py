@@ -104,6 +104,15 @@ def deploy(
     cpu: Annotated[str, typer.Option(help="CPU limit, such as 1 or 500m.")] = "",
     memory: Annotated[str, typer.Option(help="Memory limit, such as 512Mi.")] = "",
     execution_environment: Annotated[str, typer.Option(help="gen2, or in gVisor: gen1, sandboxed.")] = "",
+    ingress: Annotated[str, typer.Option(help="Who reaches it: all, internal (other services), none.")] = "",
+    unauthenticated: Annotated[
+        bool | None, typer.Option("--allow-unauthenticated/--no-allow-unauthenticated", help="Whether callers need no token.")
+    ] = None,
+    invoker: Annotated[
+        list[str] | None, typer.Option(help="Who may call it: user:ana, service:PROJECT/NAME; NAME- removes.")
+    ] = None,
+    egress: Annotated[str, typer.Option(help="Where it may connect to: open, private, none, or networks.")] = "",
+    requests_per_second: Annotated[float | None, typer.Option(help="At most so many; 0: no limit.")] = None,
     no_traffic: Annotated[bool, typer.Option("--no-traffic", help="Leave traffic where it is.")] = False,
     tag: Annotated[str, typer.Option(help="Give the new revision a host of its own: TAG-NAME.…")] = "",
     revision_suffix: Annotated[str, typer.Option(help="Name the revision NAME-SUFFIX.")] = "",
@@ -129,6 +138,8 @@ def deploy(
         timeout_s=timeout, cpu=cpu, memory=memory, command=command or (), args=words, annotations=annotation or (),
         labels=label or (), revision_suffix=revision_suffix, no_traffic=no_traffic, secrets=set_secrets or (),
         pull_secrets=pull_secret or (), environment=execution_environment,
+        ingress=ingress, unauthenticated=unauthenticated, invokers=invoker or (),
+        egress=egress, requests_per_s=requests_per_second,
     )  # fmt: skip
     commands.deploy(
         commands.connect(api, project), name, wanted, archive, tag=tag, wait_s=0 if no_wait else wait_timeout, form=output

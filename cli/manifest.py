@@ -11,6 +11,8 @@ from cli.errors import BadUsage
 TCP_PORT = "ebb.dev/tcp-port"
 SCALING = "autoscaling.knative.dev/"
 ENVIRONMENT = "run.googleapis.com/execution-environment"
+INGRESS, UNAUTHENTICATED, INVOKERS = "ebb.dev/ingress", "ebb.dev/allow-unauthenticated", "ebb.dev/invokers"
+RATE, EGRESS = "ebb.dev/requests-per-second", "ebb.dev/egress"
 API_VERSION = "serving.knative.dev/v1"
 Object = dict[str, Any]
 
@@ -38,6 +40,16 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     environment: str = ""
     """gen1, gen2 or sandboxed: Cloud Run's execution environments."""
     labels: Sequence[str] = ()
+    ingress: str = ""
+    """all, internal or none: by which door it is called."""
+    unauthenticated: bool | None = None
+    """Whether everybody may call it."""
+    invokers: Sequence[str] = ()
+    """Principals that may call it; `NAME-` takes one away."""
+    egress: str = ""
+    """Where its instances may connect to."""
+    requests_per_s: float | None = None
+    """0: no limit of its own."""
     revision_suffix: str = ""
     no_traffic: bool = False
 
@@ -60,6 +72,7 @@ def service(name: str, wanted: Wanted, old: Object | None, at: str) -> Object:
     _container(template, wanted)
     if wanted.tcp is not None:
         _tcp(made, wanted.tcp)
+    _callers(made, wanted)
     inner = template["spec"]
     if wanted.concurrency is not None:
         inner["containerConcurrency"] = wanted.concurrency
@@ -70,6 +83,8 @@ def service(name: str, wanted: Wanted, old: Object | None, at: str) -> Object:
         notes[SCALING + "min-scale"] = str(wanted.min_scale)
     if wanted.max_scale is not None:
         notes[SCALING + "max-scale"] = str(wanted.max_scale)
+    if wanted.egress:
+        notes[EGRESS] = wanted.egress
     if wanted.environment:
         notes[ENVIRONMENT] = wanted.environment
     meta["annotations"] = _edited(notes, wanted.annotations, "--annotation")
@@ -115,6 +130,29 @@ def _tcp(made: Object, port: int) -> None:
     meta["annotations"] = {**notes, TCP_PORT: str(port)} if port else notes
     kept = {key: value for key, value in (container.get("ports") or [{}])[0].items() if key != "name"}
     container["ports"] = [{"containerPort": 8080, **kept, **({"name": "tcp"} if port else {})}]
+
+
+def _callers(made: Object, wanted: Wanted) -> None:
+    """The annotations of the service that say who may call it, and how often."""
+    meta = made["metadata"]
+    notes = dict(meta.get("annotations") or {})
+    if wanted.ingress:
+        notes[INGRESS] = wanted.ingress
+    if wanted.unauthenticated is not None:
+        notes[UNAUTHENTICATED] = "true" if wanted.unauthenticated else "false"
+    if wanted.invokers:
+        kept = dict.fromkeys(word.strip() for word in notes.get(INVOKERS, "").split(",") if word.strip())
+        for word in wanted.invokers:
+            kept.pop(word.removesuffix("-"), None)
+            if not word.endswith("-"):
+                kept[word] = None
+        notes[INVOKERS] = ",".join(kept)
+    if wanted.requests_per_s is not None:
+        notes.pop(RATE, None)
+        if wanted.requests_per_s:
+            notes[RATE] = f"{wanted.requests_per_s:g}"
+    if notes != (meta.get("annotations") or {}):
+        meta["annotations"] = {key: value for key, value in notes.items() if value}
 
 
 def _secrets(given: Sequence[str]) -> list[Object]:

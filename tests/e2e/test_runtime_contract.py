@@ -1,5 +1,6 @@
 """What an app may rely on inside its instance: Knative's runtime contract, and what it must not reach."""
 
+from deploy.settings import PORTS
 from tests.e2e.engine import Engine, until
 
 PROBE = """
@@ -53,7 +54,10 @@ def test_an_instance_reaches_neither_the_host_nor_the_engine_nor_a_neighbour(eng
     until(lambda: len(engine.instances(service=app, phases=("Ready",))) == 2, "two Ready", 20)
     own = {i["address"].rpartition(":")[0] for i in engine.instances(service=app, phases=("Ready",))}
     gateway = ".".join(next(iter(own)).split(".")[:2]) + ".0.1"
-    targets = [f"{gateway}:{port}" for port in (engine.http_port, *range(engine.port_base, engine.port_base + 8))]
+    ports = dict(zip(PORTS, range(engine.port_base, engine.port_base + len(PORTS)), strict=True)) | {"http": engine.http_port}
+    inner = ports.pop("inner")
+    assert engine.get(app, f"/connect?to={gateway}:{inner}&s=0.3").json()["connected"]
+    targets = [f"{gateway}:{port}" for port in ports.values()]
     seen = {to: engine.get(app, f"/connect?to={to}&s=0.3").json()["connected"] for to in targets}
     assert not any(seen.values()), seen
     # With one of the two taken by a stream, the other answers all of these: it reaches itself and not its neighbour.

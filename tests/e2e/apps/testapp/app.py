@@ -2,7 +2,8 @@
 
 Environment: EXIT_AT_START=<code>, LISTEN_AFTER_S=<s>, NEVER_LISTEN=1, DIE_AFTER_S=<s>.
 Paths: /?ms=N waits · /env · /headers · /gauge (in flight now and at most) · /crash?code=N · /bloat?mb=N · /stream?n=N&ms=M
-/half (announces 1000 bytes, sends 10, dies) · /echo (POST) · /log?line=… · /connect?to=host:port · everything says who answered.
+/half (announces 1000 bytes, sends 10, dies) · /echo (POST) · /log?line=… · /connect?to=host:port
+/fetch?url=… · everything says who answered.
 """
 
 import json
@@ -12,7 +13,9 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.error import HTTPError
 from urllib.parse import parse_qs, urlsplit
+from urllib.request import Request, urlopen
 
 LOCK = threading.Lock()
 GAUGE = {"now": 0, "most": 0, "served": 0}
@@ -104,6 +107,16 @@ class App(BaseHTTPRequestHandler):
                 self.answer({"connected": True})
         except OSError as error:
             self.answer({"connected": False, "error": str(error)})
+
+    def on_fetch(self, query, body):
+        headers = {name: query[name] for name in ("Metadata-Flavor", "Authorization") if name in query}
+        try:
+            with urlopen(Request(query["url"], headers=headers), timeout=10) as got:
+                self.answer({"status": got.status, "body": got.read().decode()})
+        except HTTPError as error:
+            self.answer({"status": error.code, "body": error.read().decode()})
+        except OSError as error:
+            self.answer({"status": 0, "body": str(error)})
 
     def log_message(self, *args):
         pass
