@@ -117,10 +117,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     agents = NodeAgents(lambda: [node for _, node in observed.nodes.items()])
     knative = routes.KnativeRoutes(Resources(store, bounds, clock), Watches(store, streams), clock)
     issuer = _issuer(settings, store, clock, ring, observed)
-    held = value_routes.ValueRoutes(values, Watches(store, streams), clock)
     every = [
         *routes.handlers(knative),
-        *value_routes.handlers(held),
+        *value_routes.handlers(value_routes.ValueRoutes(values, Watches(store, streams), clock)),
         *ebb.handlers(ebb.EbbRoutes(observed, agents, book, samples, streams, clock)),
         *images.handlers(images.ImageRoutes(agents, spool, bus, streams)),
         *why.handlers(why.WhyRoutes(observed, bus)),

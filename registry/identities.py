@@ -72,7 +72,7 @@ class Identities:
 
     async def answer_nodes(self, bus: Bus) -> None:
         """Answer node agents from now on."""
-        await bus.respond_by_subject(messages.identity("*"), self._asked)
+        await bus.respond_by_subject(messages.IDENTITIES, self._asked)
 
     async def _asked(self, subject: str, data: bytes) -> bytes:
         node = subject.removeprefix(messages.identity(""))

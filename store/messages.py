@@ -28,6 +28,7 @@ USAGES = "ebb.usage.>"
 REFUSAL = "ebb.refusal"
 STORY = "ebb.story"
 IMAGE_RESOLVE = "ebb.image.resolve"
+IDENTITIES = "ebb.identity.>"
 IMAGE_PROGRESSES = "ebb.image.progress.>"
 WHY = "ebb.why"
 

@@ -36,7 +36,8 @@ ROLES = {
         reads=(ALL,),
         writes=(ALL,),
         says=("ebb.story", "ebb.image.resolve", "ebb.why"),
-        hears=("ebb.story", "ebb.samples", "ebb.image.progress.>"),
+        hears=("ebb.story", "ebb.samples", "ebb.image.progress.>", "ebb.identity.>"),
+        answers=True,
         straight=True,
     ),
     "autoscaler": Role(
@@ -49,7 +50,8 @@ ROLES = {
     ),
     "ingress": Role(
         reads=(
-            keys.ROUTES, keys.DOMAINS, keys.INSTANCES, keys.CERTIFICATES, keys.CHALLENGES, keys.PROJECTS, keys.members("ingress"),
+            keys.ROUTES, keys.DOMAINS, keys.INSTANCES, keys.CERTIFICATES, keys.CHALLENGES, keys.PROJECTS, keys.IDENTITY,
+            keys.members("ingress"),
         ),
         writes=(keys.members("ingress"), keys.WAKES),
         says=("ebb.wake", "ebb.samples", "ebb.drained.>", "ebb.story"),
@@ -61,7 +63,7 @@ ROLES = {
         ),
         writes=(keys.instances("{name}"), keys.node("{name}")),
         refers=(keys.REVISIONS, keys.SECRETS, keys.CONFIGS),
-        says=("ebb.instance.{name}", "ebb.usage.{name}", "ebb.image.progress.{name}", "ebb.story"),
+        says=("ebb.instance.{name}", "ebb.usage.{name}", "ebb.image.progress.{name}", "ebb.identity.{name}", "ebb.story"),
         hears=("ebb.drained.{name}", "ebb.image.resolve"),
         answers=True,
     ),
