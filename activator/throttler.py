@@ -26,6 +26,8 @@ from store.model import Instance, RevisionKey
 R = TypeVar("R")
 
 WAKE_AGAIN_S = 0.25
+COMING_AGAIN_S = 1.0
+"""So late again, when an instance is known to come: each wake is decided on anew, which many who wait for a busy node would pay for."""
 WAKE_MORE_S = 0.05
 """So soon again, when the line has outgrown what the last wake asked for."""
 SWELLS_AFTER_S = 0.1
@@ -336,7 +338,7 @@ class Throttler(Generic[R]):
         """Whether to wake again, `since_s` after the last time: the line has outgrown what was asked for, or it has been a while."""
         waiting = self.line.waiting
         outgrown = since_s >= WAKE_MORE_S and waiting > self._told and waiting > len(self.coming) * self.limit > 0
-        return outgrown or since_s >= WAKE_AGAIN_S
+        return outgrown or since_s >= (COMING_AGAIN_S if self.coming else WAKE_AGAIN_S)
 
     def _refuse_if_held(self, now: float) -> Sequence[Effect[R]]:
         """What was on its way did not come: now the refusal counts."""

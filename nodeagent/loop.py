@@ -22,6 +22,9 @@ from store.model import Assignment, Failure, Goal, Member, decode
 from store.story import Story
 from store.watch import Table
 
+PENDING_S = 0.1
+"""After so long a new instance that has begun nothing visible is told of."""
+
 _log = logs.get("nodeagent")
 
 
@@ -90,9 +93,17 @@ class Loop:
         self.touch(instance)  # first of all: a request may be waiting
         if new is not None and old is not None and new.goal == Goal.RUN and old.goal == Goal.PARK:
             self._hands.gate.hurry(instance)
+        if new is not None and old is None and new.goal == Goal.RUN:
+            asyncio.get_running_loop().call_later(PENDING_S, self._say_pending, instance)
         if new is not None and (old is None or old.goal != new.goal):
             revision, cause_id = new.revision_key, new.cause_id
             self._story.tell("assignment seen", cause_id=cause_id, instance=instance, revision=revision, at=at, goal=new.goal)
+
+    def _say_pending(self, instance: str) -> None:
+        """It waits for its turn: else those who wait for it would think that nobody heard them."""
+        have = self.observed.get(instance)
+        if self._open and have is not None and have.phase == Phase.PENDING and self._reporter.said(instance) is None:
+            self._reporter.report(self.want(instance), have, Phase.PENDING)
 
     def _member(self, key: str, new: Member | None, old: Member | None) -> None:
         if new is None:

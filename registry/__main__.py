@@ -108,7 +108,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         if issuer is not None:
             issuer.mark(unit[0])
 
-    observed = Observed(store, dirty, controller.mark_counted)
+    observed = Observed(store, dirty, controller.mark_counted, controller.echo)
     ring = Keyring(Path(settings.secret_key_file)) if settings.secret_key_file else None
     values = ValueStore(store, clock, ring)
     digests = Digests(bus, clock, jobs, controller.mark_revision, values.stored_secrets)

@@ -1,6 +1,7 @@
 """The controller's loop: names that may need something → view → plan → transactions. Level-triggered, many names at once."""
 
 import asyncio
+from collections import deque
 from typing import Any
 
 from process import logs, metrics
@@ -21,6 +22,7 @@ WORKERS = 16
 QUIET_S = 2.0
 """What may wait (counts, progress words) is written at most this often for one name."""
 COUNTS_S = 1.0
+ECHOES = 64
 CONFLICT_WAIT_S = 0.02
 CATCH_UP_S = 0.01
 AWAIT_S = 1.0
@@ -47,6 +49,8 @@ class Controller:
         self._wrote_at: dict[Unit, float] = {}
         self._awaited: dict[Unit, tuple[str, int, float]] = {}
         """By name, what it wrote last: until the table shows that (or a second is over), planning would only conflict."""
+        self._echoes: deque[int] = deque(maxlen=ECHOES)
+        """Revisions of the store at which only counts and the like were written."""
         self._pulls: dict[str, PullProgress] = {}
         self._leading = False
         self.observed: Observed | None = None
@@ -67,6 +71,10 @@ class Controller:
         """Only counts of `unit` changed: looked at once a while, since a start and a stop change them several times."""
         if self._leading:
             self._later(unit, COUNTS_S)
+
+    def echo(self, store_rev: int) -> bool:
+        """Whether what was written then was a plan's that leaves nothing to do."""
+        return store_rev in self._echoes
 
     def mark_revision(self, wanted: Wanted) -> None:
         """News of a revision's image."""
@@ -182,6 +190,8 @@ class Controller:
             for txn in made.txns:
                 store_rev = await self._store.commit(Txn((fence, *txn.guards), txn.writes, txn.why))
                 written = next((w.key for w in txn.writes if isinstance(w, Put) and w.key.startswith(keys.OBJECTS)), "")
+                if not made.urgent:
+                    self._echoes.append(store_rev)
                 if written:
                     self._awaited[unit] = (written, store_rev, self._clock.now() + AWAIT_S)
         except errors.Conflict:

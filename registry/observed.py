@@ -65,10 +65,16 @@ class Stored(Model, frozen=True, kw_only=True):
 
 class Observed:
     """Tables, and indexes over them. `dirty(unit)` is called for each name that a change concerns, or `counted(unit)` when it
-    changes only how many instances there are of what works."""
+    changes only how many instances there are of what works. `echo(store_rev)`: that write of ours leaves nothing to plan."""
 
-    def __init__(self, store: Store, dirty: Callable[[Unit], None], counted: Callable[[Unit], None] | None = None) -> None:
-        self._dirty, self._counted = dirty, counted or dirty
+    def __init__(
+        self,
+        store: Store,
+        dirty: Callable[[Unit], None],
+        counted: Callable[[Unit], None] | None = None,
+        echo: Callable[[int], bool] = lambda _: False,
+    ) -> None:
+        self._dirty, self._counted, self._echo = dirty, counted or dirty, echo
         self._revisions_of: dict[Unit, set[str]] = defaultdict(set)
         self._configuration_of: dict[tuple[str, str], str] = {}
         self._instances_of: dict[str, dict[str, Instance]] = defaultdict(dict)
@@ -215,10 +221,13 @@ class Observed:
 
     def _object_changed(self, key: str, new: Stored | None, old: Stored | None) -> None:
         plural, project, name = keys.tail(key, keys.OBJECTS)
+        seen = self.objects.entry(key)
+        echo = seen is not None and old is not None and self._echo(seen.store_rev)
         if plural == REVISION.plural:
-            self._index_revision(project, name, new, old)
+            self._index_revision(project, name, new, old, echo)
             return
-        self._dirty((project, name))
+        if not echo:
+            self._dirty((project, name))
         if plural == DOMAIN_MAPPING.plural:
             for stored, change in ((old, set.discard), (new, set.add)):
                 for borrowed in _mapped_to(stored) if stored is not None else ():
@@ -231,7 +240,7 @@ class Observed:
                     change(self._borrowers[lender], (project, name))
         self._wake_borrowers((project, name))
 
-    def _index_revision(self, project: str, name: str, new: Stored | None, old: Stored | None) -> None:
+    def _index_revision(self, project: str, name: str, new: Stored | None, old: Stored | None, echo: bool) -> None:
         for stored in (old, new):
             if stored is None:
                 continue
@@ -245,7 +254,8 @@ class Observed:
                 self._configuration_of.pop((project, name), None)
                 if not self._revisions_of[unit]:
                     del self._revisions_of[unit]
-            self._dirty(unit)
+            if not echo:
+                self._dirty(unit)
         self._wake_borrowers((project, f"revisions/{name}"))
 
     def _wake_borrowers(self, unit: Unit) -> None:

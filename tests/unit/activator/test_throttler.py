@@ -114,6 +114,15 @@ def test_the_first_who_waits_wakes_and_again_until_there_is_capacity() -> None:
     assert list(made.tick(0.9)) == []
 
 
+def test_while_an_instance_is_known_to_come_wakes_are_rare() -> None:
+    made = throttler()
+    made.arrive("a", 0.0, 60.0)
+    made.heard(news("i1", Phase.PENDING), 0.1)
+    wakes = [each for tenth in range(1, 45) for each in made.tick(tenth * 0.1 + 0.05) if isinstance(each, WakeUp)]
+    assert len(wakes) == 4
+    assert not any(each.unheard for each in wakes)
+
+
 def test_a_wake_that_nothing_comes_of_is_said_another_way_once_a_second() -> None:
     made = throttler()
     _, effects = made.arrive("a", 0.0, 60.0, "c-1")

@@ -1,0 +1,95 @@
+"""Which changes make the controller plan: all but those of counts alone, which may wait, and the echo of such a write."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from registry.objects import LABEL_CONFIGURATION, REVISION
+from registry.observed import Observed, Unit
+from store import keys
+from store.lifecycle import Phase
+from store.memory import MemoryStore
+from store.model import Failure, Instance, Scale, encode
+from tests.eventually import eventually
+
+UNIT = ("default", "app")
+NAME = "app-00001"
+
+
+class Seen:
+    """The tables of a registry, and what they asked for since `clear`."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.dirty: list[Unit] = []
+        self.counted: list[Unit] = []
+        self.observed = Observed(self.store, self.dirty.append, self.counted.append)
+
+    def clear(self) -> None:
+        self.dirty.clear()
+        self.counted.clear()
+
+    async def revision(self, status: str) -> int:
+        obj = {"metadata": {"name": NAME, "labels": {LABEL_CONFIGURATION: "app"}}, "status": status}
+        return await self.store.put(keys.object_(REVISION.plural, "default", NAME), msgspec.json.encode(obj))
+
+    async def scale(self, **fields: Any) -> None:
+        scale = Scale(**{"project": "default", "revision": NAME, "desired": 0, "verified": True, **fields})
+        await self.store.put(keys.scale("default", NAME), encode(scale))
+
+    async def instance(self, phase: Phase) -> None:
+        status = Instance(instance="i", project="default", revision=NAME, node="n", phase=phase)
+        await self.store.put(keys.instance("n", "i"), encode(status))
+
+
+@pytest.fixture
+async def seen() -> AsyncIterator[Seen]:
+    made = Seen()
+    running = [asyncio.create_task(table.run()) for table in made.observed.tables().values()]
+    await made.observed.synced()
+    await made.revision("new")
+    await eventually(lambda: made.dirty == [UNIT])
+    made.clear()
+    yield made
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+
+
+async def test_a_first_word_on_a_revision_is_planned_at_once(seen: Seen) -> None:
+    await seen.scale()
+    await eventually(lambda: seen.dirty == [UNIT])
+
+
+async def test_counts_of_what_works_may_wait(seen: Seen) -> None:
+    await seen.scale()
+    await eventually(lambda: bool(seen.dirty))
+    seen.clear()
+    await seen.scale(desired=1)
+    await seen.instance(Phase.READY)
+    await eventually(lambda: seen.counted == [UNIT, UNIT])
+    assert not seen.dirty
+
+
+async def test_a_failure_is_planned_at_once(seen: Seen) -> None:
+    await seen.scale()
+    await eventually(lambda: bool(seen.dirty))
+    seen.clear()
+    await seen.scale(failure=Failure(reason="StartFailed", message="no"))
+    await eventually(lambda: seen.dirty == [UNIT])
+
+
+async def test_an_instance_of_what_is_not_known_to_work_is_planned_at_once(seen: Seen) -> None:
+    await seen.instance(Phase.READY)
+    await eventually(lambda: seen.dirty == [UNIT])
+
+
+async def test_the_echo_of_a_write_of_counts_is_not_planned(seen: Seen) -> None:
+    seen.observed._echo = lambda _: True
+    key = keys.object_(REVISION.plural, "default", NAME)
+    store_rev = await seen.revision("counts")
+    await eventually(lambda: (entry := seen.observed.objects.entry(key)) is not None and entry.store_rev == store_rev)
+    assert not seen.dirty
