@@ -49,6 +49,10 @@ def until(check: Callable[[], T], what: str, timeout_s: float, every_s: float = 
     raise NotInTime(f"not within {timeout_s:g} s: {what}; last seen: {seen}")
 
 
+class NotAnswered(Exception):
+    """A call was answered with something else than 200; the message is the answer."""
+
+
 class ApiError(Exception):
     """The API answered with something else than 2xx."""
 
@@ -240,7 +244,9 @@ class BenchEngine:
         return next((item for item in items if item["instance"] == name), None)
 
     def first_byte(self, service: str, timeout_s: float = 30) -> tuple[float, str]:
-        """GET / of `service` on a new connection: milliseconds until the first byte of a 200, and the request's cause."""
+        """GET / of `service` on a new connection: milliseconds until the first byte of a 200, and the request's cause.
+
+        Raises NotAnswered."""
         begin = time.perf_counter()
         with socket.create_connection(("127.0.0.1", self.port), timeout=timeout_s) as client:
             client.sendall(_request(service))
@@ -250,7 +256,7 @@ class BenchEngine:
             while more := client.recv(65536):
                 head += more
         if not head.startswith(b"HTTP/1.1 200"):
-            raise RuntimeError(f"{service}: {head[:300]!r}")
+            raise NotAnswered(f"{service}: {head[:300]!r}")
         fields = dict(line.lower().partition(b": ")[::2] for line in head.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:])
         return took_ms, fields.get(b"x-ebb-cause", b"").decode()
 

@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Mapping
 
-from deploy.bench_cold_engine import FROZEN, IMAGE, PARKED, ApiError, BenchEngine, note, percentile
+from deploy.bench_cold_engine import FROZEN, IMAGE, PARKED, ApiError, BenchEngine, NotAnswered, note, percentile
 from deploy.bench_images import python_image
 
 WINDOW_S = 6
@@ -69,18 +69,25 @@ def cold(
         engine.deploy(name, park=standing == PARKED, window_s=WINDOW_S, annotations=annotations, image=image)
     engine.until_ready(names, 60)
     took: list[float] = []
+    failed = 0
     phases: dict[str, list[float]] = {}
-    while len(took) < samples:
+    while len(took) + failed < samples:
         engine.until_at_zero(names, standing)
         time.sleep(0.3)
-        for name in names[: samples - len(took)]:
-            took_ms, cause = engine.first_byte(name)
+        for name in names[: samples - len(took) - failed]:
+            try:
+                took_ms, cause = engine.first_byte(name)
+            except NotAnswered as error:
+                failed += 1
+                note(f"{kind}: {error}")
+                continue
             took.append(took_ms)
             time.sleep(0.1)
             _note_phases(engine, cause, phases, created=standing != "")
         note(f"{kind}: {len(took)} of {samples} cold starts, p50 {statistics.median(took):.1f} ms")
     engine.delete(names)
     figures = {f"cold.{kind}_p50_ms": percentile(took, 0.5), f"cold.{kind}_p99_ms": percentile(took, 0.99)}
+    figures |= {f"cold.{kind}_failed": failed} if failed else {}
     figures |= {f"cold.phases.{kind}.{name}_ms": statistics.median(values) for name, values in phases.items()}
     return {name: round(value, 2) for name, value in figures.items()}
 
