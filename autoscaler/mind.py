@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+import math
 import zlib
 from collections.abc import Iterable
 
@@ -265,13 +266,12 @@ class Mind:
         """A decision changed nothing: within which load, and how long, it holds without being made again."""
         if self.lost or active.row.count or active.failure is not None or active.unplaced:
             return
-        active.steady = steady.found(revision, decision, standing, mode)
-        active.steady_until = now + AGAIN_S + zlib.crc32(revision.key.encode()) % AGAIN_S
-        active.steady_until = min(active.steady_until, self._changes_at.get(revision.key, active.steady_until))
-        rest_s = steady.resting(revision, decision, signal, standing, mode)
-        if active.steady is None and rest_s > 0:
-            active.steady, active.steady_until = steady.QUIET, now + min(rest_s, AGAIN_QUIET_S)
-            active.steady_until = min(active.steady_until, self._changes_at.get(revision.key, active.steady_until))
+        active.steady = found = steady.bounds(revision, decision, signal, standing, mode, now)
+        if found is None:
+            return
+        quiet = found.until < math.inf and not signal.panic
+        again_s = AGAIN_QUIET_S if quiet else AGAIN_S + zlib.crc32(revision.key.encode()) % AGAIN_S
+        active.steady_until = min(now + again_s, found.until, self._changes_at.get(revision.key, math.inf))
 
     def is_steady(self, key: RevisionKey, now: float) -> bool:
         """Whether the last decision on `key` holds, so that it need not be made again."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from autoscaler.idle import Reach
 from autoscaler.keepalive import SHORTEST_S
-from autoscaler.policy import Decision, Memory, Mode, Standing, target_of
+from autoscaler.policy import Decision, Mode, Standing, target_of
 from autoscaler.signals import Signal
 from autoscaler.utilization import METRICS
 from autoscaler.window import panic_length_s
@@ -23,6 +23,8 @@ class Steady(NamedTuple):
     at_most: float
     panic_below: float
     panic_above: float = -1.0
+    until: float = math.inf
+    """On the clock of `now`: a panic ends of itself."""
 
     def holds(self, stable: float | None, panic: float | None) -> bool:
         """Whether the decision would be the same with these averages."""
@@ -31,25 +33,24 @@ class Steady(NamedTuple):
         return self.more_than < stable <= self.at_most and self.panic_above < panic < self.panic_below
 
 
-QUIET = Steady(-1.0, 0.0, 1e-6)
-"""No load in any window."""
+def bounds(revision: Revision, decision: Decision, signal: Signal, standing: Standing, mode: Mode, now: float) -> Steady | None:
+    """Within which load, and until when, `decision`, which changed nothing, would be made again; None: it has to be made at each tick."""
+    steady = found(revision, decision, standing, mode)
+    if steady is not None and steady.holds(signal.stable, signal.panic):
+        return steady
+    return resting(revision, decision, signal, standing, mode, now)
 
 
 def found(revision: Revision, decision: Decision, standing: Standing, mode: Mode) -> Steady | None:
     """The bounds of `decision`, or None when more than the averages bears on it.
 
     Where idle times are followed (`mode.keep`), they bear on it once the panic window is empty.
-    Only what runs, has all it asked for, is routed and verified, and neither panics nor remembers is steady. The bounds are a hair
-    narrower than the policy's, so that rounding never makes them differ.
+    Only what runs, has all it asked for, is routed and verified, and remembers no wishes is steady. In panic nothing goes down: it holds
+    until the panic is over, or would begin anew. The bounds are a hair narrower than the policy's, so that rounding never makes them
+    differ.
     """
     wish, spec = decision.desired, revision.scale
-    if (
-        not wish
-        or standing.starting
-        or standing.ready != wish
-        or decision.memory.panic_at is not None
-        or decision.memory.wishes
-    ):
+    if not wish or standing.starting or standing.ready != wish or decision.memory.wishes:
         return None
     if (
         spec.metric in METRICS
@@ -66,6 +67,13 @@ def found(revision: Revision, decision: Decision, standing: Standing, mode: Mode
         return None
     target = target_of(spec, revision.container_concurrency, mode.bend).target
     panics_at = math.ceil(wish * spec.panic_threshold_percentage / 100 - 1e-9)
+    panic_at = decision.memory.panic_at
+    if panic_at is not None:
+        most = wish * target * (1 - _HAIR)
+        below = min(most, (panics_at - 1) * target * (1 - _HAIR))
+        if decision.memory.panic_peak != wish:
+            return None
+        return Steady(-1.0, most, below, -1.0 if mode.keep is None else 0.0, panic_at + spec.stable_window_s)
     return Steady(
         (wish - 1) * target * (1 + _HAIR),
         wish * target * (1 - _HAIR),
@@ -74,26 +82,35 @@ def found(revision: Revision, decision: Decision, standing: Standing, mode: Mode
     )
 
 
-def resting(revision: Revision, decision: Decision, signal: Signal, standing: Standing, mode: Mode) -> float:
-    """For how long, in seconds, only load can change `decision` on what is idle and kept warm; 0: something else can."""
-    keep = mode.keep
-    if (
-        keep is None
-        or mode.freeze_after_s < math.inf
-        or signal.load
-        or signal.unreported
-        or signal.stable
-        or signal.panic
-        or standing.starting
-    ):
-        return 0.0
-    if decision.desired != standing.ready or decision.memory != Memory() or not mode.tick or not mode.settled or mode.blind:
-        return 0.0
-    if mode.idle_s < SHORTEST_S or mode.waking or not mode.verified or mode.reach is not Reach.ROUTED:
-        return 0.0
-    retention_s = revision.scale.retention_s
+def resting(
+    revision: Revision, decision: Decision, signal: Signal, standing: Standing, mode: Mode, now: float
+) -> Steady | None:
+    """The bounds of `decision` on what is idle and kept, or let go, by its habits; None when more than load and time can change it.
+
+    What is left in the stable window fades; the bounds are such that it asks for no more than stands.
+    """
+    keep, panic_at = mode.keep, decision.memory.panic_at
+    if keep is None or not _idle(signal, standing, mode) or decision.desired != standing.ready or decision.memory.wishes:
+        return None
+    if decision.desired > 1 and (panic_at is None or decision.memory.panic_peak != decision.desired):
+        return None
     ends_s = keep.ends_s(mode.idle_s)
-    return max(0.0, (min(ends_s, retention_s) if mode.idle_s < retention_s else ends_s) - mode.idle_s)
+    ends_s = min(ends_s, revision.scale.retention_s) if mode.idle_s < revision.scale.retention_s else ends_s
+    until = now + ends_s - mode.idle_s
+    if panic_at is not None:
+        until = min(until, panic_at + revision.scale.stable_window_s)
+    target = target_of(revision.scale, revision.container_concurrency, mode.bend).target
+    most = decision.desired * target * (1 - _HAIR) if decision.desired else math.inf
+    return Steady(-1.0, most, 1e-6, until=until) if until > now else None
+
+
+def _idle(signal: Signal, standing: Standing, mode: Mode) -> bool:
+    """Whether nothing is there, comes, starts or may have been missed."""
+    if signal.load or signal.unreported or signal.stable is None or signal.panic or standing.starting:
+        return False
+    if mode.freeze_after_s < math.inf or not mode.tick or not mode.settled or mode.blind or mode.waking or not mode.verified:
+        return False
+    return mode.idle_s >= SHORTEST_S and mode.reach is Reach.ROUTED
 
 
 _HAIR = 1e-9

@@ -49,9 +49,14 @@ class Ledger:
             self._before, self._peak, self._since = (self._peak if now - self._since < 2 * LATELY_S else 0.0), 0.0, now
         self._peak = max(self._peak, load)
 
+    @property
+    def peak(self) -> float:
+        """The most calls at once of the last minute or two."""
+        return max(self._peak, self._before)
+
     def compare(self, running: int, target: float) -> None:
         """`running` instances shall stand, each for `target` calls."""
-        need = max(1.0, max(self._peak, self._before) / target)
+        need = max(1.0, self.peak / target)
         self.over = max(self.over, running / need - 1)
 
     def _count(self, now: float) -> None:

@@ -14,12 +14,14 @@ from autoscaler.idle import Reach
 from autoscaler.policy import Decision, Memory, Mode, Standing, decide, target_of
 from autoscaler.profile import Profile
 from autoscaler.signals import Signal, Signals
+from autoscaler.window import panic_length_s
 from store.messages import Refusal
 from store.model import Goal, RevisionKey
 
 if TYPE_CHECKING:
     from deploy.simulate_world import App, World
 
+INF = float("inf")
 TICK_S, SAMPLE_S = 2.0, 1.0
 GRACE_S = 30.0
 """What Knative waits at most beyond the window, before the last instance goes."""
@@ -34,11 +36,12 @@ class Mind:
     row: Row = field(default_factory=Row)
     keep: keepalive.Keep | None = None
     bounds: steady.Steady | None = None
+    """Within which load, and until when, the last decision holds."""
     last: Decision | None = None
     running_since: float = 0.0
     waking: int = 0
     """Calls that wait with nothing to run them."""
-    due_at: float = float("inf")
+    due_at: float = INF
     """When it is looked at again though nothing happens."""
 
 
@@ -112,7 +115,7 @@ class Scaler:
         )
         wish = plan.Wish(mind.last.desired, may_start=mind.row.wait_s(now) == 0, park=park, at=now)
         made = plan.make(app.revision, wish, world.fleet, signal.busy, self._name)
-        mind.bounds = None if made else steady.found(app.revision, mind.last, standing, mode)
+        mind.bounds = None if made else steady.bounds(app.revision, mind.last, signal, standing, mode, now)
         self.active[key] = app
         if made:
             made.commit(world.fleet, next(self._rev))
@@ -122,6 +125,21 @@ class Scaler:
             )
         elif tick and self._may_rest(signal, standing, mind):
             self._rest(app, mode)
+
+    def _let_be(self, app: App, bounds: steady.Steady) -> None:
+        """Without calls, averages only fade: it need not be looked at before one of them is empty, or the decision's time is over."""
+        mind, now, spec = app.mind, self.world.now, app.revision.scale
+        if app.throttler.load.present or bounds.more_than > 0 or app.ledger.peak > bounds.at_most:
+            return
+        window_s = spec.stable_window_s if bounds.more_than == 0 else INF
+        if bounds.panic_above >= 0:
+            window_s = panic_length_s(spec.stable_window_s, spec.panic_window_percentage)
+        due_at = min(bounds.until, self.signals.loaded_at(app.revision.key) + window_s) - TICK_S
+        if due_at > now + TICK_S:
+            self.active.pop(app.revision.key, None)
+            mind.due_at = due_at
+            if due_at < INF:
+                self.world.after(due_at - now, self._look, app, due_at)
 
     def _may_rest(self, signal: Signal, standing: Standing, mind: Mind) -> bool:
         """Whether only time, or a call, can change the decision."""
@@ -137,13 +155,13 @@ class Scaler:
             ends_s = min(ends_s, spec.retention_s) if idle_s < spec.retention_s else ends_s
         if app.mind.last is not None and app.mind.last.desired > spec.min_scale and not idle_s < ends_s:
             return  # It may go, but for something else that changes soon.
-        app.mind.due_at = float("inf")
+        app.mind.due_at = INF
         self.active.pop(app.revision.key, None)
         if not self.world.fleet.standing(app.revision.key).asked:
             self.signals.forget([app.revision.key])
             if mode.keep is None:
                 return
-        if idle_s <= ends_s < float("inf"):
+        if idle_s <= ends_s < INF:
             app.mind.due_at = app.busy_at + ends_s
             self.world.after(max(0.0, app.mind.due_at - self.world.now) + 1e-3, self._look, app, app.mind.due_at)
 
@@ -172,8 +190,10 @@ class Scaler:
         now = self.world.now
         for key, app in list(self.active.items()):
             bounds = app.mind.bounds
-            if bounds is None or not bounds.holds(*self.signals.averages(key, now)):
+            if bounds is None or now >= bounds.until or not bounds.holds(*self.signals.averages(key, now)):
                 self.decide(app, tick=True)
+            else:
+                self._let_be(app, bounds)
         self.world.after(TICK_S, self._tick)
 
     def _name(self, revision: str) -> str:

@@ -28,7 +28,10 @@ specs = st.builds(
 loads = st.one_of(st.floats(0, 50), st.integers(0, 500).map(lambda n: n * 0.7), st.integers(0, 30).map(float))
 
 
-@given(specs, st.sampled_from([0, 1, 10]), loads, loads, loads, loads, st.integers(0, 60), st.integers(0, 20), st.booleans())
+@given(
+    specs, st.sampled_from([0, 1, 10]), loads, loads, loads, loads, st.integers(0, 60), st.integers(0, 20), st.booleans(),
+    st.integers(0, 20), st.floats(0, 70),
+)  # fmt: skip
 def test_what_is_steady_would_be_decided_the_same(
     spec: ScaleSpec,
     cc: int,
@@ -39,31 +42,38 @@ def test_what_is_steady_would_be_decided_the_same(
     in_flight: int,
     ready: int,
     quiet: bool,
+    panic_peak: int,
+    passed_s: float,
 ) -> None:
     revision = Revision(project="p", name="r", image="i@sha256:1", container_concurrency=cc, scale=spec)
     standing, mode = Standing(ready), Mode(idle_s=99 if quiet else 0)
-    first = decide(revision, Signal(stable, panic, in_flight), standing, mode, Memory(), 1000)
+    before = Memory(panic_at=990.0, panic_peak=panic_peak) if panic_peak else Memory()
+    first = decide(revision, Signal(stable, panic, in_flight), standing, mode, before, 1000)
     bounds = steady.found(revision, first, standing, mode)
-    if bounds is not None and bounds.holds(later, later_panic):
-        again = decide(revision, Signal(later, later_panic, in_flight), standing, mode, first.memory, 1002)
+    if bounds is not None and bounds.holds(later, later_panic) and 1000 + passed_s < bounds.until:
+        again = decide(revision, Signal(later, later_panic, in_flight), standing, mode, first.memory, 1000 + passed_s)
         assert (again.desired, again.reason, again.memory) == (first.desired, first.reason, first.memory)
 
 
 keeps = st.builds(Keep, keep_s=st.sampled_from([6.0, 90.0]), from_s=st.just(200.0), until_s=st.just(300.0))
 
 
-@given(keeps, st.integers(0, 2), loads, st.floats(0, 400), st.floats(0, 1), st.sampled_from([0, 30, 250]))
+@given(
+    keeps, st.integers(0, 3), loads, loads, st.floats(0, 400), st.floats(0, 1), st.sampled_from([0, 30, 250]), st.integers(0, 3)
+)
 def test_what_rests_would_be_decided_the_same_until_its_time_is_over(
-    keep: Keep, ready: int, stable: float, idle_s: float, part: float, retention_s: float
+    keep: Keep, ready: int, stable: float, later_stable: float, idle_s: float, part: float, retention_s: float, panic_peak: int
 ) -> None:
     revision = Revision(project="p", name="r", image="i@sha256:1", scale=ScaleSpec(retention_s=retention_s))
     standing, mode = Standing(ready), Mode(idle_s=idle_s, keep=keep)
-    first = decide(revision, Signal(stable, stable), standing, mode, Memory(), 1000)
-    rest_s = min(1e6, steady.resting(revision, first, Signal(stable, stable), standing, mode))
-    if rest_s > 0:
-        assert steady.QUIET.holds(stable, stable)
-        later = replace(mode, idle_s=idle_s + part * rest_s * 0.999)
-        again = decide(revision, Signal(0.0, 0.0), standing, later, first.memory, 1000 + part * rest_s)
+    before = Memory(panic_at=990.0, panic_peak=panic_peak) if panic_peak else Memory()
+    first = decide(revision, Signal(stable, 0.0), standing, mode, before, 1000)
+    bounds = steady.resting(revision, first, Signal(stable, 0.0), standing, mode, 1000)
+    if bounds is not None and bounds.holds(later_stable, 0.0):
+        assert not bounds.holds(stable, 1.0)
+        passed_s = part * 0.999 * (min(1e6, bounds.until) - 1000)
+        later = replace(mode, idle_s=idle_s + passed_s)
+        again = decide(revision, Signal(later_stable, 0.0), standing, later, first.memory, 1000 + passed_s)
         assert again.desired == first.desired
 
 
@@ -90,12 +100,21 @@ def test_one_instance_under_even_load_is_steady_until_load_leaves_its_bounds() -
     assert not bounds.holds(None, None)
 
 
-def test_what_starts_panics_waits_or_has_no_route_is_not_steady() -> None:
+def test_what_starts_waits_or_has_no_route_is_not_steady() -> None:
     revision = Revision(project="p", name="r", image="i@sha256:1")
     decision = decide(revision, Signal(40, 40), Standing(1), Mode(), Memory(), 0)
-    panicking = decide(revision, Signal(40, 40), Standing(1), Mode(), Memory(panic_at=0, panic_peak=1), 0)
     assert steady.found(revision, decision, Standing(1, 1), Mode()) is None
-    assert steady.found(revision, panicking, Standing(1), Mode()) is None
     assert steady.found(revision, decision, Standing(1), Mode(waking=1)) is None
     assert steady.found(revision, decision, Standing(1), Mode(reach=Reach.UNROUTED)) is None
     assert steady.found(revision, decision, Standing(1), Mode(verified=False)) is None
+
+
+def test_in_panic_what_stands_is_steady_until_the_panic_is_over_or_begins_anew() -> None:
+    revision = Revision(project="p", name="r", image="i@sha256:1")
+    panicking = decide(revision, Signal(40, 40), Standing(2), Mode(), Memory(panic_at=0, panic_peak=2), 10)
+    bounds = steady.found(revision, panicking, Standing(2), Mode())
+    assert bounds is not None
+    assert bounds.until == 60
+    assert bounds.holds(0, 0)
+    assert not bounds.holds(40, 211), "panic would begin anew"
+    assert not bounds.holds(141, 100), "more would be needed"
