@@ -6,7 +6,7 @@ from collections.abc import Callable
 from autoscaler import habits, measures, writer
 from autoscaler.active import Active
 from autoscaler.mind import Mind
-from autoscaler.plan import AT_ONCE, Plan
+from autoscaler.plan import AT_ONCE, NOT_ITS_TURN, OVER_QUOTA, Plan
 from process import logs
 from process.clock import Clock
 from process.run import Jobs
@@ -115,6 +115,7 @@ class Hands:
             mind.reach.forget(key)
             mind.history.forget(key)
             mind.forget_profile(key)
+            mind.fleet.shares.content(key)
             return
         active.committing = True
         self._jobs.start(self._remove(key, active, slots, scale), f"remove {key}")
@@ -142,12 +143,12 @@ class Hands:
         wait = active.row.wait_s(self._clock.wall())
         if active.failure is not None and wait > 0:
             self.publish_refusal(key, active.failure.reason, active.failure.message, wait)
-        elif active.unplaced and active.woken(self._clock.now()):
+        elif active.unplaced and active.unplaced_as != NOT_ITS_TURN and active.woken(self._clock.now()):
             self.publish_refusal(key, active.unplaced_as, active.unplaced, 5)
 
     def publish_refusal(self, revision: RevisionKey, reason: str, message: str, retry_after_s: float) -> None:
         """Requests waiting for `revision` are answered with this."""
-        measures.REFUSALS.labels(reason if reason in ("NoRoom", "NoRuntime", "RevisionMissing") else "Failed").inc()
+        measures.REFUSALS.labels(reason if reason in ("NoRoom", "NoRuntime", OVER_QUOTA, "RevisionMissing") else "Failed").inc()
         after_s, at = round(max(1.0, retry_after_s), 3), self._clock.wall()
         refusal = Refusal(revision=revision, reason=reason, message=message, retry_after_s=after_s, at=at)
         self._bus.publish(messages.REFUSAL, encode(refusal))

@@ -1,18 +1,24 @@
 """What an avoided cold start may cost: one price for all revisions, such that in all no more is kept warm than their windows would keep.
 
 Every idle time that ends tells two things: for how long an instance was kept through it, and for how long the revision's own stable window
-would have kept one. The price of a cold start, in idle megabyte-seconds, falls while the first sum is above `SHARE` of the second
-and rises while it is below. So the memory that fixed windows would waste is spent, and not more, where it avoids the most. Pure.
+would have kept one. Where several stood when it began, windows would have let the others go step by step; by habits they go as soon
+as it is quiet, and what that saves may be spent. The price of a cold start, in idle megabyte-seconds, falls while the first sum is above
+`SHARE` of the second and rises while it is below. So the memory that fixed windows would waste is spent, and not more, where it
+avoids the most. Pure.
 """
 
-PRICE_MB_S = 30_000.0
-"""At first: 128 MB for 234 s."""
+PRICE_MB_S = 15_000.0
+"""At first: 128 MB for 117 s."""
 LOWEST_MB_S, HIGHEST_MB_S = 2_000.0, 1_000_000.0
-SHARE = 0.98
-HALF_LIFE_S = 2 * 3600.0
+SHARE = 0.95
+HALF_LIFE_S = 1800.0
 EVERY_S = 60.0
-GAIN = 0.05
+GAIN = 0.04
 """The exponent of each correction."""
+OTHERS_S = 7.0
+"""For how long the others stand by habits: until it is quiet, and the next tick."""
+OTHERS_SHARE = 0.55
+"""So much of the window others stand on average when windows decide; found in simulation."""
 _STEEPEST = 2.0
 
 
@@ -27,10 +33,11 @@ class Budget:
         """Megabyte-seconds."""
         self._at = now
 
-    def settle(self, kept_s: float, window_s: float, memory_mb: float, now: float) -> None:
-        """An idle time ended: an instance of `memory_mb` stood for `kept_s` of it, and with a fixed window would have for `window_s`."""
-        self.kept += kept_s * memory_mb
-        self.allowed += window_s * memory_mb
+    def settle(self, kept_s: float, window_s: float, memory_mb: float, now: float, others: int = 0) -> None:
+        """An idle time ended: an instance of `memory_mb` stood for `kept_s` of it, and with a fixed window would have for `window_s`;
+        `others` stood beside it when it began."""
+        self.kept += (kept_s + others * min(window_s, OTHERS_S)) * memory_mb
+        self.allowed += (window_s + others * max(min(window_s, OTHERS_S), OTHERS_SHARE * window_s)) * memory_mb
         past_s = now - self._at
         if past_s < EVERY_S:
             return

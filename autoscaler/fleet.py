@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from autoscaler.placement import Need, Placement
 from autoscaler.policy import Standing
+from autoscaler.shares import Shares
 from store.lifecycle import ENDED, Phase
 from store.model import Assignment, Goal, Instance, Node, RevisionKey
 
@@ -25,6 +26,8 @@ class Slot:
     """Of the assignment's key; 0 while it is on its way into the store."""
     need: Need
     status: Instance | None = None
+    held: tuple[Need, str] | None = None
+    """As what it counts for its project; None when it does not."""
 
     @property
     def name(self) -> str:
@@ -60,11 +63,14 @@ class Fleet:
 
     def __init__(self, need: Callable[[RevisionKey], Need]) -> None:
         self.placement = Placement()
+        self.shares = Shares(self.placement)
         self._need = need
         self._revisions: dict[RevisionKey, dict[str, Slot]] = {}
         self._slots: dict[str, Slot] = {}
         self._by_node: dict[str, set[str]] = {}
         self._resting: dict[str, dict[str, Slot]] = {}
+        self._frozen: dict[str, dict[str, Slot]] = {}
+        """By project."""
         self._early: dict[str, Instance] = {}
         self._nodes: dict[str, Node] = {}
         self._away: dict[str, float] = {}
@@ -88,6 +94,10 @@ class Fleet:
     def resting(self, node: str) -> list[Slot]:
         """Slots of `node` that only wait to be woken: parked and frozen ones."""
         return [slot for slot in self._resting.get(node, {}).values() if not slot.ended]
+
+    def frozen(self, project: str) -> list[Slot]:
+        """Slots of the project that are, or are being, frozen."""
+        return [slot for slot in self._frozen.get(project, {}).values() if not slot.ended]
 
     def revisions(self) -> Iterable[RevisionKey]:
         """Revisions that have any slot."""
@@ -153,20 +163,44 @@ class Fleet:
         self._note(slot)
 
     def _note(self, slot: Slot) -> None:
-        """Whether it rests."""
+        """Whether it rests, and what it counts for its project."""
+        self._hold(slot)
         resting = self._resting.setdefault(slot.node, {})
         if slot.goal in _RESTING:
             resting[slot.name] = slot
         else:
             resting.pop(slot.name, None)
+        project = slot.assignment.project
+        if slot.goal == Goal.FREEZE:
+            self._frozen.setdefault(project, {})[slot.name] = slot
+        else:
+            self._thawed(project, slot.name)
+
+    def _thawed(self, project: str, instance: str) -> None:
+        frozen = self._frozen.get(project)
+        if frozen is not None and frozen.pop(instance, None) is not None and not frozen:
+            del self._frozen[project]
+
+    def _hold(self, slot: Slot, *, gone: bool = False) -> None:
+        """Its project holds it, unless it has ended."""
+        held = None if gone or slot.ended else (slot.need, slot.goal)
+        if held == slot.held:
+            return
+        if slot.held is not None:
+            self.shares.hold(*slot.held, -1)
+        if held is not None:
+            self.shares.hold(*held, 1)
+        slot.held = held
 
     def remove(self, instance: str) -> None:
         """The assignment is gone."""
         slot = self._slots.pop(instance, None)
         if slot is None:
             return
+        self._hold(slot, gone=True)
         self.placement.give(slot.node, slot.need)
         self._resting[slot.node].pop(instance, None)
+        self._thawed(slot.assignment.project, instance)
         of_revision = self._revisions[slot.assignment.revision_key]
         del of_revision[instance]
         if not of_revision:
@@ -190,6 +224,7 @@ class Fleet:
         if slot.status is not None and status.seq <= slot.status.seq:
             return False
         slot.status = status
+        self._hold(slot)
         return True
 
     def unreport(self, instance: str) -> None:
@@ -198,6 +233,7 @@ class Fleet:
         slot = self._slots.get(instance)
         if slot is not None:
             slot.status = None
+            self._hold(slot)
 
     def set_node(self, node: Node) -> None:
         self._nodes[node.node] = node

@@ -194,6 +194,8 @@ class Scaler:
         )
         made = plan.make(revision, wish, mind.fleet, signal.busy, new_name, lambda slot: mind.worth(slot, now))
         active.unplaced, active.unplaced_as = made.unplaced, made.unplaced_as
+        if made.first:
+            self.mark(made.first)
         if not self._act(revision, active, decision, standing, made, wall) and not active.committing:
             mind.remember(revision, active, decision, signal, standing, mode, now)
 

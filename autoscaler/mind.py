@@ -71,6 +71,8 @@ class Mind:
         self.unsaved: dict[RevisionKey, float] = {}
         """What was learned of is not in the store yet, and since when."""
         self.budget = Budget(now)
+        self._others: dict[RevisionKey, int] = {}
+        """Instances beside the first when load was last heard of, where habits are followed."""
         self._keeps: dict[RevisionKey, Keep] = {}
         """What follows from the profiles, until more is learned."""
         self._expected: list[tuple[float, RevisionKey]] = []
@@ -125,6 +127,7 @@ class Mind:
     def forget_profile(self, key: RevisionKey) -> None:
         self.profiles.pop(key, None)
         self._keeps.pop(key, None)
+        self._others.pop(key, None)
         self._changes_at.pop(key, None)
         self.relief.called(key)
         self.unsaved.pop(key, None)
@@ -147,15 +150,27 @@ class Mind:
     def heard_load(self, key: RevisionKey, revision: Revision, now: float) -> None:
         """There is load: what its idle time tells is learned and accounted for, and it may keep something parked again."""
         self.relief.called(key)
-        idle_s = self.profile_of(key).loaded(now)
+        idle_s, follows = self.profile_of(key).loaded(now), self.follows_habits(revision)
+        others = self._others.get(key, 0)
+        if follows:
+            self._others[key] = max(0, self.fleet.standing(key).asked - 1)
         if not idle_s:
             return
-        if self.follows_habits(revision):
+        active = self.active.get(key)
+        if active is not None:
+            active.steady = None  # It may have rested, and a short call in a short window is soon over.
+        if follows:
             self.unsaved.setdefault(key, now)
         keep = self._keeps.pop(key, None)
-        if keep is not None:
+        if keep is not None and not revision.scale.min_scale:
             window_s = revision.scale.stable_window_s + max(self.limits.scale_to_zero_grace_s, revision.scale.retention_s)
-            self.budget.settle(keep.held_s(idle_s), min(idle_s, window_s), Need.of(revision).memory_bytes / (1 << 20), now)
+            memory_mb = self._memory_bytes(revision) / (1 << 20)
+            self.budget.settle(keep.held_s(idle_s), min(idle_s, window_s), memory_mb, now, others)
+
+    def _memory_bytes(self, revision: Revision) -> int:
+        """What one instance holds: as its nodes say, else as it asks for."""
+        profile = self.profiles.get(revision.key)
+        return (profile.memory_bytes if profile is not None else 0) or Need.of(revision).memory_bytes
 
     def notice(self, revision: Revision, active: Active, standing: policy.Standing, now: float) -> None:
         """Bring what is remembered in step with what stands."""
@@ -221,8 +236,8 @@ class Mind:
             return None
         keep = self._keeps.get(revision.key)
         if keep is None:
-            memory = profile.memory_bytes or Need.of(revision).memory_bytes
-            keep = self._keeps[revision.key] = keepalive.plan(profile, memory, self.budget.price_mb_s)
+            memory_bytes = self._memory_bytes(revision)
+            keep = self._keeps[revision.key] = keepalive.plan(profile, memory_bytes, self.budget.price_mb_s)
         return keep
 
     def relieve_nodes(self, now: float) -> list[RevisionKey]:

@@ -118,6 +118,7 @@ class Placement:
         self._zoned = False
         self._in_zone: dict[tuple[str, RevisionKey], int] = {}
         """Instances by zone and revision, kept only where there are several zones."""
+        self._memory_bytes = self._slots = 0
 
     def set_node(self, node: Node) -> None:
         """`node` is there, or has changed."""
@@ -148,6 +149,10 @@ class Placement:
     def _move(self, room: _Room, node: Node | None) -> None:
         """The room is that of `node` now; what stands there counts for its zone."""
         old, room.node = room.node, node
+        for each, by in ((old, -1), (node, 1)):
+            if each is not None:
+                self._memory_bytes += by * each.memory_bytes
+                self._slots += by * each.slots
         if old is not None and node is not None and old.zone == node.zone:
             return
         for each, by in ((old, -1), (node, 1)):
@@ -285,6 +290,11 @@ class Placement:
         return (
             f"{len(full)} of {len(open_)} nodes take no more instances ({full[0].name if full else ''} has {slots} of {slots})"
         )
+
+    @property
+    def capacity(self) -> tuple[int, int]:
+        """(memory_bytes, slots) of all nodes that are there."""
+        return self._memory_bytes, self._slots
 
     def nodes(self) -> list[str]:
         """Names of the nodes that are there."""

@@ -8,11 +8,15 @@ import msgspec
 from autoscaler import parking, relief, victims
 from autoscaler.fleet import Fleet, Slot
 from autoscaler.placement import Need
+from autoscaler.shares import project_of
 from store.lifecycle import Phase
-from store.model import Assignment, Goal, Revision
+from store.model import Assignment, Goal, Revision, RevisionKey
 
 AT_ONCE = 100
 """Writes a transaction takes at most: etcd's limit is 128, and the scale's key and guards come on top."""
+
+OVER_QUOTA, NOT_ITS_TURN = "QuotaExceeded", "NotItsTurn"
+"""Why an instance has no node, beside NoRoom and NoRuntime: its project may have no more, or room goes to another project first."""
 
 _FREEZABLE = frozenset({Phase.READY, Phase.FROZEN})
 _UNSTARTED = frozenset({Phase.PENDING, Phase.PULLING, Phase.PARKED})
@@ -33,6 +37,8 @@ class Plan:
     unplaced: str = ""
     """Why some instance has no node."""
     unplaced_as: str = "NoRoom"
+    first: RevisionKey = ""
+    """Whose turn it is where there was room."""
 
     def __bool__(self) -> bool:
         return bool(self.puts or self.deletes)
@@ -88,6 +94,8 @@ def make(
     plan.deletes += [s for s in fleet.of(revision.key) if s.store_rev and (s.ended or s.node in wish.lost)][:AT_ONCE]
     running = fleet.running(revision.key)
     missing = wish.desired - len(running)
+    if missing <= 0 or not wish.may_start:
+        fleet.shares.content(revision.key)
     if missing > 0 and wish.may_start:
         _grow(revision, wish, missing, fleet, plan, name, worth)
     elif missing < 0:
@@ -111,23 +119,53 @@ def _grow(
     name: Callable[[str], str],
     worth: Callable[[Slot], float],
 ) -> None:
-    need = Need.of(revision)
+    need, shares = Need.of(revision), fleet.shares
     missing = min(missing, AT_ONCE)
     for slot in [*_frozen(fleet, revision), *_parked(fleet, revision)]:
         if missing == 0:
-            return
+            break
         if slot.store_rev and fleet.placement.fits(slot.node, need, instead=slot.need):
+            if _over(need, fleet, plan, worth, slot):
+                return
             _turn(slot, Goal.RUN, wish, fleet, plan)
             plan.woken += 1
             missing -= 1
     for _ in range(missing):
-        node = fleet.placement.choose(need) or _evict(fleet, need, revision, plan, worth)
+        if _over(need, fleet, plan, worth):
+            return
+        node = fleet.placement.choose(need)
+        ahead = shares.first(need, node) if node is not None else None
+        if ahead is not None:
+            plan.unplaced = f"the room on {node} is for {ahead.revision} first: its project holds less by its weight"
+            plan.unplaced_as, plan.first = NOT_ITS_TURN, ahead.revision
+            return
+        node = node or _evict(fleet, need, revision, plan, worth)
         if node is None:
             plan.unplaced = fleet.placement.refusal(need)
             plan.unplaced_as = "NoRoom" if fleet.placement.can_run(need) else "NoRuntime"
+            shares.wants(need)
             return
         _place(revision, node, Goal.RUN, wish, fleet, plan, name)
         plan.placed += 1
+    shares.content(revision.key)
+
+
+def _over(need: Need, fleet: Fleet, plan: Plan, worth: Callable[[Slot], float], woken: Slot | None = None) -> bool:
+    """Whether its project's quota forbids one more; frozen instances of the project give way to what shall run."""
+    shares, project = fleet.shares, project_of(need.revision)
+    instead = (woken.need, woken.goal) if woken is not None else None
+    freed = [slot for slot in plan.deletes if slot.goal == Goal.FREEZE and project_of(slot.assignment.revision_key) == project]
+    while said := shares.over(need, Goal.RUN, instead, sum(slot.need.memory_bytes for slot in freed)):
+        others = [slot for slot in fleet.frozen(project) if slot.store_rev and slot is not woken and slot not in freed]
+        without = sum(slot.need.memory_bytes for slot in [*freed, *others])
+        least = relief.least_worth(others, worth, 1)
+        if not least or shares.over(need, Goal.RUN, instead, without):
+            plan.unplaced, plan.unplaced_as = said, OVER_QUOTA
+            shares.content(need.revision)
+            return True
+        plan.deletes.insert(0, least[0])
+        freed.append(least[0])
+    return False
 
 
 def _parked(fleet: Fleet, revision: Revision) -> list[Slot]:

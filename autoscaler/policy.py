@@ -164,7 +164,10 @@ def decide(revision: Revision, signal: Signal, standing: Standing, mode: Mode, m
     reason = "Waking" if mode.waking else "Traffic"
     rest = mode.tick or not standing.asked  # Between ticks what went stays away, and nothing else goes.
     if mode.keep is not None and rest and _quiet(spec, signal, mode):
-        wish = max(1, wish) if mode.keep.warm(mode.idle_s) or mode.idle_s < spec.retention_s else 0
+        # One is enough to meet the next call; what else the windows would still hold goes, and with it the panic it was for.
+        warm = mode.keep.warm(mode.idle_s) or mode.idle_s < spec.retention_s
+        wish = min(max(1, wish), max(1, spec.activation_scale)) if warm else 0
+        memory = replace(memory, panic_at=None, panic_peak=0) if memory.panic_at is not None else memory
         steps.append(Step("learned", wish, "idle for {:.0f} s: {}", (mode.idle_s, mode.keep.why)))
     elif mode.idle_s >= mode.freeze_after_s and rest and standing.asked <= 1 and _quiet(spec, signal, mode):
         wish = 0

@@ -12,6 +12,7 @@ from store import keys
 from store.backend import Entry, Store
 from store.messages import Wake
 from store.model import Assignment, Instance, Node, Revision, RevisionKey, RouteEntry, Scale, decode, encode
+from store.projects import Project
 from store.watch import Table
 
 KNATIVE_WINDOW_S = 60.0
@@ -46,6 +47,7 @@ class World:
         self.nodes = Table(store, keys.NODES, Node, self._on_node)
         self.assignments = Table(store, keys.ASSIGNMENTS, Assignment, self._on_assignment)
         self.instances = Table(store, keys.INSTANCES, Instance, self._on_instance)
+        self.projects = Table(store, keys.PROJECTS, Project, self._on_project)
         self.wakes = Table(store, keys.WAKES, Wake, self._on_wake)
         self._tables: tuple[Table[Any], ...] = (
             self.revisions,
@@ -54,6 +56,7 @@ class World:
             self.nodes,
             self.assignments,
             self.instances,
+            self.projects,
             self.wakes,
         )
 
@@ -181,9 +184,14 @@ class World:
             self._hearer.fleet.unreport(old.instance)
             self._hearer.mark(old.revision_key)
 
+    def _on_project(self, key: str, new: Project | None, _: Project | None) -> None:
+        project = new or Project(name=key[len(keys.PROJECTS) :])
+        self._hearer.fleet.shares.know(key[len(keys.PROJECTS) :], project.quota, project.weight)
+        self._hearer.mark_active()
+
     def _on_wake(self, _: str, new: Wake | None, _old: Wake | None) -> None:
         if new is not None:
             self._hearer.wake(new)
 
 
-_NAMES = ("revisions", "routes", "scale", "nodes", "assignments", "instances", "wakes")
+_NAMES = ("revisions", "routes", "scale", "nodes", "assignments", "instances", "projects", "wakes")

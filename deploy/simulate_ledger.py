@@ -22,21 +22,31 @@ class Ledger:
     waited: list[float] = field(default_factory=list)
     """Slowdown of the calls that waited: (wait + time) ÷ time. All others have 1."""
     starts: int = 0
-    wasted_mb_s: float = 0.0
+    standing: int = 0
+    """Instances that run now."""
+    idle_mb_s: float = 0.0
+    """Memory-time of instances while no call is here."""
+    spare_mb_s: float = 0.0
+    """That of instances without a call while others have some."""
+    parked_mb_s: float = 0.0
     over: float = 0.0
     """Most instances beyond need, as a share of need."""
     _at: float = 0.0
-    _standing: int = 0
     _busy: int = 0
     _parked: int = 0
     _peak: float = 0.0
     _before: float = 0.0
     _since: float = 0.0
 
+    @property
+    def wasted_mb_s(self) -> float:
+        """Memory-time held for nothing."""
+        return self.idle_mb_s + self.spare_mb_s + self.parked_mb_s
+
     def stands(self, standing: int, parked: int, now: float) -> None:
         """So many instances run or are parked from now on."""
         self._count(now)
-        self._standing, self._parked = standing, parked
+        self.standing, self._parked = standing, parked
 
     def busies(self, by: int, now: float) -> None:
         """So many instances more have calls."""
@@ -62,6 +72,10 @@ class Ledger:
     def _count(self, now: float) -> None:
         past_s = now - self._at
         if past_s > 0:
-            idle_mb = max(0, self._standing - self._busy) * self.memory_mb + self._parked * PARKED_MB
-            self.wasted_mb_s += idle_mb * past_s
+            held = max(0, self.standing - self._busy) * self.memory_mb * past_s
+            if self._busy:
+                self.spare_mb_s += held
+            else:
+                self.idle_mb_s += held
+            self.parked_mb_s += self._parked * PARKED_MB * past_s
             self._at = now

@@ -12,7 +12,7 @@ from autoscaler.backoff import Row
 from autoscaler.budget import Budget
 from autoscaler.idle import Reach
 from autoscaler.policy import Decision, Memory, Mode, Standing, decide, target_of
-from autoscaler.profile import Profile
+from autoscaler.profile import GAP_S, Profile
 from autoscaler.signals import Signal, Signals
 from autoscaler.window import panic_length_s
 from store.messages import Refusal
@@ -39,6 +39,8 @@ class Mind:
     """Within which load, and until when, the last decision holds."""
     last: Decision | None = None
     running_since: float = 0.0
+    others: int = 0
+    """Instances beside the first that stood when the last call left."""
     waking: int = 0
     """Calls that wait with nothing to run them."""
     due_at: float = INF
@@ -60,6 +62,14 @@ class Scaler:
         world.after(TICK_S, self._tick)
         world.after(SAMPLE_S, self._sample)
 
+    def foresee(self, app: App, until: float) -> None:
+        """The yardstick `known`: its idle times up to `until` as a whole are known from the start."""
+        free_at = float("inf")
+        for at, lasts_s in app.trace.calls(until):
+            if at - free_at > GAP_S:
+                app.mind.profile.was_idle(at - free_at)
+            free_at = max(free_at, at + lasts_s) if free_at < float("inf") else at + lasts_s
+
     def idle_s(self, app: App) -> float:
         """How long no call has been here."""
         return 0.0 if app.throttler.load.present else self.world.now - app.busy_at
@@ -67,12 +77,13 @@ class Scaler:
     def calls_again(self, app: App) -> None:
         """A call came after nothing was here: what that idle time tells is learned."""
         idle_s, mind = self.world.now - app.busy_at, app.mind
-        if idle_s > 2.5:
-            mind.profile.was_idle(idle_s)
+        if idle_s > GAP_S:
+            if self.policy != "known":
+                mind.profile.was_idle(idle_s)
             if mind.keep is not None:
                 window_s = min(idle_s, app.revision.scale.stable_window_s)
-                self.budget.settle(mind.keep.held_s(idle_s), window_s, app.ledger.memory_mb, self.world.now)
-            mind.keep = None
+                self.budget.settle(mind.keep.held_s(idle_s), window_s, app.ledger.memory_mb, self.world.now, mind.others)
+            mind.keep = mind.bounds = None
 
     def wake(self, app: App, waiting: int) -> None:
         """The throttler says that somebody waits with nothing to run it."""
@@ -103,9 +114,10 @@ class Scaler:
         standing = world.fleet.standing(key)
         if not standing.asked:
             mind.running_since = now
+        habits = self.policy in ("learned", "known", "oracle")
         mode = Mode(
             waking=waking, tick=tick, idle_s=self.idle_s(app), active_s=now - mind.running_since, grace_s=self._grace_s,
-            keep=self._keep(app) if self.policy == "learned" else None,
+            keep=self._keep(app) if habits else None,
         )  # fmt: skip
         signal = self.signals.view(key, now)
         mind.last = decide(app.revision, signal, standing, mode, mind.memory, now)
@@ -129,7 +141,12 @@ class Scaler:
     def _let_be(self, app: App, bounds: steady.Steady) -> None:
         """Without calls, averages only fade: it need not be looked at before one of them is empty, or the decision's time is over."""
         mind, now, spec = app.mind, self.world.now, app.revision.scale
-        if app.throttler.load.present or bounds.more_than > 0 or app.ledger.peak > bounds.at_most:
+        if (
+            app.throttler.load.present
+            or app.revision.key in self.loud
+            or bounds.more_than > 0
+            or app.ledger.peak > bounds.at_most
+        ):
             return
         window_s = spec.stable_window_s if bounds.more_than == 0 else INF
         if bounds.panic_above >= 0:
@@ -170,9 +187,16 @@ class Scaler:
             self.active[app.revision.key] = app
 
     def _keep(self, app: App) -> keepalive.Keep:
-        if app.mind.keep is None:
-            app.mind.keep = keepalive.plan(app.mind.profile, app.revision.memory_request_bytes, self.budget.price_mb_s)
-        return app.mind.keep
+        keep, price_mb_s = app.mind.keep, self.budget.price_mb_s
+        if keep is None and self.policy == "oracle":
+            worth_mb_s = price_mb_s * max(1.0, app.mind.profile.crowd)
+            idle_s = app.next_at - app.busy_at
+            keep = keepalive.Keep(idle_s + 1 if idle_s * app.ledger.memory_mb <= worth_mb_s else keepalive.SHORTEST_S)
+        elif keep is None:
+            keep = keepalive.plan(app.mind.profile, app.revision.memory_request_bytes, price_mb_s)
+        if app.throttler.load.present == 0:
+            app.mind.keep = keep
+        return keep
 
     def _sample(self) -> None:
         now = self.world.now

@@ -66,20 +66,31 @@ MIXES = {
 }
 
 
-def draw(seed: int, count: int, mix: str = "wild") -> list[Trace]:
-    """`count` apps from one seed."""
+TAIL = 0.6
+"""The exponent of the busiest apps' rates: Pareto, from one call a minute on."""
+
+
+def most_per_s(count: int, until: float, calls: float, mix: str = "wild") -> float:
+    """The most calls a second of one app such that `count` apps have about `calls` up to `until`."""
+    each = calls / (count * until) / (1 - MIXES[mix].minutely) * 60  # Calls a minute of one of the busy ones, on average.
+    most: float = max(1.0, (each - 1) * (1 - TAIL) + 1) ** (1 / (1 - TAIL))
+    return min(MOST_PER_S, most / 60)
+
+
+def draw(seed: int, count: int, mix: str = "wild", most: float = MOST_PER_S) -> list[Trace]:
+    """`count` apps from one seed, none with more than `most` calls a second."""
     chance = random.Random(seed)
-    return [_app(chance, seed * 1_000_003 + number, MIXES[mix]) for number in range(count)]
+    return [_app(chance, seed * 1_000_003 + number, MIXES[mix], most) for number in range(count)]
 
 
-def _app(chance: random.Random, seed: int, mix: Mix) -> Trace:
+def _app(chance: random.Random, seed: int, mix: Mix, most: float) -> Trace:
     where = chance.random()
     if where < mix.hourly:
         rate = _log_uniform(chance, 1 / DAY_S, 1 / 3600)
     elif where < mix.minutely:
         rate = _log_uniform(chance, 1 / 3600, 1 / 60)
     else:
-        rate = min(MOST_PER_S, (1 / 60) * chance.paretovariate(0.6))
+        rate = min(most, (1 / 60) * chance.paretovariate(TAIL))
     kind = chance.choices(("timer", "poisson", "burst"), mix.kinds)[0]
     memory_mb = min(1500.0, 107.083 * ((1 - chance.random()) ** (-1 / 0.221) - 1) ** (1 / 11.652))
     return Trace(

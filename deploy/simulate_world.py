@@ -49,6 +49,8 @@ class App:
     mind: Mind
     busy_at: float = 0.0
     """When the last call was here."""
+    next_at: float = float("inf")
+    """When the next one comes; what only a yardstick may ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ class World:
             ledger = Ledger(revision.memory_request_bytes / (1 << 20))
             self.apps[revision.key] = App(revision, trace, trace.calls(until), throttler, ledger, Mind())
             self._next_call(self.apps[revision.key])
+            if policy == "known":
+                self.scaler.foresee(self.apps[revision.key], until)
         if self.faults.node:
             self.after(1.0, self._weather)
 
@@ -107,6 +111,7 @@ class World:
 
     def _next_call(self, app: App) -> None:
         found = next(app.calls, None)
+        app.next_at = found[0] if found is not None else float("inf")
         if found is not None:
             self.after(found[0] - self.now, self._call, app, found[1])
 
@@ -172,6 +177,8 @@ class World:
     def _release(self, app: App, target: Target) -> None:
         app.busy_at = self.now
         self.effects(app, app.throttler.release(target, self.now))
+        if not app.throttler.load.present:
+            app.mind.others = max(0, app.ledger.standing - 1)
 
     def effects(self, app: App, effects: Iterable[Effect[Call]]) -> None:
         """Carry out what the throttler says."""

@@ -129,7 +129,7 @@ class Agent:
             fences=Fences(self.around.policy, root, ids),
             joining=Joining(root, instances),
             groups=Groups(shim_bound, width=creates),
-            gate=Gate(creates),
+            gate=Gate(creates, weight=self.around.weight),
         )
         self.loop = Loop(node, self._hands, self.reporter, story, jobs)
         self.inputs.stale, self.around.apply = self.loop.stale, self.loop.executor.permit

@@ -1,13 +1,13 @@
 """A bound on how much is created and torn down at once: by rank, and fair between projects and revisions.
 
 A start never waits for a teardown that has not begun, nor for a parking. Among equals of one rank the next place goes to the project that
-holds the fewest places, in it to the revision that holds the fewest, then by arrival: whoever starts a hundred instances at once
-delays another's first start by no more than what is under way.
+holds the fewest places for its weight, in it to the revision that holds the fewest, then by arrival: whoever starts a hundred
+instances at once delays another's first start by no more than what is under way.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -37,9 +37,13 @@ class _Waiter:
 
 
 class Gate:
-    """At most `limit` at once. Teardowns have `teardowns` of those places at most; they and parkings yield to starts for `patience_s`."""
+    """At most `limit` at once. Teardowns have `teardowns` of those places at most; they and parkings yield to starts for `patience_s`.
+    `weight` says a project's."""
 
-    def __init__(self, limit: int, teardowns: int = 1, patience_s: float = 2.0) -> None:
+    def __init__(
+        self, limit: int, teardowns: int = 1, patience_s: float = 2.0, weight: Callable[[str], int] = lambda _: 1
+    ) -> None:
+        self._weight = weight
         self._free = limit
         self._teardowns = teardowns
         self._patience_s = patience_s
@@ -101,8 +105,9 @@ class Gate:
             return False
         return waiter.rank is not Rank.TEARDOWN or self._teardowns > 0
 
-    def _order(self, waiter: _Waiter) -> tuple[int, int, int, int]:
-        return waiter.rank, self._held[waiter.project], self._held[waiter.revision], waiter.number
+    def _order(self, waiter: _Waiter) -> tuple[int, float, int, int]:
+        held = self._held[waiter.project] / max(1, self._weight(waiter.project))
+        return waiter.rank, held, self._held[waiter.revision], waiter.number
 
     def _serve(self) -> None:
         """Give free places to who is next."""

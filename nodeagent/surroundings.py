@@ -59,6 +59,10 @@ class Surroundings:
         """What its instances must be."""
         return project_of(self.projects, project).policy
 
+    def weight(self, project: str) -> int:
+        """The project's part where projects compete."""
+        return project_of(self.projects, project).weight
+
     async def start(self) -> None:
         """Doors first, then the tables that lead to them. Raises BadSubnet, NetworkError or OSError."""
         self._jobs.start(self.projects.run(), "projects", fatal=True)

@@ -118,13 +118,16 @@ def _deployed(facts: RevisionFacts, now: float) -> tuple[Object, Object]:
     healthy, resources = "ContainerHealthy", "ResourcesAvailable"
     scale = facts.scale if not facts.leftover else None
     if (scale is not None and scale.verified) or (facts.was_ready and scale is None):
-        return condition(healthy, TRUE), condition(resources, TRUE)
+        short = (
+            (scale.unplaced_as, scale.unplaced) if scale is not None and scale.unplaced else ()
+        )  # It works, but may not grow.
+        return condition(healthy, TRUE), condition(resources, TRUE, *short)
     if not facts.resolved and facts.resolution is not None and facts.resolution.reason:
         said = facts.resolution.message or f"the image {facts.image!r} could not be resolved to a digest"
         return condition(healthy, FALSE, facts.resolution.reason, said), condition(resources, UNKNOWN, "Deploying", said)
     if scale is not None and scale.failure is not None:
         reason, said = scale.failure.reason, failure_text(scale.failure)
-        if reason in ("NoRoom", "NoRuntime"):
+        if reason in ("NoRoom", "NoRuntime", "QuotaExceeded"):
             return condition(healthy, UNKNOWN, "Deploying", said), condition(resources, FALSE, reason, said)
         return condition(healthy, FALSE, reason, said), condition(resources, TRUE)
     doing = _doing(facts)

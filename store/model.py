@@ -286,7 +286,8 @@ class Scale(Model, frozen=True, kw_only=True):
     """The last start failure, until a start succeeds."""
     unplaced: str = ""
     """Why some instance has no node (`needs 512Mi, largest free is 380Mi on node-2`), or empty."""
-    unplaced_as: str = "NoRoom"  # or NoRuntime: no node has what it asks for
+    unplaced_as: str = "NoRoom"
+    """Or NoRuntime: no node has what it asks for; QuotaExceeded: its project may have no more; NotItsTurn: room goes to another first."""
 
 
 class Goal(msgspec.Struct, frozen=True):

@@ -12,8 +12,17 @@ def test_the_price_falls_while_more_is_kept_than_windows_would_keep_and_rises_wh
     for minute in range(1, 600):
         over.settle(120, 60, 128, 61.0 * minute)
         under.settle(30, 60, 128, 61.0 * minute)
-    assert over.price_mb_s < PRICE_MB_S / 10
+    assert over.price_mb_s < PRICE_MB_S / 5
     assert under.price_mb_s > 10 * PRICE_MB_S
+
+
+def test_what_is_saved_by_letting_others_go_at_once_may_be_spent_on_keeping_one() -> None:
+    alone, crowd = Budget(0), Budget(0)
+    for minute in range(1, 60):
+        alone.settle(90, 60, 128, 61.0 * minute)
+        crowd.settle(90, 60, 128, 61.0 * minute, others=4)
+    assert alone.price_mb_s < PRICE_MB_S < crowd.price_mb_s
+    assert crowd.kept < crowd.allowed
 
 
 def test_it_is_corrected_once_a_minute_at_most() -> None:

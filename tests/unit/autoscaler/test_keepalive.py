@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoscaler import keepalive
-from autoscaler.budget import PRICE_MB_S
 from autoscaler.idle import Reach
 from autoscaler.keepalive import Keep
 from autoscaler.policy import Memory, Mode, Standing, decide
@@ -16,6 +15,7 @@ from autoscaler.signals import Signal
 from store.model import Revision, ScaleSpec
 
 MB = 1 << 20
+PRICE_MB_S = 30_000.0
 
 
 def profile(*idle_s: float) -> Profile:

@@ -167,3 +167,23 @@ def test_no_revision_gets_a_second_place_while_another_of_its_rank_has_none(aske
         await asyncio.gather(keeper, *jobs)
 
     asyncio.run(play())
+
+
+async def test_a_project_of_twice_the_weight_holds_twice_the_places() -> None:
+    gate, order = Gate(3, weight=lambda project: 2 if project == "gold" else 1), list[str]()
+    first, leave = asyncio.Event(), asyncio.Event()
+
+    async def start(project: str, until: asyncio.Event) -> None:
+        async with gate.place(Rank.START, revision=f"{project}/r"):
+            order.append(project)
+            await until.wait()
+
+    jobs = [asyncio.ensure_future(start("other", first)) for _ in range(3)]
+    await settle()
+    jobs += [asyncio.ensure_future(start(project, leave)) for project in ("iron", "gold") * 3]
+    await settle()
+    first.set()
+    await settle()
+    assert sorted(order[3:]) == ["gold", "gold", "iron"]
+    leave.set()
+    await asyncio.gather(*jobs)

@@ -175,7 +175,11 @@ def test_a_deployment_past_its_deadline_fails_and_the_plan_asks_to_look_again_be
 
 @pytest.mark.parametrize(
     ("reason", "unplaced"),
-    [("NoRoom", "needs 512Mi, largest free is 380Mi on node-2"), ("NoRuntime", "no node can run gvisor; install runsc on one")],
+    [
+        ("NoRoom", "needs 512Mi, largest free is 380Mi on node-2"),
+        ("NoRuntime", "no node can run gvisor; install runsc on one"),
+        ("QuotaExceeded", "project default is at its quota of 20 instances"),
+    ],
 )
 def test_that_no_node_takes_it_is_said_after_a_moment(reason: str, unplaced: str) -> None:
     world = World()
