@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from process import logs
 from process.clock import Clock
 from process.run import Jobs
+from registry import imagepolicy
 from registry.conditions import Resolution
 from registry.plan import Wanted
 from store.bus import Bus
 from store.errors import BusUnavailable, StoreError
 from store.messages import IMAGE_RESOLVE, ResolvedImage, ResolveImage
 from store.model import Values, decode, encode
+from store.projects import Policy
 
 Secrets = Callable[[str, Sequence[str]], Awaitable[Sequence[Values]]]
 """Of a project, by name, as they are stored; those that are not there are left out."""
@@ -37,10 +39,20 @@ class _State:
 
 
 class Digests:
-    """Resolutions by revision uid. `changed(wanted)` is called whenever one is known anew; `secrets` reads pull secrets as stored."""
+    """Resolutions by revision uid. `changed(wanted)` is called whenever one is known anew; `secrets` reads pull secrets as stored,
+    `policy` is a project's."""
 
-    def __init__(self, bus: Bus, clock: Clock, jobs: Jobs, changed: Callable[[Wanted], None], secrets: Secrets) -> None:
-        self._bus, self._clock, self._jobs, self._changed, self._secrets = bus, clock, jobs, changed, secrets
+    def __init__(
+        self,
+        bus: Bus,
+        clock: Clock,
+        jobs: Jobs,
+        changed: Callable[[Wanted], None],
+        secrets: Secrets,
+        policy: Callable[[str], Policy] = lambda _: Policy(),
+    ) -> None:
+        self._bus, self._clock, self._jobs, self._changed = bus, clock, jobs, changed
+        self._secrets, self._policy = secrets, policy
         self._states: dict[str, _State] = {}
         self._gate = asyncio.Semaphore(_AT_ONCE)
 
@@ -85,9 +97,18 @@ class Digests:
         self._changed(wanted)
 
     async def _ask(self, wanted: Wanted) -> ResolvedImage:
+        policy = self._policy(wanted.project)
+        if refused := imagepolicy.refusal(wanted.image, policy.registries):
+            return ResolvedImage(reason="ImageNotAllowed", message=refused)
         try:
             pull_secrets = await self._secrets(wanted.project, wanted.pull_secrets) if wanted.pull_secrets else []
-            question = ResolveImage(image=wanted.image, project=wanted.project, pull_secrets=list(pull_secrets))
+            question = ResolveImage(
+                image=wanted.image,
+                project=wanted.project,
+                pull_secrets=list(pull_secrets),
+                own_imports=not policy.registries,
+                signature_keys=list(policy.signature_keys),
+            )
             data = await self._bus.request(IMAGE_RESOLVE, encode(question), timeout_s=TIMEOUT_S)
             answer = decode(ResolvedImage, data)
         except BusUnavailable as error:
