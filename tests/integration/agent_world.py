@@ -213,23 +213,29 @@ async def fetch(address: str, path: str = "/") -> str:
         return await answer.text()
 
 
+async def imported(containerd: RealContainerd, archive: bytes) -> str:
+    """An image's reference by digest, after it was imported for the project `default`; before an agent is there."""
+    engine = Containerd(containerd.socket)
+    await engine.ready(10)
+    with tempfile.TemporaryDirectory(prefix="ebb-spool-") as spool:
+        images = ImageStore(engine, node=NODE, spool=Path(spool))
+
+        async def body() -> AsyncIterator[bytes]:
+            yield archive
+
+        [(name, digest)] = await images.import_archive(body(), "app:v1")
+        await images.close()
+    await engine.close()
+    return f"{name.rpartition(':')[0]}@{digest}"
+
+
 @contextlib.asynccontextmanager
 async def world(store: Store, etcd: real.Server, nats: real.Server, *flags: str) -> AsyncIterator[World]:
     """A World with its agent started; afterwards nothing of it is left."""
     with tempfile.TemporaryDirectory(prefix="ebb-agent-") as home:
         async with private_containerd() as containerd:
             made = World(store, etcd, nats, containerd, Path(home))
-            engine = Containerd(containerd.socket)
-            await engine.ready(10)
-            images = ImageStore(engine, node=NODE, spool=Path(home) / "spool")
-
-            async def body() -> AsyncIterator[bytes]:
-                yield archives.oci_tar(archives.busybox("hello\n"), "app:v1")
-
-            [(name, digest)] = await images.import_archive(body(), "app:v1")
-            made.image = f"{name.rpartition(':')[0]}@{digest}"
-            await images.close()
-            await engine.close()
+            made.image = await imported(containerd, archives.oci_tar(archives.busybox("hello\n"), "app:v1"))
             try:
                 await made.start(*(flags or ("--on-stop", "stop")))
                 yield made

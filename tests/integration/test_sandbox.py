@@ -97,7 +97,7 @@ def sandbox(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sandbox]
     (inner / "etc/group").write_text("root:x:0:\nvideo:x:44:app\n")
     shutil.copy(PROBE, inner / "app/probe.py")
     rootfs.furnish(str(inner))
-    (tmp_path / "resolv.conf").write_text(resolv.render("", ["192.0.2.53"]))
+    (tmp_path / "resolv.conf").write_text(resolv.render("", "192.0.2.53"))
     (tmp_path / "hosts").write_text(resolv.hosts("probe-00001-abcde", "10.231.0.9"))
     for directory in (tmp_path, *tmp_path.parents):
         if directory != Path("/tmp"):
