@@ -216,3 +216,46 @@ def test_links_in_the_places_of_mounts_do_not_lead_out(sandbox: Sandbox, tmp_pat
     done = sandbox.run(command=["/usr/bin/python3", "-c", "print(open('/etc/hosts').read())"])
     assert victim.read_text() == "mine"
     assert done.returncode != 0 or "probe-00001-abcde" in done.stdout
+
+
+ESCAPE = """
+import os
+up = "../" * 40
+for name in ({canary!r}, "/lost+found", "/boot"):
+    for way in (up + name.lstrip("/"), name):
+        if os.path.exists(way):
+            print("outside by", way, os.getcwd())
+"""
+
+
+def escapes(sandbox: Sandbox, canary: Path, **fields: Any) -> str:
+    """What of the machine a process finds from where it was started; refused starts find nothing."""
+    canary.write_text("mine")
+    program = ESCAPE.format(canary=str(canary))
+    done = sandbox.run(command=["/usr/bin/python3", "-c", program], **fields)
+    assert canary.read_text() == "mine"
+    return done.stdout
+
+
+@pytest.mark.parametrize("number", range(6, 10))
+def test_a_working_directory_that_a_link_leads_to_a_runtimes_descriptor_is_not_outside(
+    sandbox: Sandbox, tmp_path: Path, number: int
+) -> None:
+    (tmp_path / "rootfs/w").symlink_to("/proc/self/fd")
+    (tmp_path / "rootfs/v").symlink_to(f"/proc/self/fd/{number}")
+    assert escapes(sandbox, tmp_path / "canary", working_dir=f"/w/{number}") == ""
+    assert escapes(sandbox, tmp_path / "canary", working_dir="/v") == ""
+
+
+@pytest.mark.parametrize("place", ["dev", "dev/console", "dev/null", "dev/pts", "proc", "sys", "sys/fs/cgroup", "tmp", "etc"])
+def test_links_in_an_image_where_the_runtime_mounts_reach_nothing_of_the_machine(
+    sandbox: Sandbox, tmp_path: Path, place: str
+) -> None:
+    link = tmp_path / "rootfs" / place
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if link.is_dir():
+        shutil.rmtree(link)
+    link.symlink_to(f"../../../../../../../..{tmp_path}/victim")
+    (tmp_path / "victim").mkdir()
+    assert escapes(sandbox, tmp_path / "canary") == ""
+    assert list((tmp_path / "victim").iterdir()) == []
