@@ -139,6 +139,16 @@ def _take_in(request: Request, fields: Fields, ended: bool) -> None:
         request.fields.append((b"cookie", b"; ".join(cookies)))
 
 
+def says_no_more(request: Request) -> bool:
+    """Whether `request`, just taken in, says nothing of this one request alone: asked again, it is the same."""
+    of_one = request.request_id or request.trace or request.tag or request.forwarded_for or request.forwarded_proto
+    return not of_one and not request.expects
+
+
+def is_grpc(request: Request) -> bool:
+    return any(name == b"content-type" and value.startswith(b"application/grpc") for name, value in request.fields)
+
+
 def head_of(request: Request, forwarded: bytes) -> Fields:
     """`request` as HTTP/2 wants it; `forwarded` are the front door's own fields as HTTP/1 lines."""
     head = [(b":method", request.method), (b":scheme", b"http"), (b":path", request.target), (b":authority", request.host)]
@@ -191,10 +201,11 @@ def response_of(head: Head, method: bytes, ended: bool) -> Response:
 
 
 def answer_head(response: Response) -> Fields:
-    """The head of an answer as HTTP/2 wants it."""
-    head = [(b":status", b"%d" % response.status)]
-    head += [(name.lower(), value) for name, value in response.fields]
-    return head
+    """The head of an answer as HTTP/2 wants it; the same list for the same answer, not to be changed."""
+    if response.head2 is None:
+        fields = [(name.lower(), value) for name, value in response.fields]
+        response.head2 = [(b":status", b"%d" % response.status), *fields]
+    return response.head2
 
 
 def trailers_in(head: Head) -> Fields:

@@ -5,7 +5,7 @@ stands in the tables is remembered until they change. Strings go out plain; thos
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from hpack import HPACKError
 from hpack.huffman_table import decode_huffman
@@ -160,7 +160,7 @@ def _string(block: bytes, at: int) -> tuple[bytes, int]:
 class Encoder:
     """Blocks that go out. Fields of a name in `never` get into no table, here or further on (RFC 7541 §6.2.3)."""
 
-    __slots__ = ("_born", "_never", "_places", "_said_bytes", "_table")
+    __slots__ = ("_born", "_last", "_last_block", "_last_born", "_never", "_places", "_said_bytes", "_table")
 
     def __init__(self, table_bytes: int, never: frozenset[bytes]) -> None:
         self._table = _Table(table_bytes)
@@ -169,23 +169,31 @@ class Encoder:
         """Field in the table → how many had been taken in with it."""
         self._born = 0
         self._said_bytes: list[int] = []
+        self._last: Sequence[Field] | None = None
+        """A head that named only what the table had; it is the same block as long as nothing is taken in."""
+        self._last_block = b""
+        self._last_born = 0
 
     def resize(self, table_bytes: int) -> None:
         """The peer keeps a table of so many bytes from now on."""
         if table_bytes != self._table.most_bytes:
+            self._last = None
             for gone in self._table.resize(table_bytes):
                 del self._places[gone]
             self._said_bytes.append(table_bytes)
 
-    def encode(self, head: Iterable[Field]) -> bytes:
-        """`head` as one block."""
+    def encode(self, head: Sequence[Field]) -> bytes:
+        """`head`, which is not changed later, as one block."""
+        if head is self._last and self._last_born == self._born:
+            return self._last_block
         out: list[bytes] = []
         if self._said_bytes:
             # The smallest of the sizes in between, then the last (RFC 7541 §4.2).
             for size in dict.fromkeys((min(self._said_bytes), self._said_bytes[-1])):
                 out.append(_number(size, 0x1F, 0x20))
             self._said_bytes = []
-        places, never = self._places, self._never
+        said = bool(out)
+        places, never, born = self._places, self._never, self._born
         for field in head:
             known = _STATIC_FIELDS.get(field)
             if known is not None:
@@ -207,7 +215,10 @@ class Encoder:
                 places[field] = self._born
                 for gone in self._table.add(field):
                     del places[gone]
-        return b"".join(out)
+        block = b"".join(out)
+        if born == self._born and not said:
+            self._last, self._last_block, self._last_born = head, block, born
+        return block
 
 
 def _number(value: int, mask: int, pattern: int) -> bytes:

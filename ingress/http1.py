@@ -100,6 +100,8 @@ class Response:
     dated = False
     head = b""
     """It as HTTP/1 to the end of its fields; empty: not written yet. Answers with the same head share one Response."""
+    head2: Fields | None = None
+    """The same as HTTP/2."""
 
     def __init__(self, status: int, line: bytes, fields: Fields) -> None:
         self.status = status

@@ -17,9 +17,9 @@ from ingress.frames2 import (
     BadStream,
 )
 from ingress.gate import Gate
-from ingress.heads2 import Malformed, answer_head, request_of, trailers_in
+from ingress.heads2 import Malformed, answer_head, is_grpc, request_of, says_no_more, trailers_in
 from ingress.hpack2 import Field
-from ingress.http1 import CHUNKED, Fields, Request, Response
+from ingress.http1 import CHUNKED, Fields, Request, Response, begin
 from ingress.link2 import LAST_STREAM, Lane, Link
 from ingress.refusals import TABLE, Refused, body_of, printable, retry_after
 from ingress.speaker2 import NO_LENGTH
@@ -34,7 +34,7 @@ _GRPC_STATUS = {401: 16, 403: 7, 404: 12, 405: 12, 413: 8, 429: 8, 431: 8, 502: 
 class Stream(Lane):
     """The `Front` of one stream's exchange."""
 
-    __slots__ = ("_grpc", "_whole", "due", "exchange")
+    __slots__ = ("_whole", "due", "exchange")
 
     protocol = "HTTP/2"
     link: "Http2"
@@ -43,7 +43,6 @@ class Stream(Lane):
         super().__init__(link, id)
         self.exchange: Exchange | None = None
         self.due = float("inf")
-        self._grpc = False
         self._whole = False
         """The request has ended."""
 
@@ -61,7 +60,6 @@ class Stream(Lane):
 
     def begin(self, request: Request) -> None:
         self.left = NO_LENGTH if request.length == CHUNKED else request.length
-        self._grpc = any(name == b"content-type" and value.startswith(b"application/grpc") for name, value in request.fields)
         self.exchange = Exchange(self.link.gate, self, request, self.link.gate.now())
         self.exchange.begin()
 
@@ -86,9 +84,9 @@ class Stream(Lane):
     def answer(self, exchange: Exchange, response: Response, body: bytes, whole: bool) -> None:
         head = answer_head(response)
         if exchange.cause_id:
-            head.append((b"x-ebb-cause", exchange.cause_id.encode("ascii")))
+            head = [*head, (b"x-ebb-cause", exchange.cause_id.encode("ascii"))]
         if not response.dated:
-            head.append(self.link.date())
+            head = [*head, self.link.date()]
         self._head(head, last=whole and not body)
         if body:
             self.push(body, last=whole)
@@ -118,7 +116,7 @@ class Stream(Lane):
         if TABLE[reason].challenge:
             extra.append((b"www-authenticate", TABLE[reason].challenge.encode("ascii")))
         status = TABLE[reason].status
-        if self._grpc:
+        if self.exchange is not None and is_grpc(self.exchange.request):
             said = printable(f"{reason}: {message or TABLE[reason].text}").replace("%", "%25").encode("ascii")
             head = [(b":status", b"200"), (b"content-type", b"application/grpc")]
             head += [(b"grpc-status", b"%d" % _GRPC_STATUS.get(status, 13)), (b"grpc-message", said)]
@@ -206,6 +204,10 @@ class Http2(Link):
         self._listener = listener
         self._idle_until = gate.now() + gate.bounds.header_time_s
         self._about: dict[bytes, bytes] = {}
+        self._last: list[Field] | None = None
+        """The head of a request that may be asked again, and what it means."""
+        self._last_ended = self._last_trailers_wanted = False
+        self._last_means: tuple[bytes, bytes, bytes, Fields, int, bytes] = b"", b"", b"", [], 0, b""
         self._leaving = 0
         """0: stays; 1: GOAWAY was said; 2: and no new streams are taken."""
         self._highest = LAST_STREAM
@@ -282,7 +284,7 @@ class Http2(Link):
         self.enter(stream)
         stream.open_in = not ended
         try:
-            stream.begin(self.request_of(head, ended))
+            stream.begin(self._request(head, ended))
         except Malformed:
             self.gate.metrics.refused("bad-request")
             self.reset(stream, PROTOCOL_ERROR)
@@ -293,6 +295,19 @@ class Http2(Link):
         else:
             if ended:
                 stream.ended()
+
+    def _request(self, head: list[Field], ended: bool) -> Request:
+        """The request of `head`. The decoder gives a block that comes again as the same list, and then it means the same."""
+        if head is self._last and ended == self._last_ended:
+            request = Request(*self._last_means)
+            request.trailers_wanted = self._last_trailers_wanted
+            return request
+        request = self.request_of(head, ended)
+        if says_no_more(request):
+            self._last, self._last_ended, self._last_trailers_wanted = head, ended, request.trailers_wanted
+            begun = request.begun = begin(request)
+            self._last_means = request.method, request.target, request.host, request.fields, request.length, begun
+        return request
 
     def on_trailers(self, lane: Stream, head: list[Field]) -> None:
         exchange = lane.exchange

@@ -1,6 +1,6 @@
 """The half of HTTP/2 that speaks: frames out, the windows that bound them, and the lanes they belong to. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from ingress import limits
@@ -94,7 +94,7 @@ class Speaker:
         room: int = min(lane.window_out, self._window_out, self._frame_out)
         return room
 
-    def send_head(self, lane: Any, head: Iterable[Field], ended: bool) -> None:
+    def send_head(self, lane: Any, head: Sequence[Field], ended: bool) -> None:
         """HEADERS, and CONTINUATIONs when the block is above a frame."""
         block = self._encoder.encode(head)
         flags = END_STREAM if ended else 0

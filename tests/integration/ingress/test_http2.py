@@ -194,6 +194,29 @@ async def test_a_client_of_http2_reaches_an_instance_of_http1() -> None:
     assert recorder.connections == 1
 
 
+async def test_a_request_that_comes_again_is_the_same_but_for_its_ids() -> None:
+    recorder = Recorder()
+    async with open_door() as door, instance(recorder) as port, peer(door) as client:
+        await door.route()
+        await door.ready("i1", port)
+        for _ in range(4):
+            assert (await client.answer(client.request("/again", fields=[("x-a", "1")])))[0][":status"] == "200"
+        open_ended = client.request("/again", fields=[("x-a", "1")], end=False)
+        client.h2.send_data(open_ended, b"abc", end_stream=True)
+        client.flush()
+        assert (await client.answer(open_ended))[0][":status"] == "200"
+
+    def said(head: bytes, own: bool) -> list[bytes]:
+        ids = (b"X-Request-Id: ", b"traceparent: ")
+        return [line for line in head.split(b"\r\n") if line.startswith(ids) is own]
+
+    first, *others, last = recorder.heads
+    assert [said(head, False) for head in others] == [said(first, False)] * 3
+    assert len({line for head in recorder.heads for line in said(head, True)}) == 10
+    assert b"Transfer-Encoding: chunked" in last
+    assert b"abc" in recorder.bodies[-1]
+
+
 async def test_an_interim_answer_is_passed_on_when_it_comes_not_with_the_last() -> None:
     heard = asyncio.Event()
 

@@ -25,6 +25,22 @@ def test_others_read_what_we_write_whatever_table_they_keep(heads: list[list[Fie
         assert [(bytes(n), bytes(v)) for n, v in other.decode(ours.encode(head), raw=True)] == head
 
 
+@given(
+    st.lists(st.lists(FIELDS, max_size=12), min_size=1, max_size=3),
+    st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0, 0, 0, 0, 40, 500, 4096])), max_size=30),
+)
+def test_a_head_that_comes_again_is_read_alike_whatever_came_between(
+    heads: list[list[Field]], turns: list[tuple[int, int]]
+) -> None:
+    ours, other = Encoder(4096, NEVER), OtherDecoder(max_header_list_size=2**20)
+    other.max_allowed_table_size = 4096
+    for place, size in turns:
+        if size:
+            ours.resize(size)
+        head = heads[place % len(heads)]
+        assert [(bytes(n), bytes(v)) for n, v in other.decode(ours.encode(head), raw=True)] == head
+
+
 @given(HEADS, st.lists(st.sampled_from([0, 40, 100, 500, 4096]), max_size=12), st.booleans())
 def test_we_read_what_others_write_and_the_same_again(heads: list[list[Field]], sizes: list[int], huffman: bool) -> None:
     other, ours = OtherEncoder(), Decoder(4096, 2**20)
