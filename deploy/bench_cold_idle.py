@@ -1,9 +1,11 @@
-"""What an engine with very many services at zero takes: its own processes, and apart from them the parked instances."""
+"""What an engine with very many services at zero takes: its own programs, and apart from them its servers and the parked instances."""
 
 from deploy.bench_cold_engine import BenchEngine
 from deploy.bench_cold_usage import measure_idle
 
 THOUSAND = 1000
+SERVERS = ("etcd", "nats-server", "containerd")
+"""What others made and an engine runs beside its own programs."""
 INSTANCES = ("containerd-shim", "crun", "runc", "exe")
 """Beginnings of the names of processes that are instances or serve them: as many as memory allows, not the engine's own."""
 
@@ -16,12 +18,16 @@ def thousand(engine: BenchEngine, quick: bool) -> dict[str, float]:
     engine.until_ready(names, 600)
     engine.until_settled(count)
     taken = measure_idle(engine.home, 10 if quick else 60)
-    own = {name: size for name, size in taken.pss_mb.items() if not name.startswith(INSTANCES)}
-    parked = sum(taken.pss_mb.values()) - sum(own.values())
-    return {
-        "idle.services": float(count),
-        "idle.cores": round(taken.cores, 4),
-        "idle.rss_mb": round(sum(own.values()), 1),
-        "idle.parked_mb": round(parked, 1),
-        "idle.parked": float(engine.parked()),
-    }
+    figures = {"idle.services": float(count), "idle.parked": float(engine.parked())}
+    for whose, prefix in (("own", "idle"), ("servers", "idle.servers"), ("instances", "idle.instances")):
+        names_of = [name for name in taken.pss_mb if whose_is(name) == whose]
+        figures[f"{prefix}.cores"] = round(sum(taken.cores_by_name[name] for name in names_of), 4)
+        figures[f"{prefix}.rss_mb"] = round(sum(taken.pss_mb[name] for name in names_of), 1)
+    return figures
+
+
+def whose_is(name: str) -> str:
+    """Whether a process of that name is the engine's own, one of its servers, or serves instances."""
+    if name.startswith(INSTANCES):
+        return "instances"
+    return "servers" if name in SERVERS else "own"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from deploy import bench_cold
+from deploy import bench_cold, bench_cold_idle
 from deploy.bench_cold_engine import percentile
 
 
@@ -26,3 +26,8 @@ def test_a_part_that_does_not_exist_is_refused_with_those_that_do(capsys: pytest
     said = capsys.readouterr().err
     assert "'warm' is no part" in said
     assert "parked-rate" in said
+
+
+def test_what_is_the_engines_own_is_told_from_its_servers_and_its_instances() -> None:
+    names = ("ingress", "deploy.allinone", "etcd", "containerd", "containerd-shim", "crun", "exe")
+    assert [bench_cold_idle.whose_is(name) for name in names] == ["own", "own", "servers", "servers", *["instances"] * 3]
