@@ -64,8 +64,9 @@ class BenchEngine:
         self.home = Path(tempfile.mkdtemp(prefix="ebb-bench-"))
         # As /run of any machine is: on a disk, the kernel would be measured that makes and removes small files there.
         self._run = Path("/dev/shm" + str(self.home))
-        self.base = _free_ports(10)
-        self.port = self.base + 9
+        own = len(PORTS) + 1
+        self.base = _free_ports(own + 1)
+        self.port = self.base + own
 
     def __enter__(self) -> "BenchEngine":
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `__exit__` takes the engine down then, too
