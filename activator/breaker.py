@@ -6,6 +6,7 @@ A waiter that leaves the middle is marked and skipped: O(1), and what is marked 
 that ten thousand clients that give up leave nothing behind.
 """
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,8 +33,12 @@ class Waiter(Generic[R]):
     """Under which number a place was asked for with the revision's owner; 0: not."""
 
 
+def _since(waiter: Waiter[R]) -> float:
+    return waiter.since
+
+
 class Line(Generic[R]):
-    """First in, first out, with a bound."""
+    """First in, first out. `bound`: how many may wait here that are not foreign."""
 
     __slots__ = ("_dead", "_waiters", "bound", "waiting")
 
@@ -46,13 +51,8 @@ class Line(Generic[R]):
     def __len__(self) -> int:
         return self.waiting
 
-    @property
-    def full(self) -> bool:
-        return self.waiting >= self.bound
-
     def join(self, waiter: Waiter[R]) -> None:
-        """Stand at the end. The caller has asked `full` first."""
-        assert self.waiting < self.bound, f"{self.waiting} wait already; the bound is {self.bound}"
+        """Stand at the end. The caller has looked at `bound` first."""
         self._waiters.append(waiter)
         self.waiting += 1
 
@@ -64,10 +64,10 @@ class Line(Generic[R]):
     def join_by_age(self, waiter: Waiter[R]) -> None:
         """Stand behind all who came earlier: most often at the end. The bound is that of the line it comes from."""
         waiters = self._waiters
-        place = len(waiters)
-        while place and waiters[place - 1].since > waiter.since:
-            place -= 1
-        waiters.insert(place, waiter)
+        if waiters and waiters[-1].since > waiter.since:
+            waiters.insert(bisect_right(waiters, waiter.since, key=_since), waiter)
+        else:
+            waiters.append(waiter)
         self.waiting += 1
 
     def leave(self, waiter: Waiter[R]) -> bool:

@@ -114,10 +114,9 @@ class Throttler(Generic[R]):
             self._line_at, self._served, self._told = now, 0, 0
         if first:
             self.line.join_first(waiter)
-        elif self.line.full:
-            return None, (
-                Refuse(request, "queue-full", f"{self.line.waiting} requests wait; the limit is {self.line.bound}", 1),
-            )
+        elif (own := self.line.waiting - self.foreign) >= self.line.bound:
+            # Those that only have a place kept here are bounded where they are: they take no place from ours.
+            return None, (Refuse(request, "queue-full", f"{own} requests wait; the limit is {self.line.bound}", 1),)
         else:
             self.line.join(waiter)
         self.load.enter(now)

@@ -268,17 +268,21 @@ class BenchEngine:
             return client.recv(65536).startswith(b"HTTP/1.1 200")
 
     async def call_once(self, service: str, timeout_s: float = 30) -> tuple[float, bool]:
-        """Milliseconds until the first byte of the answer to a GET on a new connection, and whether it is a 200."""
-        begin, first = time.perf_counter(), b""
-        try:
-            async with asyncio.timeout(timeout_s):
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                with contextlib.closing(writer):
-                    writer.write(_request(service))
-                    first = await reader.read(65536)
-        except (OSError, TimeoutError):
-            pass
-        return (time.perf_counter() - begin) * 1000, first.startswith(b"HTTP/1.1 200")
+        return await call_once(self.port, service, timeout_s)
+
+
+async def call_once(port: int, service: str, timeout_s: float = 30) -> tuple[float, bool]:
+    """Milliseconds until the first byte of the answer to a GET on a new connection, and whether it is a 200."""
+    begin, first = time.perf_counter(), b""
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            with contextlib.closing(writer):
+                writer.write(_request(service))
+                first = await reader.read(65536)
+    except (OSError, TimeoutError):
+        pass
+    return (time.perf_counter() - begin) * 1000, first.startswith(b"HTTP/1.1 200")
 
 
 def percentile(values: Sequence[float], share: float) -> float:

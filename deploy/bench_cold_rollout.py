@@ -2,11 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 from deploy.bench_cold_engine import IMAGE, SERVICES, BenchEngine, NotInTime, note, percentile
+from deploy.bench_cold_load import load
 
 RATE = 200
 DEPLOYS = 20
@@ -23,9 +22,9 @@ def rollout(engine: BenchEngine, quick: bool) -> dict[str, float]:
 
 async def _rollout(engine: BenchEngine, deploys: int, steady_s: float) -> dict[str, float]:
     await _deploy(engine, 1, [{"latestRevision": True, "percent": 100}])
-    async with _load(engine) as quiet:
+    with load(engine.port, NAME, RATE) as quiet:
         await asyncio.sleep(steady_s)
-    async with _load(engine) as during:
+    with load(engine.port, NAME, RATE) as during:
         for version in range(2, 2 + deploys):
             before, new = f"{NAME}-{version - 1:05d}", {"latestRevision": True}
             await _deploy(engine, version, [{"revisionName": before, "percent": 50}, {**new, "percent": 50}])
@@ -41,28 +40,6 @@ async def _rollout(engine: BenchEngine, deploys: int, steady_s: float) -> dict[s
         "rollout.p95_ms": round(p95_during, 2),
         "rollout.p95_ratio": round(p95_during / p95_quiet, 3),
     }
-
-
-@asynccontextmanager
-async def _load(engine: BenchEngine) -> AsyncIterator[list[tuple[float, bool]]]:
-    """RATE calls a second, whatever becomes of the earlier ones, while the context lasts: (milliseconds, whether it was a 200)."""
-    outcomes: list[tuple[float, bool]] = []
-    stop = asyncio.Event()
-
-    async def drive() -> None:
-        calls: list[asyncio.Task[tuple[float, bool]]] = []
-        begin = time.monotonic()
-        while not stop.is_set():
-            await asyncio.sleep(max(0.0, begin + len(calls) / RATE - time.monotonic()))
-            calls.append(asyncio.create_task(engine.call_once(NAME)))
-        outcomes.extend(await asyncio.gather(*calls))
-
-    driver = asyncio.create_task(drive())
-    try:
-        yield outcomes
-    finally:
-        stop.set()
-        await driver
 
 
 async def _deploy(engine: BenchEngine, version: int, traffic: list[dict[str, Any]]) -> None:

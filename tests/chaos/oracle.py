@@ -1,7 +1,8 @@
 """An app that is the judge of admission: it counts what is inside it at any moment, and keeps a record of every request.
 
 GET /work?id=ID&ms=N answers after N ms, whether or not who asked is still there, as many an app would. GET /record is the record:
-{"most": the most that were ever inside, "ran": {ID: how often}}. Without any library: it also runs inside a container.
+{"most": the most that were ever inside, "ran": {ID: how often}, "order": [ID, …] as they came}. Each port it is given is an instance, with
+a record of its own. Without any library: it also runs inside a container.
 """
 
 import asyncio
@@ -10,12 +11,17 @@ import os
 import sys
 from urllib.parse import parse_qs, urlsplit
 
-INSIDE = {"now": 0, "most": 0}
-RAN = {}
+
+class Record:
+    def __init__(self):
+        self.now = self.most = 0
+        self.ran = {}
+        self.order = []
 
 
 class Oracle(asyncio.Protocol):
-    def __init__(self):
+    def __init__(self, record):
+        self.record = record
         self.left = b""
 
     def connection_made(self, transport):
@@ -28,18 +34,19 @@ class Oracle(asyncio.Protocol):
             asyncio.get_running_loop().create_task(self.answer(head.split(b" ", 2)[1].decode()))
 
     async def answer(self, target):
-        parts = urlsplit(target)
+        record, parts = self.record, urlsplit(target)
         if parts.path == "/record":
-            self.say(json.dumps({"most": INSIDE["most"], "ran": RAN}))
+            self.say(json.dumps({"most": record.most, "ran": record.ran, "order": record.order}))
             self.transport.close()
             return
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         if parts.path == "/work":
-            RAN[query["id"]] = RAN.get(query["id"], 0) + 1
-            INSIDE["now"] += 1
-            INSIDE["most"] = max(INSIDE["most"], INSIDE["now"])
+            record.ran[query["id"]] = record.ran.get(query["id"], 0) + 1
+            record.order.append(query["id"])
+            record.now += 1
+            record.most = max(record.most, record.now)
             await asyncio.sleep(float(query["ms"]) / 1000)
-            INSIDE["now"] -= 1  # Before it answers: who hears the answer may send the next.
+            record.now -= 1  # Before it answers: who hears the answer may send the next.
         self.say("ok")
 
     def say(self, body):
@@ -47,10 +54,15 @@ class Oracle(asyncio.Protocol):
         self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data))
 
 
-async def main(port):
-    server = await asyncio.get_running_loop().create_server(Oracle, "0.0.0.0", port, backlog=4096)
+async def serve(port):
+    record = Record()
+    return await asyncio.get_running_loop().create_server(lambda: Oracle(record), "0.0.0.0", port, backlog=4096)
+
+
+async def main(ports):
+    servers = [await serve(port) for port in ports]
     print("listening", flush=True)
-    await server.serve_forever()
+    await asyncio.gather(*(server.serve_forever() for server in servers))
 
 
-asyncio.run(main(int(os.environ.get("PORT") or sys.argv[1])))
+asyncio.run(main([int(os.environ["PORT"])] if os.environ.get("PORT") else [int(port) for port in sys.argv[1:]]))

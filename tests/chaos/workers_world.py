@@ -27,11 +27,13 @@ IDS = itertools.count()
 class Workers:
     """`python -m ingress` several times on one port."""
 
-    def __init__(self, etcd: real.Server, nats: real.Server, peers: Path) -> None:
+    def __init__(self, etcd: real.Server, nats: real.Server, peers: Path, *flags: str) -> None:
         self.port = real.free_port()
         self._argv = ["-m", "ingress", "--etcd", etcd.address, "--nats", nats.url, "--listen", f"127.0.0.1:{self.port}"]
-        self._argv += ["--peers", str(peers), "--drain-timeout-s", "10", "--log-level", "warning"]
+        self._argv += ["--peers", str(peers), "--drain-timeout-s", "10", "--log-level", "warning", *flags]
         self.running: list[Child] = []
+        self.at: dict[str, Child] = {}
+        """By admin address."""
         self._killed: list[Child] = []
 
     async def start(self) -> Child:
@@ -44,6 +46,7 @@ class Workers:
 
         await eventually_async(ready, "the worker is ready", timeout_s=30)
         self.running.append(worker)
+        self.at[f"127.0.0.1:{admin}"] = worker
         return worker
 
     def kill(self, worker: Child) -> None:

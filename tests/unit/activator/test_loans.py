@@ -98,6 +98,17 @@ def test_over_all_workers_who_came_first_is_served_first() -> None:
         running = caller
 
 
+def test_places_kept_for_others_take_none_from_the_owners_own() -> None:
+    made = world(1)
+    owner, other = parts(made)
+    call(made, owner)
+    bound = owner.admitter.throttlers[REVISION].line.bound = other.admitter.throttlers[REVISION].line.bound = 3
+    theirs = [call(made, other) for _ in range(bound + 1)]
+    assert [caller.refusal for caller in theirs] == ["", "", "", "queue-full"]
+    ours = [call(made, owner) for _ in range(bound + 1)]
+    assert [caller.refusal for caller in ours] == ["", "", "", "queue-full"]
+
+
 def test_who_has_left_the_line_is_not_given_a_slot() -> None:
     made = world(1)
     owner, other = parts(made)

@@ -1,0 +1,54 @@
+"""Calls at a fixed rate, from a process of their own that stands for clients on other machines: it goes before everything else here.
+
+    python -m deploy.bench_cold_load PORT SERVICE RATE    # until its stdin ends; then what came of each call, as JSON
+
+In the bench's own process a call would wait for the bench's other work, and with the priority of the others for that of the engine: both
+would be taken for the engine's latency.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from deploy.bench_cold_engine import call_once
+from process import pids
+
+NICE = -15
+
+
+@contextlib.contextmanager
+def load(port: int, service: str, rate: float) -> Iterator[list[tuple[float, bool]]]:
+    """`rate` calls a second at `service`, whatever becomes of the earlier ones, while the context lasts.
+
+    Afterwards the list has (milliseconds to the first byte, whether it was a 200) of each.
+    """
+    outcomes: list[tuple[float, bool]] = []
+    argv = [sys.executable, "-m", "deploy.bench_cold_load", str(port), service, str(rate)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]) as child:
+        try:
+            yield outcomes
+        finally:
+            said, _ = child.communicate(timeout=60)
+    outcomes.extend((took, good) for took, good in json.loads(said))
+
+
+async def _drive(port: int, service: str, rate: float) -> list[tuple[float, bool]]:
+    ended = asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.read)
+    calls: list[asyncio.Task[tuple[float, bool]]] = []
+    begin = time.monotonic()
+    while not ended.done():
+        await asyncio.sleep(max(0.0, begin + len(calls) / rate - time.monotonic()))
+        calls.append(asyncio.create_task(call_once(port, service)))
+    return await asyncio.gather(*calls)
+
+
+if __name__ == "__main__":
+    os.setsid()
+    pids.be_nice(os.getpid(), NICE)
+    print(json.dumps(asyncio.run(_drive(int(sys.argv[1]), sys.argv[2], float(sys.argv[3])))))

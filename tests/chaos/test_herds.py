@@ -1,0 +1,127 @@
+"""A cold service is fallen upon: who may wait is served, who may not is told at once, and what is started is what is needed."""
+
+import asyncio
+import math
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from store.backend import Store
+from store.bus import Bus
+from tests import real
+from tests.chaos.cold_world import Cold, Herd, autoscaler
+from tests.chaos.workers_world import Score, Workers, fetch
+from tests.eventually import eventually
+
+BOOT_S = 1.0
+LIMIT = 100
+UTILISATION = 0.7
+"""Of a limit, what the autoscaler means to have in use."""
+
+
+def say(what: str) -> None:
+    sys.stderr.write(f"\n    {what}\n")
+
+
+@pytest.fixture
+async def cold(etcd: real.Server, nats: real.Server, store: Store, bus: Bus) -> AsyncIterator[Cold]:
+    made = Cold(store, bus, "cold", LIMIT, boot_s=BOOT_S, most=200)
+    try:
+        async with autoscaler(etcd, nats):
+            await made.exist()
+            yield made
+    finally:
+        await made.close()
+
+
+async def two_workers(etcd: real.Server, nats: real.Server, where: Path, *flags: str) -> Workers:
+    made = Workers(etcd, nats, where / "peers", *flags)
+    await asyncio.gather(made.start(), made.start())
+    return made
+
+
+def score(herd: Herd) -> Score:
+    made = Score()
+    for request, answer in herd.answers.items():
+        made.note(request, answer)
+    return made
+
+
+async def test_five_thousand_at_once_on_a_cold_service_are_all_served_by_what_they_need(
+    etcd: real.Server, nats: real.Server, cold: Cold, tmp_path: Path
+) -> None:
+    workers = await two_workers(etcd, nats, tmp_path)
+    try:
+        herd = await asyncio.to_thread(Herd, workers.port, cold.host, 5000)
+        await asyncio.to_thread(herd.run, 20)
+    finally:
+        await workers.close()
+    most, ran = await cold.record()
+    need = math.ceil(5000 / (LIMIT * UTILISATION))
+    longest = max(herd.took_s.values())
+    say(f"5000 sent in {herd.sent_s * 1000:.0f} ms; {dict(herd.counts)}; the last after {longest:.2f} s; "
+        f"{len(cold.started)} instances, needed {need}; most inside one: {most}")  # fmt: skip
+    assert herd.counts == {"200": 5000}
+    score(herd).agree(ran)
+    assert most <= LIMIT
+    assert len(cold.started) <= 1.25 * need
+    assert longest < BOOT_S + 10  # On a quiet machine half of it.
+
+
+async def test_above_the_bound_of_the_line_everybody_is_told_at_once_and_the_others_are_served(
+    etcd: real.Server, nats: real.Server, cold: Cold, tmp_path: Path
+) -> None:
+    workers = await two_workers(etcd, nats, tmp_path, "--queue-bound", "500")
+    try:
+        herd = await asyncio.to_thread(Herd, workers.port, cold.host, 2000)
+        await asyncio.to_thread(herd.run, 20)
+    finally:
+        await workers.close()
+    most, ran = await cold.record()
+    refused = {request: answer for request, answer in herd.answers.items() if answer[9:12] == b"503"}
+    say(f"{dict(herd.counts)}; refused after at most {max(herd.took_s[request] for request in refused):.2f} s")
+    assert herd.counts == {"200": 1000, "503": 1000}
+    assert all(b"Retry-After: " in answer and b"x-ebb-reason: queue-full" in answer for answer in refused.values())
+    assert all(herd.sent_at + herd.took_s[request] < cold.ready_at for request in refused), "long before anything was Ready"
+    score(herd).agree(ran)
+    assert most <= LIMIT
+
+
+async def test_a_worker_killed_with_a_thousand_in_line_costs_those_in_it_alone_and_the_start_it_ordered_is_used(
+    etcd: real.Server, nats: real.Server, cold: Cold, tmp_path: Path
+) -> None:
+    workers = await two_workers(etcd, nats, tmp_path)
+    try:
+        herd = await asyncio.to_thread(Herd, workers.port, cold.host, 1000)
+        running = asyncio.create_task(asyncio.to_thread(herd.run, 20))
+        await eventually(lambda: cold.started, "a start is ordered", timeout_s=10)
+        await asyncio.sleep(BOOT_S / 4)  # Whoever is slow has come by then, and nothing is Ready yet.
+        assert cold.ready_at == float("inf")
+        workers.kill(await cold.owner(workers))
+        killed_at = time.monotonic()
+        fresh = await fetch(workers.port, cold.host, "/work?id=fresh&ms=1")
+        fresh_s = time.monotonic() - max(killed_at, cold.ready_at)
+        await running
+        ordered = len(cold.started)
+        await workers.start()
+        after = [await fetch(workers.port, cold.host, f"/work?id=after-{n}&ms=1") for n in range(50)]
+    finally:
+        await workers.close()
+    most, ran = await cold.record()
+    outcomes = score(herd)
+    need = math.ceil(1000 / (LIMIT * UTILISATION))
+    say(f"{dict(herd.counts)}; a new request {fresh_s:.2f} s after the first was Ready; {ordered} instances, needed {need}")
+    # Each has one outcome: served, or its connection to the dead worker ended, once. None waits for ever and none runs twice.
+    assert len(herd.answers) == 1000
+    assert set(herd.counts) <= {"200", "lost"}
+    assert 300 < herd.counts["lost"] < 700, "the kernel gave the two workers about half each"
+    outcomes.agree(ran)
+    assert most <= LIMIT
+    assert fresh[9:12] == b"200"
+    assert fresh_s < 1
+    assert all(answer[9:12] == b"200" for answer in after)
+    assert ordered <= 1.25 * need
+    assert len(cold.started) == ordered == await cold.assigned(), "nothing was started twice, and nothing is left over"
