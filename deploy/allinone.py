@@ -309,6 +309,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--parked-most", type=int, help="keep at most so many instances parked or frozen; 0: as memory allows")
     one.add_argument("--pressure-file", help="where the kernel tells memory pressure; default /proc/pressure/memory")
     one.add_argument("--insecure-registries", help="host:port,… of image registries without TLS")
+    one.add_argument("--allow-private-registries", help="networks of image registries that are not on the internet")
     one.add_argument("--workers", type=int, help="processes of the front door (default: half as many as cores)")
     one.add_argument("--identity-life-s", type=float, help="how long certificates between the processes last (default: a day)")
     one.add_argument("--log-level", choices=("debug", "info", "warning", "error"))

@@ -158,6 +158,8 @@ def _programs(engine: Engine) -> list[Spec]:
         if engine.acme_email:
             registry += [f"--acme-directory={engine.acme_directory}", f"--acme-email={engine.acme_email}"]
             registry += [f"--acme-ca-file={engine.acme_ca_file}"] if engine.acme_ca_file else []
+    if engine.allow_private_registries:
+        agent.append(f"--allow-private-registries={engine.allow_private_registries}")
     if engine.insecure_registries:
         agent.append(f"--insecure-registries={engine.insecure_registries}")
     flags: dict[str, tuple[list[str], int, float]] = {

@@ -52,6 +52,7 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     parked_most: int = 0
     pressure_file: str = ""
     insecure_registries: str = ""
+    allow_private_registries: str = ""
     log_level: str = "info"
     identity_life_s: float = 86_400
     """How long a certificate of a process lasts; renewed when a third of it is left."""

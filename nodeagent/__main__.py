@@ -13,10 +13,12 @@ from nodeagent.agent import Agent
 from nodeagent.fences import Ids
 from nodeagent.firewall import Caps
 from nodeagent.images import admin_routes as image_routes
+from nodeagent.images.registry import Registry
 from nodeagent.resolv import check_servers
 from nodeagent.surroundings import Ground
 from process import run
 from process.admin import Admin
+from process.outbound import Outbound
 from process.settings import Common
 from store import messages
 from store.connect import identity_of, open_bus, open_store
@@ -38,6 +40,9 @@ class Settings(Common, frozen=True, kw_only=True):
     runtime: str = "auto"
     insecure_registries: str = ""
     """host:port of registries spoken to by plain HTTP, comma-separated."""
+    allow_private_registries: str = ""
+    """Networks of registries that are not on the internet, such as 10.1.0.0/16, comma-separated; what --insecure-registries names may be
+    anywhere."""
     dns: str = ""
     """Name servers that are asked on behalf of instances, comma-separated; default: the host's."""
     inner_port: int = 0
@@ -122,7 +127,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             inner_port=settings.inner_port,
         ),
         runtime=settings.runtime,
-        insecure=frozenset(words(settings.insecure_registries)),
+        registry=Registry(
+            frozenset(words(settings.insecure_registries)), outbound=Outbound(words(settings.allow_private_registries))
+        ),
         lease_ttl_s=settings.lease_ttl_s,
         creates=settings.creates,
         shim_bound=settings.shim_bound,

@@ -18,6 +18,7 @@ from nodeagent.freezer import Freezer
 from nodeagent.gate import Gate
 from nodeagent.groups import Groups
 from nodeagent.images.facade import ImageStore
+from nodeagent.images.registry import Registry
 from nodeagent.inputs import Inputs
 from nodeagent.joining import Joining
 from nodeagent.logs import Logs
@@ -77,7 +78,7 @@ class Agent:
         root: Path,
         ground: Ground | None = None,
         runtime: str = "auto",
-        insecure: frozenset[str] = frozenset(),
+        registry: Registry | None = None,
         lease_ttl_s: float = 5,
         creates: int = 3,
         shim_bound: int = 10,
@@ -104,7 +105,7 @@ class Agent:
         self._containerd = Containerd(containerd)
         self.inputs = Inputs(store, Keyring(secret_keys) if secret_keys is not None else None)
         self.images = ImageStore(
-            self._containerd, node=node, spool=root / "spool", insecure=insecure, on_progress=self._progress,
+            self._containerd, node=node, spool=root / "spool", registry=registry, on_progress=self._progress,
             credentials=self.inputs.credentials,
         )  # fmt: skip
         self.around = Surroundings(store, bus, jobs, self.clock, node, root, ground)

@@ -7,9 +7,11 @@ Each call has a deadline; an order has one as a whole. Nothing is tried again he
 import asyncio
 import base64
 import hashlib
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -17,6 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
+from process.outbound import NotAllowed, Outbound
 from registry import pair
 from registry.pair import BadPair, Pair, PrivateKey
 
@@ -96,7 +99,7 @@ class Acme:
             return
         if self._session is None:
             limit = aiohttp.ClientTimeout(total=CALL_TIMEOUT_S)
-            connector = aiohttp.TCPConnector(ssl=self._tls, limit=4)
+            connector = await self._connector()
             self._session = aiohttp.ClientSession(connector=connector, timeout=limit, headers={"User-Agent": "ebb"})
         async with self._session.get(self._directory_url) as answer:
             if answer.status != 200:
@@ -104,6 +107,16 @@ class Acme:
             self._directory = msgspec.json.decode(await answer.read())
         contact = {"contact": [f"mailto:{self._email}"]} if self._email else {}
         _, self._kid = await self._post(self._directory["newAccount"], {"termsOfServiceAgreed": True, **contact})
+
+    async def _connector(self) -> aiohttp.TCPConnector:
+        """The operator chose the directory, wherever it is; where its answers lead to is its choice, and stays on the same side."""
+        host = urlsplit(self._directory_url).hostname or ""
+        try:
+            for found in await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM):
+                Outbound().check(str(found[4][0]))
+        except NotAllowed:
+            return aiohttp.TCPConnector(ssl=self._tls, limit=4)
+        return Outbound().connector(ssl=self._tls, limit=4)
 
     async def _prove(self, url: str, publish: Publish) -> None:
         authorization, _ = await self._post(url, None)

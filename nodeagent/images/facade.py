@@ -25,6 +25,7 @@ from nodeagent.images.registry import Registry
 from process import logs
 from process.clock import Clock, SystemClock
 from process.ids import short_id
+from process.outbound import Outbound
 from store import imageref
 from store.imageref import ImageRef
 from store.model import Values
@@ -68,6 +69,7 @@ class ImageStore:
         node: str,
         spool: Path,
         insecure: frozenset[str] = frozenset(),
+        outbound: Outbound | None = None,
         max_bytes: int = 20 * 2**30,
         credentials: Credentials = no_credentials,
         on_progress: Listener | None = None,
@@ -83,7 +85,7 @@ class ImageStore:
         self._max_bytes = max_bytes
         self._credentials = credentials
         self._on_progress = on_progress
-        self._registry = registry or Registry(insecure)
+        self._registry = registry or Registry(insecure, outbound=outbound)
         self._here = here or local.this_machine()
         self._clock = clock or SystemClock()
         self._puller = Puller(engine, self._here, max_bytes)

@@ -19,6 +19,7 @@ import msgspec
 from nodeagent.images import challenge, manifest
 from nodeagent.images.challenge import Challenge, Credential
 from nodeagent.images.errors import BadDigest, BadImage, ImageNotFound, RegistryUnavailable, TooLarge, Unauthorized
+from process.outbound import Outbound, refusal_in
 from store import imageref
 from store.imageref import ImageRef
 
@@ -31,6 +32,7 @@ IDLE_S = 30.0
 ASK_S = 30.0
 """Deadline of one question that has a small answer."""
 MAX_TOKEN_BYTES = 2**20
+_ALLOW = "the node agent's --allow-private-registries NETWORK,… allows it"
 
 T = TypeVar("T")
 Lookup = Callable[[str], Awaitable[Credential | None]]
@@ -50,18 +52,25 @@ class _Login:
 
 
 class Registry:
-    """Registries over HTTP. `insecure`: host:port spoken to by plain HTTP; loopback always is. `close()` it."""
+    """Registries over HTTP. `insecure`: host:port spoken to by plain HTTP; loopback always is. Those may be anywhere, all others only where
+    `outbound` allows: at public addresses, if nothing is said. `close()` it."""
 
-    def __init__(self, insecure: frozenset[str] = frozenset(), ssl_context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        insecure: frozenset[str] = frozenset(),
+        ssl_context: ssl.SSLContext | None = None,
+        outbound: Outbound | None = None,
+    ) -> None:
         self._insecure = insecure
         self._ssl = ssl_context
-        self._session: aiohttp.ClientSession | None = None
+        self._outbound = outbound or Outbound()
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
         self._logins: dict[tuple[str, str, Credential | None], _Login] = {}
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        for session in self._sessions.values():
+            await session.close()
+        self._sessions.clear()
 
     async def resolve(self, ref: ImageRef, lookup: Lookup) -> str:
         """The digest that `ref` names now, if who asks may have it. Raises ImageProblem."""
@@ -109,15 +118,18 @@ class Registry:
         name = (urlsplit(f"//{host}").hostname or "").lower()
         return host in self._insecure or name in ("localhost", "::1") or name.startswith("127.")
 
-    def _http(self) -> aiohttp.ClientSession:
-        if self._session is None:
+    def _http(self, host: str) -> aiohttp.ClientSession:
+        """What `host` (with its port) is asked by."""
+        free = host in self._insecure
+        if free not in self._sessions:
             # Layers are stored as they are sent: no decoding on the way, and digests are over the bytes on the wire.
-            self._session = aiohttp.ClientSession(
+            self._sessions[free] = aiohttp.ClientSession(
                 auto_decompress=False,
+                connector=aiohttp.TCPConnector() if free else self._outbound.connector(),
                 headers={"User-Agent": "ebb", "Accept-Encoding": "identity"},
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
-        return self._session
+        return self._sessions[free]
 
     @asynccontextmanager
     async def _get(
@@ -155,20 +167,26 @@ class Registry:
             if at.scheme == "http" and home.scheme == "https" and not self._plain(at.netloc):
                 raise RegistryUnavailable(f"{home.netloc} redirects from https to plain http at {at.netloc}: refused")
             try:
-                answer = await self._http().request(
+                answer = await self._http(at.netloc).request(
                     method, url, headers=sent, allow_redirects=False, timeout=timeout, ssl=self._ssl if self._ssl else True
                 )
             except aiohttp.ClientConnectorCertificateError as error:
                 raise RegistryUnavailable(f"{at.netloc}: its certificate is not trusted: {error.certificate_error}") from None
+            except aiohttp.InvalidURL as error:
+                raise RegistryUnavailable(f"{home.netloc}: {error}") from None
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                if refused := refusal_in(error):
+                    raise RegistryUnavailable(f"{at.netloc}: {refused}; {_ALLOW}") from None
                 raise Transient(f"{method} {at.scheme}://{at.netloc}{at.path}: {error or type(error).__name__}") from None
             target = answer.headers.get("Location")
             if answer.status not in (301, 302, 303, 307, 308) or not target:
                 return answer
             answer.release()
             url = urljoin(url, target)
-            if urlsplit(url).scheme not in ("http", "https"):
-                raise RegistryUnavailable(f"{home.netloc} redirects to {url[:200]!r}: only http and https are followed")
+            if urlsplit(url).scheme not in ("http", "https") or "@" in urlsplit(url).netloc:
+                raise RegistryUnavailable(
+                    f"{home.netloc} redirects to {url[:200]!r}: only http and https are followed, without a user"
+                )
         raise RegistryUnavailable(f"{home.netloc} redirects more than {MAX_REDIRECTS} times: {home.path}")
 
     async def _log_in(self, ref: ImageRef, wanted: list[Challenge], credential: Credential | None) -> str:
@@ -181,6 +199,8 @@ class Registry:
 
     async def _token(self, ref: ImageRef, ask: Challenge, credential: Credential | None) -> str:
         realm = urlsplit(ask.realm)
+        if "@" in realm.netloc:
+            raise Unauthorized(f"registry {ref.host} names {ask.realm[:200]!r} for its tokens: refused, as it names a user")
         if realm.scheme != "https" and not self._plain(realm.netloc):
             raise Unauthorized(f"registry {ref.host} wants credentials sent to {ask.realm[:200]!r} without TLS: refused")
         query = {"service": ask.service, "scope": ask.scope or f"repository:{ref.repository}:pull"}
@@ -188,7 +208,7 @@ class Registry:
         headers = {"Authorization": credential.basic()} if credential else {}
         query = {name: value for name, value in query.items() if value}
         try:
-            async with self._http().get(
+            async with self._http(realm.netloc).get(
                 ask.realm, params=query, headers=headers, timeout=timeout, allow_redirects=False, ssl=self._ssl or True
             ) as answer:
                 if answer.status in (400, 401, 403):
@@ -197,6 +217,8 @@ class Registry:
                     raise Transient(f"token from {realm.netloc}: HTTP {answer.status}")
                 body = msgspec.json.decode(await _small(answer, MAX_TOKEN_BYTES, "token"), type=dict[str, Any])
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if refused := refusal_in(error):
+                raise RegistryUnavailable(f"token from {realm.netloc}: {refused}; {_ALLOW}") from None
             raise Transient(f"token from {realm.netloc}: {error or type(error).__name__}") from None
         except msgspec.MsgspecError as error:
             raise Unauthorized(f"token from {realm.netloc}: cannot be read: {error}") from None

@@ -76,7 +76,7 @@ class Engine:
         """For tests that tell it of memory pressure (`--pressure-file`)."""
         self.up_flags = ["--root", str(self.root), "--run", str(self.run), "--http", f"127.0.0.1:{self.http_port}",
                          "--https", f"127.0.0.1:{self.https_port}", "--port-base", str(base), "--id", self.name,
-                         "--subnet", free_subnet(), *flags]  # fmt: skip
+                         "--subnet", free_subnet(), "--allow-private-registries", "127.0.0.0/8", *flags]  # fmt: skip
         self.api = httpx.Client(base_url=f"http://127.0.0.1:{base}", timeout=30)
         self.front = httpx.Client(base_url=f"http://127.0.0.1:{self.http_port}", timeout=60)
 

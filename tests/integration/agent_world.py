@@ -107,7 +107,8 @@ class World:
             name = line.split(": ")[1].partition("@")[0]
             if name.startswith(f"{self.id}-"):
                 _run("ip", "link", "delete", name)
-        _run("nft", "delete", "table", "inet", f"ebb_{self.id}")
+        for family in ("inet", "arp"):
+            _run("nft", "delete", "table", family, f"ebb_{self.id}")
         cgroups.remove(cgroups.detect(), f"/ebb-{self.id}")
 
     async def get(self, path: str) -> str:

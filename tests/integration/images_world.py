@@ -9,6 +9,7 @@ from typing import Any
 from nodeagent.containerd.client import SNAPSHOTTER, Containerd
 from nodeagent.images.facade import ImageStore
 from nodeagent.pb import content_pb2, leases_pb2, snapshots_pb2
+from process.outbound import Outbound
 from store.messages import PullProgress
 from tests.real_containerd import RealContainerd, private_containerd
 
@@ -67,6 +68,10 @@ def folders(mounts: Any) -> list[Path]:
     return [Path(each) for each in lower.removeprefix("lowerdir=").split(":")]
 
 
+HERE = Outbound(["127.0.0.0/8"])
+"""Where the tests' registries are."""
+
+
 @asynccontextmanager
 async def world(disk_bytes: int = 0, **settings: Any) -> AsyncIterator[World]:
     """A World on an empty containerd, on a disk of its own when `disk_bytes` is given; `settings` go to the ImageStore."""
@@ -74,6 +79,7 @@ async def world(disk_bytes: int = 0, **settings: Any) -> AsyncIterator[World]:
         engine = Containerd(real.socket)
         await engine.ready(10)
         told: list[PullProgress] = []
+        settings.setdefault("outbound", HERE)
         images = ImageStore(engine, node="n1", spool=real.root / "spool", on_progress=told.append, **settings)
         try:
             yield World(real, engine, images, told)

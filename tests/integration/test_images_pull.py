@@ -12,7 +12,7 @@ from nodeagent.images.challenge import Credential
 from tests import archives, real
 from tests.eventually import eventually
 from tests.integration.images_registry import FakeRegistry, fake_registry
-from tests.integration.images_world import World, world
+from tests.integration.images_world import HERE, World, world
 
 pytestmark = pytest.mark.real
 
@@ -90,7 +90,9 @@ async def test_what_one_project_pulled_is_not_anothers(fake: FakeRegistry) -> No
             with pytest.raises(errors.Unauthorized):
                 await ask(exact, project="b")
         assert here.images.cached(exact, "b") is None
-        again = facade.ImageStore(here.engine, node="n1", spool=here.real.root / "spool", credentials=_only_for_mine)
+        again = facade.ImageStore(
+            here.engine, node="n1", spool=here.real.root / "spool", outbound=HERE, credentials=_only_for_mine
+        )
         await again.load()
         assert again.cached(exact, "a") is not None
         with pytest.raises(errors.Unauthorized):
@@ -377,7 +379,7 @@ async def test_what_is_already_here_needs_no_registry_after_a_restart(here: Worl
     exact = f"{fake.host}/hello@{HELLO.manifest}"
     ready = await here.images.ensure(exact)
     assert here.images.cached(exact) is ready
-    again = facade.ImageStore(here.engine, node="n1", spool=here.real.root / "spool")
+    again = facade.ImageStore(here.engine, node="n1", spool=here.real.root / "spool", outbound=HERE)
     fake.asked.clear()
     await again.load()
     assert again.cached(exact) == ready

@@ -233,7 +233,9 @@ def test_forged_packets_arrive_nowhere(tmp_path: Path) -> None:
 
         with receiver(machine.neighbour) as outside, receiver(b.fd) as other, receiver(machine.host) as host:
             ethernet(a.fd, forged(a.address, NEIGHBOUR))
+            outside.settimeout(5)
             assert outside.recv(100) == b"evil"  # the frame is well made: what follows is dropped for its source alone
+            outside.settimeout(0.25)
             for source, target, who in (
                 (b.address, NEIGHBOUR, outside), ("127.0.0.1", NEIGHBOUR, outside), ("198.51.100.7", NEIGHBOUR, outside),
                 (GATEWAY, b.address, other), (HOST, b.address, other), (b.address, HOST, host), ("127.0.0.1", HOST, host),
