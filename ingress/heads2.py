@@ -35,6 +35,9 @@ _PATH = re.compile(rb"/[\x21\x22\x24-\x7e]*")
 _CONNECTION = frozenset((b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"))
 _PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path"))
 _PHRASES = {status.value: b"%d %b" % (status.value, status.phrase.encode("ascii")) for status in HTTPStatus}
+ABOUT_MOST = 256
+_ABOUT: dict[bytes, Fields] = {}
+"""The front door's own lines, by connection and host, as fields."""
 GOOD_MOST, GOOD_BYTES = 4096, 128
 _GOOD: set[tuple[bytes, bytes]] = set()
 """Short fields that were found well-formed: most come again."""
@@ -149,15 +152,27 @@ def is_grpc(request: Request) -> bool:
     return any(name == b"content-type" and value.startswith(b"application/grpc") for name, value in request.fields)
 
 
+def _fields_of(lines: bytes) -> Fields:
+    """Lines of HTTP/1 as fields of HTTP/2."""
+    split = [line.partition(b": ") for line in lines.split(b"\r\n") if line]
+    return [(name.lower(), value) for name, _, value in split]
+
+
 def head_of(request: Request, forwarded: bytes) -> Fields:
     """`request` as HTTP/2 wants it; `forwarded` are the front door's own fields as HTTP/1 lines."""
     head = [(b":method", request.method), (b":scheme", b"http"), (b":path", request.target), (b":authority", request.host)]
     for name, value in request.fields:
         head.append((name.lower(), value))
-    for line in forwarded.split(b"\r\n"):
-        if line:
-            name, _, value = line.partition(b": ")
-            head.append((name.lower(), value))
+    # What a connection says of all its requests comes before the ids, which never come again.
+    ids = forwarded.rfind(b"X-Request-Id: ")
+    about = forwarded[:ids] if ids > 0 else b""
+    known = _ABOUT.get(about)
+    if known is None:
+        if len(_ABOUT) >= ABOUT_MOST:
+            _ABOUT.clear()
+        known = _ABOUT[about] = _fields_of(about)
+    head += known
+    head += _fields_of(forwarded[len(about) :])
     if request.trailers_wanted:
         head.append((b"te", b"trailers"))
     if request.length > 0:

@@ -154,6 +154,16 @@ def test_a_request_of_http1_is_written_for_http2() -> None:
     ]
 
 
+def test_what_the_front_door_says_of_a_request_is_written_whole_each_time() -> None:
+    request = request_of(GET, True)
+    for about in (b"X-Forwarded-For: 1.2.3.4\r\n", b"X-Forwarded-For: 5.6.7.8\r\n", b""):
+        for number in (b"1", b"2"):
+            head = head_of(request, b"%bX-Request-Id: %b\r\ntraceparent: 00-%b\r\n" % (about, number, number))
+            ids = [(b"x-request-id", number), (b"traceparent", b"00-" + number)]
+            assert head[-2:] == ids
+            assert [value for name, value in head if name == b"x-forwarded-for"] == [about[17:-2]] * bool(about)
+
+
 def test_trailers_are_checked_on_the_way_in_and_cleaned_on_the_way_out() -> None:
     assert trailers_in([(b"grpc-status", b"0")]) == [(b"grpc-status", b"0")]
     for bad in ([(b":path", b"/")], [(b"a", b"b\n")], [(b"connection", b"x")], [(b"a", b"x" * 9000)]):
