@@ -1,46 +1,43 @@
 """The API as the commands use it: JSON in and out over HTTP, refusals as `Refused`."""
 
-import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from cli.errors import BadUsage, Refused
+from cli.errors import Refused
+from cli.logins import Login
 
 SERVING = "/apis/serving.knative.dev/v1"
 EBB = "/apis/ebb.dev/v1"
-DEFAULT = "http://127.0.0.1:8090"
 CONFLICT_TRIES = 5
 CURE = "name another address with --api URL or EBB_API"
 Object = dict[str, Any]
-
-
-def find_api(given: str = "", run: Path = Path("/run/ebb")) -> str:
-    """The API's address: --api, else EBB_API, else that of the engine on this machine, else the default. Raises BadUsage."""
-    address = given or os.environ.get("EBB_API", "")
-    if not address:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            state = json.loads((Path(os.environ.get("EBB_RUN", run)) / "state.json").read_text())
-            address = f"http://127.0.0.1:{int(state['engine']['port_base'])}"
-    address = (address or DEFAULT).rstrip("/")
-    if not address.startswith(("http://", "https://")):
-        raise BadUsage(f"the API's address is {address!r}; want a URL such as {DEFAULT} (--api, EBB_API)")
-    return address
 
 
 class Api:
     """One project's view of the API. Every call has a deadline of `timeout_s`, except streams."""
 
     def __init__(
-        self, address: str, project: str = "default", transport: httpx.BaseTransport | None = None, timeout_s: float = 30
-    ) -> None:
+        self, address: str, project: str = "default", transport: httpx.BaseTransport | None = None, timeout_s: float = 30,
+        login: Login | None = None,
+    ) -> None:  # fmt: skip
         self.address, self.project = address, project
+        self.login = login or Login(address)
+        headers = {"Authorization": f"Bearer {self.login.token}"} if self.login.token else {}
+        # What the certificate is to name may be another than the address's host.
+        self._more = {"sni_hostname": self.login.server_name} if self.login.server_name and address.startswith("https") else {}
         # trust_env: a proxy for the outside world must not come between us and this machine
-        self._http = httpx.Client(base_url=address, timeout=timeout_s, transport=transport, trust_env=False)
+        self._http = httpx.Client(
+            base_url=address, timeout=timeout_s, transport=transport, trust_env=False, headers=headers, verify=self.login.tls()
+        )
+
+    @classmethod
+    def of(cls, login: Login, project: str = "default") -> "Api":
+        """The API that `login` is for."""
+        return cls(login.address, project, login=login)
 
     def close(self) -> None:
         self._http.close()
@@ -87,6 +84,10 @@ class Api:
     def put(self, path: str, body: Object) -> Any:
         return self._call("PUT", path, json=body)
 
+    def patch(self, path: str, body: Object) -> Any:
+        """A merge patch."""
+        return self._call("PATCH", path, content=json.dumps(body), headers={"Content-Type": "application/merge-patch+json"})
+
     def create(self, kind: str, body: Object) -> Object:
         return self._object(self._call("POST", self.path(kind), json=body))
 
@@ -125,7 +126,7 @@ class Api:
         """A stream of JSON lines as objects, until it ends. `quiet_s`: give up after so long without a line."""
         timeout = httpx.Timeout(30, read=quiet_s)
         try:
-            with self._http.stream("GET", path, params=params, timeout=timeout) as answer:
+            with self._http.stream("GET", path, params=params, timeout=timeout, extensions=self._more) as answer:
                 if answer.status_code >= 400:
                     answer.read()
                     raise _refusal(answer)
@@ -137,7 +138,7 @@ class Api:
 
     def _call(self, method: str, path: str, **more: Any) -> Any:
         try:
-            answer = self._http.request(method, path, **more)
+            answer = self._http.request(method, path, extensions=self._more, **more)
         except httpx.TransportError as error:
             raise self._away(error) from None
         if answer.status_code >= 400:
@@ -169,4 +170,8 @@ def _refusal(answer: httpx.Response) -> Refused:
     if not isinstance(body, dict):
         body = {}
     message = str(body.get("message") or answer.text.strip() or answer.reason_phrase)
+    if answer.status_code == 401:
+        message += (
+            f"; log in with `ebb login {answer.url.scheme}://{answer.url.netloc.decode()} --token -`, or as this machine's root"
+        )
     return Refused(message[:4000], answer.status_code, str(body.get("reason") or ""))

@@ -1,12 +1,13 @@
 """What the commands do that end: ask the API, print the answer."""
 
+import base64
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from cli import images, manifest, rollout, rows, show
-from cli.client import EBB, SERVING, Api, Object, find_api
+from cli import images, logins, manifest, rollout, rows, show
+from cli.client import EBB, SERVING, Api, Object
 from cli.errors import BadUsage, Refused
 from cli.show import Form
 from cli.steps import Steps
@@ -16,7 +17,7 @@ DELETE_WAIT_S = 60.0
 
 def connect(address: str, project: str) -> Api:
     """The API to talk to."""
-    return Api(find_api(address), project)
+    return Api.of(logins.find(address), project)
 
 
 def deploy(api: Api, name: str, wanted: manifest.Wanted, archive: Path | None, *, tag: str, wait_s: float, form: Form) -> None:
@@ -215,7 +216,7 @@ def apply(api: Api, file: str, wait_s: float) -> None:
 
 def _apply_one(api: Api, body: Object, kind: str, wait_s: float) -> None:
     name = body["metadata"]["name"]
-    there = Api(api.address, body["metadata"].get("namespace") or api.project) if body["metadata"].get("namespace") else api
+    there = Api.of(api.login, body["metadata"]["namespace"]) if body["metadata"].get("namespace") else api
     before: list[Object | None] = [None]
 
     def edit(old: Object | None) -> Object:
@@ -261,15 +262,20 @@ def nodes(api: Api, form: Form) -> None:
 
 
 def kubeconfig(api: Api) -> None:
-    """Print a kubeconfig for this API and project."""
+    """Print a kubeconfig for this API and project, with the token."""
     import yaml
 
+    login, tls = api.login, {}
+    if login.ca:
+        tls["certificate-authority-data"] = base64.b64encode(login.ca.encode()).decode()
+    if login.server_name:
+        tls["tls-server-name"] = login.server_name
     context = {"cluster": "ebb", "user": "ebb", "namespace": api.project}
     made = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "ebb", "cluster": {"server": api.address}}],
-        "users": [{"name": "ebb", "user": {}}],
+        "clusters": [{"name": "ebb", "cluster": {"server": api.address, **tls}}],
+        "users": [{"name": "ebb", "user": {"token": login.token} if login.token else {}}],
         "contexts": [{"name": "ebb", "context": context}],
         "current-context": "ebb",
     }

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cli import cert_words, domain_words, secret_words
+from cli import cert_words, domain_words, people_words, project_words, secret_words
 from cli.errors import BadUsage, Refused
 from cli.flags import Address, Output, Project, Shared
 from cli.show import Form
@@ -25,6 +25,8 @@ app.add_typer(image_app, name="image")
 app.add_typer(secret_words.app, name="secret")
 app.add_typer(cert_words.app, name="cert")
 app.add_typer(domain_words.app, name="domain")
+people_words.register(app)
+project_words.register(app)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the service.")]
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these.")]

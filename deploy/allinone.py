@@ -222,7 +222,7 @@ def status(arguments: argparse.Namespace) -> int:
         return 1
     rows = view.rows(state, asyncio.run(problems(state)))
     healthy = state.phase == "up" and all(row.healthy for row in rows)
-    cluster = view.cluster(state.engine.api)
+    cluster = view.cluster(state.engine)
     if arguments.output != "table":
         shown = {
             "phase": state.phase,
@@ -279,6 +279,7 @@ def _how_to_go_on(engine: Engine, detached: bool) -> list[str]:
     return [
         f"up: the API is {engine.api}, apps answer at {engine.url(name)}",
         *(secure if engine.https_port else ()),
+        f"log in: as root of this machine you are; the first admin's token is in {engine.admin_token} (ebb login --help)",
         f"go on:  ebb deploy hello --image IMAGE   (kn, kubectl: export KUBECONFIG={engine.kubeconfig})",
         f"look:   ebb status{run}   ebb services   ebb top      stop: {f'ebb down{run}' if detached else 'Ctrl-C'}",
     ]
@@ -294,6 +295,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--run", help=f"sockets, pids (default {default.run})")
     one.add_argument("--http", help=f"where apps are served (default {default.http})")
     one.add_argument("--https", help=f"where they are served with TLS, or off (default {default.https})")
+    one.add_argument("--api", dest="listen_api", help="where the API listens, with TLS (default: --port-base of 127.0.0.1)")
+    one.add_argument("--oidc-file", help="issuers whose tokens the API accepts")
     one.add_argument("--acme-email", help="get certificates for public hosts by ACME; its terms are agreed to with this")
     one.add_argument("--acme-directory", help="of another authority than Let's Encrypt")
     one.add_argument("--acme-ca-file", help="what that authority's own TLS is checked with")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import http.client
 import json
 import math
@@ -9,6 +10,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -106,7 +108,7 @@ class BenchEngine:
         return ["--root", str(self.home / "root"), "--run", str(self._run)]
 
     def _ebb(self, *argv: str, timeout_s: float, check: bool = True) -> None:
-        environment = {**os.environ, "EBB_API": f"http://127.0.0.1:{self.base}", "NO_COLOR": "1"}
+        environment = {**os.environ, "EBB_RUN": str(self.home / "run"), "NO_COLOR": "1"}
         home = Path(__file__).parents[1]
         done = subprocess.run(
             [sys.executable, "-m", "cli", *argv],
@@ -122,12 +124,19 @@ class BenchEngine:
 
     # -- the API ----------------------------------------------------------------------------------------------------------------
 
+    @functools.cache  # noqa: B019 - one engine a process
+    def _login(self) -> tuple[ssl.SSLContext, str]:
+        root = self.home / "root"
+        token = (root / "admin.token").read_text().strip()
+        return ssl.create_default_context(cafile=root / "ca.crt"), f"Bearer {token}"
+
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """One call of the API; the decoded answer. Raises ApiError."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.base, timeout=30)
+        tls, login = self._login()
+        connection = http.client.HTTPSConnection("127.0.0.1", self.base, timeout=30, context=tls)
         with contextlib.closing(connection):
             data = None if body is None else json.dumps(body)
-            connection.request(method, path, data, {"Content-Type": "application/json"})
+            connection.request(method, path, data, {"Content-Type": "application/json", "Authorization": login})
             answer = connection.getresponse()
             text = answer.read()
             if answer.status >= 300:

@@ -139,7 +139,10 @@ def _containerd(engine: Engine, config: Path) -> Spec:
 
 
 def _programs(engine: Engine) -> list[Spec]:
-    registry = [f"--listen=127.0.0.1:{engine.port('api')}", f"--domain={engine.domain}", f"--url-port={engine.http_port}"]
+    registry = [f"--listen={engine.api_address}", "--listen-tls=true", f"--admin-token-file={engine.admin_token}"]
+    registry += [f"--local-ca={engine.local_ca}", f"--local-ca-key={engine.local_ca_key}"]
+    registry += [f"--oidc-file={engine.oidc_file}"] if engine.oidc_file else []
+    registry += [f"--domain={engine.domain}", f"--url-port={engine.http_port}"]
     agent = [f"--containerd={engine.containerd_socket}", f"--root={engine.root}/node", f"--id={engine.id}"]
     agent += [f"--subnet={engine.subnet}", f"--node={engine.machine}", "--on-stop=stop"]
     agent += [f"--parked-most={engine.parked_most}", f"--inner-port={engine.port('inner')}"]
@@ -150,11 +153,7 @@ def _programs(engine: Engine) -> list[Spec]:
         own.append(f"--secret-key-file={engine.secret_keys}")
     if engine.https_port:
         registry.append(f"--certificate-key-file={engine.certificate_keys}")
-        registry += [
-            f"--local-ca={engine.local_ca}",
-            f"--local-ca-key={engine.local_ca_key}",
-            f"--https-port={engine.https_port}",
-        ]
+        registry.append(f"--https-port={engine.https_port}")
         if engine.acme_email:
             registry += [f"--acme-directory={engine.acme_directory}", f"--acme-email={engine.acme_email}"]
             registry += [f"--acme-ca-file={engine.acme_ca_file}"] if engine.acme_ca_file else []

@@ -91,11 +91,12 @@ def ports(engine: Engine, ours: set[int]) -> None:
     """Raises Refused, naming every port that somebody else has. `ours`: pids of this engine that may have them already."""
     taken = []
     wanted = []
-    for flag, address in (("--http", engine.http), ("--https", engine.https)):
+    for flag, address in (("--http", engine.http), ("--https", engine.https), ("--api", engine.listen_api)):
         host, _, port = address.rpartition(":")
         if port.isdigit():
             wanted.append((f"{flag} {address}", host, int(port)))
-    wanted += [(f"--port-base {engine.port_base}: {name}", "127.0.0.1", engine.port(name)) for name in PORTS]
+    wanted += [(f"--port-base {engine.port_base}: {name}", "127.0.0.1", engine.port(name)) for name in PORTS
+               if name != "api" or not engine.listen_api]  # fmt: skip
     numbers = range(1, engine.worker_count + 1)
     wanted += [(f"--port-base {engine.port_base}: ingress-{n + 1}", "127.0.0.1", engine.door_port(n)) for n in numbers]
     for what, host, number in wanted:

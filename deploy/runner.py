@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from deploy import components, containerd_config, kubeconfig, leftovers, preflight, readiness, statefile
+from deploy import components, containerd_config, kubeconfig, leftovers, logintoken, preflight, readiness, statefile
 from deploy.issued import Issued
 from deploy.settings import Engine
 from deploy.statefile import ChildState, EngineState
@@ -80,7 +80,7 @@ class Runner:
             await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 starting.result()
-                kubeconfig.write(engine.kubeconfig, engine.api)
+                kubeconfig.write(engine.kubeconfig, engine.api, engine.admin_token, engine.local_ca)
                 self.state.phase, self.state.message = "up", ""
                 self._save()
                 on_up()
@@ -161,15 +161,22 @@ class Runner:
 
 
 def _keys(engine: Engine) -> None:
-    """Make the keys of Secrets and of certificates, and the local authority, at the first start. Raises Refused."""
+    """Make the keys of Secrets and of certificates, the first admin's token and the local authority, at the first start.
+
+    Raises Refused.
+    """
     try:
         for keys in (engine.secret_keys, engine.certificate_keys, engine.identity_keys):
             if not keys.exists():
                 add_key(keys)
+        if not engine.admin_token.exists():
+            logintoken.write(engine.admin_token)
         if not authority.fits(engine.local_ca, engine.domain, time.time()):
             authority.make(engine.local_ca, engine.local_ca_key, engine.domain, time.time())
     except (SealError, authority.NoAuthority) as error:
         raise preflight.Refused(str(error)) from None
+    except OSError as error:
+        raise preflight.Refused(f"{error.filename}: {error.strerror}") from None
 
 
 async def problems(state: EngineState) -> dict[str, str]:

@@ -40,6 +40,10 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     http: str = "0.0.0.0:8080"
     https: str = "0.0.0.0:8443"
     """`off`: TLS is not spoken."""
+    listen_api: str = ""
+    """host:port of the API, always with TLS; empty: `port_base` of loopback."""
+    oidc_file: str = ""
+    """Issuers whose tokens the API accepts (registry/oidc.py)."""
     acme_email: str = ""
     """Not empty: hosts of the world's get certificates by ACME, and the authority's terms are agreed to."""
     acme_directory: str = "https://acme-v02.api.letsencrypt.org/directory"
@@ -100,8 +104,15 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
         return 0 if self.https == "off" else int(self.https.rpartition(":")[2])
 
     @property
+    def api_address(self) -> str:
+        """host:port where the API listens."""
+        return self.listen_api or f"127.0.0.1:{self.port('api')}"
+
+    @property
     def api(self) -> str:
-        return f"http://127.0.0.1:{self.port('api')}"
+        """The API's URL, as this machine reaches it."""
+        host, _, port = self.api_address.rpartition(":")
+        return f"https://{'127.0.0.1' if host in ('0.0.0.0', '[::]') else host}:{port}"
 
     @property
     def state_file(self) -> Path:
@@ -114,6 +125,11 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def kubeconfig(self) -> Path:
         return Path(self.root) / "kubeconfig"
+
+    @property
+    def admin_token(self) -> Path:
+        """The first admin's token: 0600, so that root of this machine is logged in."""
+        return Path(self.root) / "admin.token"
 
     @property
     def secret_keys(self) -> Path:
@@ -178,6 +194,9 @@ def check(engine: Engine) -> None:
         wrong += _listening(engine, "--https", engine.https, "address:port, such as 0.0.0.0:8443, or off")
         if engine.https.rpartition(":")[2] == engine.http.rpartition(":")[2]:
             wrong.append(f"--https {engine.https}: the port is --http's")
+    if engine.listen_api:
+        free = msgspec.structs.replace(engine, port_base=engine.port_base + 1)
+        wrong += _listening(free, "--api", engine.listen_api, "address:port, such as 0.0.0.0:8090")
     if engine.acme_email and not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", engine.acme_email):
         wrong.append(f"--acme-email {engine.acme_email}: want an address such as me@example.org")
     if engine.acme_email and engine.https == "off":

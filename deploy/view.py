@@ -1,15 +1,18 @@
 """How an engine's state is shown: a table for people, plain lines for logs and pipes, JSON for scripts."""
 
 import contextlib
+import http.client
+import socket
+import ssl
 import sys
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from deploy.settings import Engine
 from deploy.statefile import EngineState
 from process import pids
 
@@ -124,16 +127,24 @@ def encode(shown: object, form: str) -> str:
     return msgspec.json.format(msgspec.json.encode(shown), indent=2).decode() + "\n"
 
 
-def cluster(api: str) -> dict[str, list[dict[str, Any]]]:
-    """Nodes, and revisions with their instances, as the API knows them; empty when it does not answer within two seconds."""
+def cluster(engine: Engine) -> dict[str, list[dict[str, Any]]]:
+    """Nodes, and revisions with their instances, as the API knows them; empty when it does not answer within two seconds, or to
+    who may not read the first admin's token."""
     found: dict[str, list[dict[str, Any]]] = {}
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # this machine is not behind a proxy
     try:
-        with direct.open(f"{api}/apis/ebb.dev/v1/nodes", timeout=2) as answer:
-            found["nodes"] = msgspec.json.decode(answer.read(2**24))["items"]
-        with direct.open(f"{api}/apis/ebb.dev/v1/top", timeout=2) as answer:  # a stream: its first line is enough
-            found["revisions"] = msgspec.json.decode(answer.readline(2**24))["revisions"]
-    except (OSError, msgspec.DecodeError, KeyError, TypeError):
+        tls = ssl.create_default_context(cafile=engine.local_ca)
+        login = {"Authorization": f"Bearer {engine.admin_token.read_text().strip()}"}
+        api = http.client.HTTPSConnection("localhost", timeout=2, context=tls)
+        host, _, port = engine.api.removeprefix("https://").rpartition(":")
+        api.sock = tls.wrap_socket(
+            socket.create_connection((host.strip("[]"), int(port)), timeout=2), server_hostname="localhost"
+        )
+        with contextlib.closing(api):
+            api.request("GET", "/apis/ebb.dev/v1/nodes", headers=login)
+            found["nodes"] = msgspec.json.decode(api.getresponse().read(2**24))["items"]
+            api.request("GET", "/apis/ebb.dev/v1/top", headers=login)  # a stream: its first line is enough
+            found["revisions"] = msgspec.json.decode(api.getresponse().readline(2**24))["revisions"]
+    except (OSError, http.client.HTTPException, msgspec.DecodeError, KeyError, TypeError):
         pass
     return found
 

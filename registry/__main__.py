@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from litestar import Litestar
+from litestar.types import ASGIApp
 
 from process import ids, logs
 from process.admin import Admin
@@ -12,7 +12,7 @@ from process.clock import SystemClock
 from process.run import Jobs, main
 from process.settings import BadSettings
 from registry import orders, server
-from registry.api import app, certificates, ebb, images, routes, value_routes, why
+from registry.api import certificates, ebb, images, routes, value_routes, why
 from registry.api.resources import Resources
 from registry.api.streams import Streams
 from registry.api.values import ValueStore
@@ -20,11 +20,13 @@ from registry.api.watching import Watches
 from registry.authority import Authority, NoAuthority
 from registry.bounds import LOCAL_DOMAIN, Bounds, Naming
 from registry.digests import Digests
+from registry.front import Front
 from registry.identities import Identities
 from registry.issuer import Issuer, Sources
 from registry.loop import Controller
 from registry.nodes import NodeAgents
 from registry.observed import Observed, Unit
+from registry.servingtls import ServingTls
 from registry.settings import Settings
 from registry.spool import Spool
 from registry.story import StoryBook
@@ -100,6 +102,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     store, bus = await open_both(settings, member)
     jobs = Jobs("registry", stop)
     book, samples, streams = StoryBook(), Samples(), Streams()
+    front = Front(settings, store, clock, streams)
     controller = Controller(store, naming, bounds, clock, Story(bus, "registry", clock))
     issuer: Issuer | None = None
 
@@ -108,28 +111,29 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         if issuer is not None:
             issuer.mark(unit[0])
 
-    observed = Observed(store, dirty, controller.mark_counted, controller.echo)
+    observed = Observed(store, dirty, controller.mark_counted, controller.echo, front.counts)
     ring = Keyring(Path(settings.secret_key_file)) if settings.secret_key_file else None
-    values = ValueStore(store, clock, ring)
+    values = ValueStore(store, clock, ring, front.counts)
     digests = Digests(bus, clock, jobs, controller.mark_revision, values.stored_secrets)
     controller.wire(observed, digests)
     await _listen(bus, book, samples, controller, clock)
     agents = NodeAgents(lambda: [node for _, node in observed.nodes.items()])
-    knative = routes.KnativeRoutes(Resources(store, bounds, clock), Watches(store, streams), clock)
+    knative = routes.KnativeRoutes(Resources(store, bounds, clock, front.counts), Watches(store, streams), clock)
     issuer = _issuer(settings, store, clock, ring, observed)
     every = [
         *routes.handlers(knative),
         *value_routes.handlers(value_routes.ValueRoutes(values, Watches(store, streams), clock)),
         *ebb.handlers(ebb.EbbRoutes(observed, agents, book, samples, streams, clock)),
-        *images.handlers(images.ImageRoutes(agents, spool, bus, streams)),
+        *images.handlers(images.ImageRoutes(agents, spool, bus, streams, observed.images_of)),
         *why.handlers(why.WhyRoutes(observed, bus)),
         *certificates.handlers(issuer.certificates if issuer is not None else None),
     ]
-    application = app.build(every, observed.projects, bounds)
+    application = front.application(every, observed.projects, bounds)
     signed = Identities(store, clock, Keyring(Path(settings.identity_key_file))) if settings.identity_key_file else None
-    tables = _tables(observed, issuer, signed)
+    tables = _tables(observed, issuer, signed) | front.tables()
     for name, table in tables.items():
         jobs.start(table.run(), f"watch {name}", fatal=True)
+    await front.begin(jobs)
     presence = Presence(store, MEMBER_TTL_S)
     admin = Admin({name: table.problem for name, table in tables.items()})
     await admin.start(settings.admin)
@@ -152,20 +156,23 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     if signed is not None:
         await signed.answer_nodes(bus)
     try:
-        await _serve_until(stop, application, settings.listen, streams)
+        await _serve_until(stop, application, front.tls(), settings.listen, streams)
     finally:
         await jobs.cancel()
         await presence.stop()
+        await front.close()
         await agents.close()
         await admin.stop()
         await bus.close()
         await store.close()
 
 
-async def _serve_until(stop: asyncio.Event, application: Litestar, listen: str, streams: Streams) -> None:
+async def _serve_until(
+    stop: asyncio.Event, application: ASGIApp, tls: ServingTls | None, listen: str, streams: Streams
+) -> None:
     """The API, until it fails or `stop` is set; open streams end first."""
     ending = asyncio.Event()
-    serving, waiting = asyncio.create_task(server.serve(application, listen, ending)), asyncio.create_task(stop.wait())
+    serving, waiting = asyncio.create_task(server.serve(application, listen, ending, tls)), asyncio.create_task(stop.wait())
     await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
     log.info("draining", streams=streams.open)
     waiting.cancel()

@@ -25,12 +25,13 @@ class Held(Model, frozen=True, kw_only=True):
 
 class Hosts:
     """`dirty(unit)` is called for each mapping that a change concerns, `wake((project, name))` for whatever borrows from that name;
-    `see` reads an API object by its key."""
+    `see` reads an API object by its key; `sized` is told how many bytes a Secret has, 0 when it is gone."""
 
     def __init__(
-        self, store: Store, dirty: Callable[[Unit], None], wake: Callable[[Unit], None], see: Callable[[str], Seen | None]
-    ) -> None:
-        self._dirty, self._wake, self._see = dirty, wake, see
+        self, store: Store, dirty: Callable[[Unit], None], wake: Callable[[Unit], None], see: Callable[[str], Seen | None],
+        sized: Callable[[str, int], None] = lambda key, size_bytes: None,
+    ) -> None:  # fmt: skip
+        self._dirty, self._wake, self._see, self._sized = dirty, wake, see, sized
         self._wanting: dict[str, dict[str, int]] = defaultdict(dict)
         """By host, the projects with a mapping of it and when each was made."""
         self.domains: Table[Domain] = Table(store, keys.DOMAINS, Domain, self._domain_changed)
@@ -89,4 +90,6 @@ class Hosts:
 
     def _secret_changed(self, key: str, new: Held | None, old: Held | None) -> None:
         project, name = keys.tail(key, keys.SECRETS)
+        entry = self.secrets.entry(key)
+        self._sized(key, len(entry.value) if new is not None and entry is not None else 0)
         self._wake((project, f"secrets/{name}"))

@@ -10,12 +10,14 @@ from registry import objects, rules
 from registry.conditions import Resolution
 from registry.hosts import Hosts
 from registry.objects import CONFIGURATION, DOMAIN_MAPPING, REVISION, ROUTE, SERVICE
+from registry.quotas import Counts
 from registry.view import Seen, View
 from store import keys
 from store.backend import Store
 from store.lifecycle import Phase
 from store.messages import PullProgress
 from store.model import Instance, Member, Model, Node, Revision, RouteEntry, Scale
+from store.projects import Quota
 from store.watch import Table
 
 Unit = tuple[str, str]
@@ -73,8 +75,10 @@ class Observed:
         dirty: Callable[[Unit], None],
         counted: Callable[[Unit], None] | None = None,
         echo: Callable[[int], bool] = lambda _: False,
+        counts: Counts | None = None,
     ) -> None:
         self._dirty, self._counted, self._echo = dirty, counted or dirty, echo
+        self._counts = counts or Counts(lambda _: Quota())
         self._revisions_of: dict[Unit, set[str]] = defaultdict(set)
         self._configuration_of: dict[tuple[str, str], str] = {}
         self._instances_of: dict[str, dict[str, Instance]] = defaultdict(dict)
@@ -86,7 +90,7 @@ class Observed:
         self.objects: Table[Stored] = Table(store, keys.OBJECTS, Stored, self._object_changed)
         self.revisions: Table[Revision] = Table(store, keys.REVISIONS, Revision, self._revision_changed)
         self.routes: Table[RouteEntry] = Table(store, keys.ROUTES, RouteEntry, self._route_changed)
-        self.hosts = Hosts(store, dirty, self._wake_borrowers, self.object)
+        self.hosts = Hosts(store, dirty, self._wake_borrowers, self.object, self._counts.sized)
         self.scales: Table[Scale] = Table(store, keys.SCALE, Scale, self._scale_changed)
         self.instances: Table[Instance] = Table(store, keys.INSTANCES, Instance, self._instance_changed)
         self.nodes: Table[Node] = Table(store, keys.NODES, Node, self._node_changed)
@@ -126,6 +130,10 @@ class Observed:
 
     def projects(self) -> list[str]:
         return sorted({keys.tail(key, keys.OBJECTS)[1] for key, _ in self.objects.items()})
+
+    def images_of(self, project: str) -> set[str]:
+        """Every image that a revision of the project runs, by the name that was given and by digest."""
+        return {name for _, r in self.revisions.items() if r.project == project for name in (r.image, r.image_name)}
 
     def served(self) -> dict[str, str]:
         """Every host that has a route, and no Secret that its mapping names: host → project."""
@@ -221,6 +229,7 @@ class Observed:
 
     def _object_changed(self, key: str, new: Stored | None, old: Stored | None) -> None:
         plural, project, name = keys.tail(key, keys.OBJECTS)
+        self._counts.seen(key, int(new is not None), int(old is not None))
         seen = self.objects.entry(key)
         echo = seen is not None and old is not None and self._echo(seen.store_rev)
         if plural == REVISION.plural:

@@ -36,6 +36,16 @@ class Settings(Common, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Certificate of the local authority; empty: there is none."""
     local_ca_key: str = ""
     """Its private key, mode 0600."""
+    listen_tls: bool = False
+    """Whether the API speaks TLS, with a certificate signed by the local authority. Beyond loopback it must."""
+    admin_token_file: str = ""
+    """File with a token (mode 0600) that is to be the first admin's; one that was used or revoked before stays what it is."""
+    oidc_file: str = ""
+    """File of the issuers whose tokens are accepted (registry/oidc.py); empty: none."""
+    principal_per_s: float = 500
+    """Requests a second of one user or robot, ten times as many at once; 0: no limit."""
+    address_per_s: float = 1000
+    """Requests a second from one address, ten times as many at once; 0: no limit."""
     acme_directory: str = ""
     """URL of an ACME authority's directory: hosts of the world's get certificates from it; empty: they do not."""
     acme_email: str = ""

@@ -4,6 +4,9 @@
 |----------------------------------|-----------------|-----------------------|-----------------|
 | objects/<kind>/<project>/<name>  | API object      | registry              |                 |
 | projects/<project>               | Project         | registry              |                 |
+| users/<principal>                | User            | registry              |                 |
+| tokens/<id>                      | Token           | registry              |                 |
+| bindings/<project>/<principal>   | Binding         | registry              |                 |
 | secrets/<project>/<name>         | Values, sealed  | registry              |                 |
 | configs/<project>/<name>         | Values          | registry              |                 |
 | certificates/<project>/<name>    | Certificate     | registry              |                 |
@@ -29,6 +32,9 @@ ROOT = "/ebb/"
 
 OBJECTS = ROOT + "objects/"
 PROJECTS = ROOT + "projects/"
+USERS = ROOT + "users/"
+TOKENS = ROOT + "tokens/"
+BINDINGS = ROOT + "bindings/"
 SECRETS = ROOT + "secrets/"
 CONFIGS = ROOT + "configs/"
 CERTIFICATES = ROOT + "certificates/"
@@ -62,6 +68,23 @@ def object_(kind: str, project: str, name: str) -> str:
 
 def project(name: str) -> str:
     return f"{PROJECTS}{name}"
+
+
+def user(principal: str) -> str:
+    return f"{USERS}{principal}"
+
+
+def token(token_id: str) -> str:
+    return f"{TOKENS}{token_id}"
+
+
+def bindings(project: str) -> str:
+    """Prefix of who has roles in `project`."""
+    return f"{BINDINGS}{project}/"
+
+
+def binding(project: str, principal: str) -> str:
+    return f"{BINDINGS}{project}/{principal}"
 
 
 def secret(project: str, name: str) -> str:

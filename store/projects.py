@@ -17,6 +17,9 @@ class Quota(Model, frozen=True, kw_only=True):
     requests_per_s: int = 0
     in_flight: int = 0
     queued: int = 0
+    domains: int = 0
+    secret_bytes: int = 0
+    """Of all Secrets as they are stored."""
 
 
 class Policy(Model, frozen=True, kw_only=True):

@@ -1,7 +1,8 @@
 """The Litestar application: handlers together, errors as Status objects, requests counted by route."""
 
+import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from litestar import Litestar, Response, get
@@ -10,15 +11,16 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, Guard, Message, Receive, Scope, Send
 
 from process import logs, metrics
-from registry.api import discovery, openapi, problems
+from registry.api import describe, discovery, openapi, problems
+from registry.api.doors import HEALTH
 from registry.api.problems import ApiError
 from registry.api.routes import Http, answer
 from registry.bounds import Bounds
 from registry.objects import GROUP, VERSIONS
-from registry.problem import DNS_LABEL
+from registry.quotas import OverQuota
 from store.errors import StoreError
 
 log = logs.get("registry.api")
@@ -26,12 +28,19 @@ _REQUESTS = metrics.counter("registry_requests_total", "API requests.", "route",
 _SECONDS = metrics.histogram("registry_request_seconds", "Time to the head of the answer.", "route", "method")
 
 
-def build(handlers: Sequence[BaseRouteHandler], projects: Callable[[], list[str]], bounds: Bounds) -> Litestar:
-    """The application over `handlers`; `projects` are the names of projects that have objects."""
+def build(handlers: Sequence[BaseRouteHandler], authorise: Guard, bounds: Bounds) -> Litestar:
+    """The application over `handlers`; `authorise` is asked before each."""
     return Litestar(
-        route_handlers=[*_discovery(projects), *handlers],
-        exception_handlers={ApiError: _api_error, StoreError: _store_error, HTTPException: _http_error, Exception: _bug},
+        route_handlers=[*_discovery(), *handlers],
+        exception_handlers={
+            ApiError: _api_error,
+            OverQuota: _over_quota,
+            StoreError: _store_error,
+            HTTPException: _http_error,
+            Exception: _bug,
+        },
         middleware=[_counted],
+        guards=[authorise],
         request_max_body_size=bounds.body_max_bytes,
         state=State({"body_max_bytes": bounds.body_max_bytes}),
         logging_config=None,
@@ -45,7 +54,7 @@ def build(handlers: Sequence[BaseRouteHandler], projects: Callable[[], list[str]
     )
 
 
-def _discovery(projects: Callable[[], list[str]]) -> list[BaseRouteHandler]:
+def _discovery() -> list[BaseRouteHandler]:
     said: dict[str, Any] = {
         "/version": discovery.version(),
         "/api": discovery.core_versions(),
@@ -62,21 +71,15 @@ def _discovery(projects: Callable[[], list[str]]) -> list[BaseRouteHandler]:
     async def discover(request: Http) -> Response[bytes]:
         return answer(said[request.url.path.rstrip("/")])
 
-    @get("/api/v1/namespaces", summary="Projects", tags=["Discovery"])
-    async def namespaces() -> Response[bytes]:
-        return answer(discovery.namespaces(projects()))
-
-    @get("/api/v1/namespaces/{name:str}", summary="A project", tags=["Discovery"])
-    async def namespace(name: str) -> Response[bytes]:
-        if not DNS_LABEL.fullmatch(name) or len(name) > 63:
-            raise ApiError(404, "NotFound", f'namespaces "{name}" not found')
-        return answer(discovery.namespace(name))
-
     @get("/openapi.json", summary="This description", tags=["Discovery"])
     async def description(request: Http) -> Response[bytes]:
-        return answer(request.app.openapi_schema.to_schema())
+        return answer(describe.completed(copy.deepcopy(request.app.openapi_schema.to_schema())))
 
-    return [discover, namespaces, namespace, description]
+    @get(sorted(HEALTH), summary="Whether the API answers; open to all", tags=["Discovery"], media_type="text/plain")
+    async def health() -> Response[bytes]:
+        return Response(b"ok", media_type="text/plain")
+
+    return [discover, description, health]
 
 
 def _api_error(_: Http, error: ApiError) -> Response[bytes]:
@@ -84,6 +87,10 @@ def _api_error(_: Http, error: ApiError) -> Response[bytes]:
     if "retryAfterSeconds" in error.details:
         made.headers["Retry-After"] = str(error.details["retryAfterSeconds"])
     return made
+
+
+def _over_quota(request: Http, error: OverQuota) -> Response[bytes]:
+    return _api_error(request, problems.over_quota(error.what, error.limit, error.has, error.project))
 
 
 def _store_error(request: Http, error: StoreError) -> Response[bytes]:

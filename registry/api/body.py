@@ -8,6 +8,7 @@ import yaml
 from registry.api.problems import ApiError, bad_request
 
 NODES_MAX = 200_000
+DEPTH_MAX = 64
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -49,17 +50,19 @@ def _yaml(data: bytes) -> Any:
 def plain(value: Any) -> None:
     """Raises ApiError when `value` is not what JSON can say, or is larger than it looked (YAML aliases)."""
     left = NODES_MAX
-    stack = [value]
+    stack = [(value, 1)]
     while stack:
-        item = stack.pop()
+        item, depth = stack.pop()
         left -= 1
+        if depth > DEPTH_MAX:
+            raise bad_request(f"the body is nested more than {DEPTH_MAX} deep")
         if left < 0:
             raise bad_request(f"the body holds more than {NODES_MAX} values (YAML aliases count each time)")
         if isinstance(item, dict):
             _string_keys(item)
-            stack.extend(item.values())
+            stack.extend((each, depth + 1) for each in item.values())
         elif isinstance(item, list):
-            stack.extend(item)
+            stack.extend((each, depth + 1) for each in item)
         elif not isinstance(item, str | int | float | bool | None):
             raise bad_request(f"the body holds a {type(item).__name__}; allowed: what JSON can say")
 

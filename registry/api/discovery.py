@@ -28,7 +28,7 @@ def core_versions() -> dict[str, Any]:
 
 def core_resources() -> dict[str, Any]:
     names = {"name": "namespaces", "singularName": "namespace", "namespaced": False, "kind": "Namespace"}
-    resources: list[dict[str, Any]] = [{**names, "verbs": ["get", "list"], "shortNames": ["ns"]}]
+    resources: list[dict[str, Any]] = [{**names, "verbs": ["create", "delete", "get", "list"], "shortNames": ["ns"]}]
     for kind in VALUES.values():
         own = {"name": kind.plural, "singularName": kind.singular, "namespaced": True, "kind": kind.kind, "verbs": _WRITES}
         resources.append({**own, "shortNames": list(kind.short_names)} if kind.short_names else own)
@@ -61,11 +61,11 @@ def resources(version: str) -> dict[str, Any]:
 
 
 def namespace(name: str) -> dict[str, Any]:
-    """Every project exists: one needs no making."""
+    """A project as the Namespace that clients of Kubernetes look for."""
     meta = {"name": name, "labels": {"kubernetes.io/metadata.name": name}}
     return {"kind": "Namespace", "apiVersion": "v1", "metadata": meta, "status": {"phase": "Active"}}
 
 
 def namespaces(names: list[str]) -> dict[str, Any]:
-    items = [namespace(name) for name in sorted({"default", *names})]
+    items = [namespace(name) for name in names]
     return {"kind": "NamespaceList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items}

@@ -10,9 +10,11 @@ from litestar.handlers import BaseRouteHandler
 from litestar.response import Stream
 
 from process.clock import Clock
+from registry.api.gate import asked
 from registry.api.problems import ApiError
 from registry.api.routes import Http, answer, number
 from registry.api.streams import Queue, Streams
+from registry.authorisation import Identity
 from registry.nodes import NodeAgents
 from registry.observed import Observed
 from registry.story import StoryBook
@@ -79,8 +81,14 @@ class EbbRoutes:
         ]
         return answer({"items": items})
 
-    def story(self, about: str) -> Response[bytes]:
+    def story(self, about: str, who: Identity) -> Response[bytes]:
+        """What is known, as far as it is of projects that are there for `who`."""
         events = self._book.find(about)
+        if not who.rules:
+            projects = {event.revision.partition("/")[0] for event in events if event.revision}
+            seen = {project for project in projects if who.sees(project)}
+            kept = {"", *seen} if projects and seen == projects else seen
+            events = [event for event in events if event.revision.partition("/")[0] in kept]
         if not events:
             said = f"nothing is known of {about!r}; the last {len(self._book)} steps of all processes are kept, for request, wake, "
             raise ApiError(404, "NotFound", said + "instance and revision names")
@@ -128,8 +136,8 @@ def handlers(routes: EbbRoutes) -> list[BaseRouteHandler]:
         return routes.nodes()
 
     @get(ROOT + "/story/{about:path}", summary="The steps of a request, wake, instance or revision", tags=_TAGS)
-    async def story(about: str) -> Response[bytes]:
-        return routes.story(about.lstrip("/"))
+    async def story(about: str, request: Http) -> Response[bytes]:
+        return routes.story(about.lstrip("/"), asked(request).identity)
 
     @get(ROOT + "/top", summary="What goes on now, a line a second (?project=)", tags=_TAGS)
     async def top(request: Http) -> Response[Any]:

@@ -4,6 +4,7 @@ What is imported for a project only that project can deploy; what is imported fo
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from litestar import Response, delete, get, post
@@ -12,6 +13,7 @@ from litestar.response import Stream
 
 from registry.api import problems
 from registry.api.ebb import ROOT
+from registry.api.gate import asked
 from registry.api.problems import ApiError
 from registry.api.routes import Http, answer
 from registry.api.streams import Queue, Streams
@@ -29,8 +31,11 @@ _TAGS = ["Ebb"]
 class ImageRoutes:
     """What the paths of images do. `project` None: everybody's."""
 
-    def __init__(self, agents: NodeAgents, spool: Spool, bus: Bus, streams: Streams) -> None:
-        self._agents, self._spool, self._bus, self._streams = agents, spool, bus, streams
+    def __init__(
+        self, agents: NodeAgents, spool: Spool, bus: Bus, streams: Streams, images_of: Callable[[str], set[str]]
+    ) -> None:
+        """`images_of`: what the revisions of a project run."""
+        self._agents, self._spool, self._bus, self._streams, self._images_of = agents, spool, bus, streams, images_of
 
     async def import_(self, project: str | None, request: Http) -> Response[bytes]:
         """Every node gets the archive; it counts as done when all have it."""
@@ -81,14 +86,17 @@ class ImageRoutes:
             raise ApiError(503, "NoNode", "no node agent is connected; start one (ebb up, ebb join) and try again")
         return nodes
 
-    async def progress(self, image: str) -> Response[Any]:
-        """Pulls as they go on, one PullProgress a line; `image` empty: all."""
+    async def progress(self, project: str, image: str, everything: bool) -> Response[Any]:
+        """Pulls as they go on, one PullProgress a line; `image` empty: all. Unless `everything`, of the project's revisions."""
+
+        def shown(pulled: str) -> bool:
+            return (not image or pulled == image) and (everything or pulled in self._images_of(project))
 
         async def fill(queue: Queue) -> None:
             subscription = await self._bus.subscribe(IMAGE_PROGRESSES, bound=1000)
             try:
                 async for _, data in subscription:
-                    if not image or decode(PullProgress, data).image == image:
+                    if shown(decode(PullProgress, data).image):
                         await queue.put(data + b"\n")
             finally:
                 await subscription.close()
@@ -142,6 +150,6 @@ def handlers(routes: ImageRoutes) -> list[BaseRouteHandler]:
 
     @get(own + ":progress", summary="Pulls as they go on (?image=)", tags=_TAGS)
     async def progress(ns: str, request: Http) -> Response[Any]:
-        return await routes.progress(request.query_params.get("image", ""))
+        return await routes.progress(ns, request.query_params.get("image", ""), asked(request).identity.rules)
 
     return [import_own, list_own, delete_own, import_shared, list_all, delete_all, progress]

@@ -98,5 +98,29 @@ def unavailable(message: str) -> ApiError:
     return ApiError(503, "ServiceUnavailable", message, {"retryAfterSeconds": 1})
 
 
-def too_many(message: str) -> ApiError:
-    return ApiError(429, "TooManyRequests", message, {"retryAfterSeconds": 1})
+def too_many(message: str, retry_after_s: int = 1) -> ApiError:
+    return ApiError(429, "TooManyRequests", message, {"retryAfterSeconds": retry_after_s})
+
+
+def unauthorized(message: str) -> ApiError:
+    return ApiError(401, "Unauthorized", message)
+
+
+def unseen(kind: str, name: str) -> ApiError:
+    """404 for what may or may not be there, in a project that is somebody else's: the words are those of what is not there."""
+    return ApiError(
+        404, "NotFound", f'{kind} "{name}" not found' if name else f"{kind} not found", {"kind": kind, "name": name}
+    )
+
+
+def may_not(principal: str, action: str, kind: str, project: str) -> ApiError:
+    """403 that says what is missing."""
+    where = f"in project {project}" if project else "outside of projects"
+    cure = "ask who administers it for a role (ebb role grant), or use a token that may"
+    return ApiError(403, "Forbidden", f"{principal} may not {action} {kind} {where}; {cure}", {"kind": kind})
+
+
+def over_quota(what: str, limit: int, has: int, project: str) -> ApiError:
+    """403 that names the limit, as Kubernetes' quotas do."""
+    message = f"exceeded quota of project {project}: {what} is limited to {limit}, there are {has}; delete some, or raise it"
+    return ApiError(403, "Forbidden", message, {"causes": [{"field": f"quota.{what}", "message": f"limited to {limit}"}]})

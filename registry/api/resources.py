@@ -16,6 +16,7 @@ from registry.api.problems import ApiError
 from registry.bounds import Bounds
 from registry.objects import CONFIGURATION, DOMAIN_MAPPING, REVISION, ROUTE, SERVICE, Kind, Object
 from registry.problem import DNS_LABEL
+from registry.quotas import Counts
 from store import keys
 from store.backend import Entry, Store
 from store.errors import Compacted, Conflict
@@ -42,8 +43,8 @@ class Page:
 class Resources:
     """Objects in the store as the API shows them. Methods raise ApiError."""
 
-    def __init__(self, store: Store, bounds: Bounds, clock: Clock) -> None:
-        self._store, self._bounds, self._clock = store, bounds, clock
+    def __init__(self, store: Store, bounds: Bounds, clock: Clock, counts: Counts) -> None:
+        self._store, self._bounds, self._clock, self._counts = store, bounds, clock, counts
 
     # -- reading ----------------------------------------------------------------------------------------------------------
 
@@ -152,7 +153,8 @@ class Resources:
     async def _write(self, kind: Kind, obj: Object, store_rev: int) -> int:
         key = objects.key_of(obj)
         txn = Txn((Guard(key, store_rev),), (Put(key, msgspec.json.encode(obj)),), why=f"write {kind.kind} {key}")
-        return await self._store.commit(txn)
+        with self._counts.room(key, 1, int(store_rev > 0)):
+            return await self._store.commit(txn)
 
     def _checked(self, kind: Kind, project: str, raw: Any, name: str = "") -> Object:
         """The pruned body, valid. `name`: what the path says, for a body that does not."""
@@ -184,6 +186,8 @@ class Resources:
                 found = validate.taken_name(_decode(entry), new)
         if found:
             raise problems.invalid(kind, objects.name_of(new), found)
+        if old is None or old["spec"]["template"] != new["spec"]["template"]:
+            self._counts.check(project, "revisions")
 
     def _not_owned(self, kind: Kind, obj: Object) -> None:
         owner = objects.owner_of(obj)

@@ -11,7 +11,9 @@ from litestar.handlers import BaseRouteHandler
 from litestar.response import Stream
 
 from process.clock import Clock
+from registry import objects
 from registry.api import body, columns, patches, problems, protobuf
+from registry.api.gate import asked
 from registry.api.resources import Change, Page, Resources
 from registry.api.watching import Request, Watches
 from registry.objects import GROUP, KINDS, VERSIONS, Kind, Object
@@ -104,7 +106,9 @@ class KnativeRoutes:
 
     async def create(self, kind: Kind, project: str, request: Http) -> Response[bytes]:
         given = await read(request)
-        return answer(await self._resources.create(kind, project, given, dry_run=flag(request, "dryRun")), 201)
+        made = await self._resources.create(kind, project, given, dry_run=flag(request, "dryRun"))
+        asked(request).name = objects.name_of(made)
+        return answer(made, 201)
 
     async def replace(self, kind: Kind, project: str, name: str, request: Http) -> Response[bytes]:
         given = await read(request)

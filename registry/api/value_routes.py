@@ -10,6 +10,7 @@ from litestar.response import Stream
 from process.clock import Clock
 from registry import objects, values
 from registry.api import columns, patches, problems
+from registry.api.gate import asked
 from registry.api.problems import ApiError
 from registry.api.routes import Http, answer, flag, read, watch_request
 from registry.api.values import Change, ValueStore, prefix
@@ -54,7 +55,9 @@ class ValueRoutes:
 
     async def create(self, kind: Kind, project: str, request: Http) -> Response[bytes]:
         given = await read(request)
-        return answer(await self._store.create(kind, project, given, dry_run=flag(request, "dryRun")), 201)
+        made = await self._store.create(kind, project, given, dry_run=flag(request, "dryRun"))
+        asked(request).name = objects.name_of(made)
+        return answer(made, 201)
 
     async def replace(self, kind: Kind, project: str, name: str, request: Http) -> Response[bytes]:
         given = await read(request)

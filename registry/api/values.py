@@ -10,6 +10,7 @@ from registry import defaults, objects, values, writing
 from registry.api import problems, selectors
 from registry.objects import SECRET, Kind, Object
 from registry.problem import DNS_LABEL
+from registry.quotas import Counts
 from store import keys
 from store.backend import Entry, Store
 from store.errors import Conflict
@@ -26,8 +27,8 @@ Change = Callable[[Object], Object]
 class ValueStore:
     """Secrets and ConfigMaps in the store. `ring` None: there is no key file, so no Secret can be kept. Raises ApiError."""
 
-    def __init__(self, store: Store, clock: Clock, ring: Keyring | None) -> None:
-        self._store, self._clock, self._ring = store, clock, ring
+    def __init__(self, store: Store, clock: Clock, ring: Keyring | None, counts: Counts) -> None:
+        self._store, self._clock, self._ring, self._counts = store, clock, ring, counts
 
     async def get(self, kind: Kind, project: str, name: str) -> Object:
         """With its values."""
@@ -93,7 +94,7 @@ class ValueStore:
             if dry_run or shown == old:
                 return writing.shown(shown, entry.store_rev)
             try:
-                return writing.shown(shown, await self._write(kind, new, entry.store_rev))
+                return writing.shown(shown, await self._write(kind, new, entry.store_rev, len(entry.value)))
             except Conflict:
                 continue
         raise problems.changed_meanwhile(kind, name)
@@ -133,7 +134,7 @@ class ValueStore:
             if key_of(found.sealed) == ring.newest:
                 return False
             try:
-                await self._write(SECRET, values.resealed(found, ring), entry.store_rev)
+                await self._write(SECRET, values.resealed(found, ring), entry.store_rev, values.TOTAL_MAX_BYTES)
                 return True
             except Conflict:
                 entry = await self._store.get(entry.key)
@@ -147,9 +148,11 @@ class ValueStore:
             raise problems.not_found(kind, name)
         return decode(Values, entry.value), entry
 
-    async def _write(self, kind: Kind, made: Values, store_rev: int) -> int:
-        key = prefix(kind, made.metadata["namespace"]) + made.metadata["name"]
-        return await self._store.commit(Txn((Guard(key, store_rev),), (Put(key, encode(made)),), why=f"write {key}"))
+    async def _write(self, kind: Kind, made: Values, store_rev: int, before_bytes: int = 0) -> int:
+        """`before_bytes`: what it was; more than that counts against the project's quota."""
+        key, data = prefix(kind, made.metadata["namespace"]) + made.metadata["name"], encode(made)
+        with self._counts.room(key, len(data), before_bytes):
+            return await self._store.commit(Txn((Guard(key, store_rev),), (Put(key, data),), why=f"write {key}"))
 
     def _checked(self, kind: Kind, project: str, raw: Any, name: str = "") -> Object:
         body = _without_nulls(raw)

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -77,8 +78,17 @@ class Engine:
         self.up_flags = ["--root", str(self.root), "--run", str(self.run), "--http", f"127.0.0.1:{self.http_port}",
                          "--https", f"127.0.0.1:{self.https_port}", "--port-base", str(base), "--id", self.name,
                          "--subnet", free_subnet(), "--allow-private-registries", "127.0.0.0/8", *flags]  # fmt: skip
-        self.api = httpx.Client(base_url=f"http://127.0.0.1:{base}", timeout=30)
+        self._api: httpx.Client | None = None
         self.front = httpx.Client(base_url=f"http://127.0.0.1:{self.http_port}", timeout=60)
+
+    @property
+    def api(self) -> httpx.Client:
+        """The API, as the first admin: of an engine that was up."""
+        if self._api is None:
+            tls = ssl.create_default_context(cafile=self.root / "ca.crt")
+            login = {"Authorization": f"Bearer {(self.root / 'admin.token').read_text().strip()}"}
+            self._api = httpx.Client(base_url=f"https://127.0.0.1:{self.port_base}", timeout=30, verify=tls, headers=login)
+        return self._api
 
     def up(self) -> None:
         self.ebb("up", "-d", *self.up_flags, timeout_s=90)
@@ -87,12 +97,13 @@ class Engine:
         self.ebb("down", "--root", str(self.root), "--run", str(self.run), timeout_s=90)
 
     def close(self) -> None:
-        self.api.close()
+        if self._api is not None:
+            self._api.close()
         self.front.close()
 
     def ebb(self, *argv: str, timeout_s: float = 60, check: bool = True) -> subprocess.CompletedProcess[str]:
         """`ebb argv…` against this engine. Fails the test with what it printed when it exits other than 0."""
-        environment = {**os.environ, "EBB_API": f"http://127.0.0.1:{self.port_base}", "NO_COLOR": "1", "COLUMNS": "160"}
+        environment = {**os.environ, "EBB_RUN": str(self.run), "NO_COLOR": "1", "COLUMNS": "160"}
         command = [sys.executable, "-m", "cli", *argv]
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment, check=False)
         if check:

@@ -4,13 +4,16 @@ import asyncio
 import contextlib
 import hashlib
 import http.client
+import ssl
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from registry import authority
 from store import keys
 from store.backend import Store
 from store.bus import Bus
@@ -21,24 +24,52 @@ from store.watch import Table
 from tests import real
 
 API = "/apis/serving.knative.dev/v1"
+TOKEN = "ebb_testsadmin_" + "5a" * 32
+"""The admin's, of every registry made here."""
+AUTH = {"Authorization": f"Bearer {TOKEN}"}
+
+
+def make_tls_registry(directory: Path, etcd: str, nats: str, *flags: str) -> tuple[real.Server, str, str]:
+    """The same with TLS: the server, its URL, and the file of the authority that signs for it."""
+    ca, key = directory / "ca.crt", directory / "ca.key"
+    authority.make(ca, key, "localhost", time.time())
+    server = make_registry(
+        directory, etcd, nats, "--listen-tls", "true", "--local-ca", str(ca), "--local-ca-key", str(key), *flags
+    )
+    server._answers = lambda _: _answers(server.admin_port, "/readyz") and _answers(server.port, "/healthz", str(ca))  # type: ignore[attr-defined]
+    return server, server.url.replace("http://", "https://"), str(ca)
 
 
 def make_registry(directory: Path, etcd: str, nats: str, *flags: str) -> real.Server:
     """`python -m registry`, not started; its admin endpoint is on `admin_port`."""
     port, admin = real.free_port(), real.free_port()
     argv = [sys.executable, "-m", "registry", "--etcd", etcd, "--nats", nats, "--listen", f"127.0.0.1:{port}"]
-    argv += ["--admin", f"127.0.0.1:{admin}", "--data", str(directory / "spool"), "--lead-ttl-s", "1.5", *flags]
+    argv += ["--admin", f"127.0.0.1:{admin}", "--data", str(directory / "spool"), "--lead-ttl-s", "1.5"]
+    argv += ["--admin-token-file", str(token_file(directory)), *flags]
 
     def answers(_: int) -> bool:
-        return _answers(admin, "/readyz") and _answers(port, "/version")
+        return _answers(admin, "/readyz") and _answers(port, "/healthz")
 
     server = real.Server("registry", argv, port, directory, answers)
     server.admin_port = admin  # type: ignore[attr-defined]
     return server
 
 
-def _answers(port: int, path: str) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+def token_file(directory: Path) -> Path:
+    """A file with TOKEN that only we may read."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "admin.token"
+    path.touch(mode=0o600)
+    path.write_text(TOKEN)
+    return path
+
+
+def _answers(port: int, path: str, ca: str = "") -> bool:
+    if ca:
+        tls = ssl.create_default_context(cafile=ca)
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection("127.0.0.1", port, timeout=1, context=tls)
+    else:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
     try:
         connection.request("GET", path)
         return connection.getresponse().status == 200
@@ -129,8 +160,9 @@ def _fields(scale: Scale) -> dict[str, Any]:
 class Client:
     """The API of one project, and waits for what it shall say."""
 
-    def __init__(self, base: str, project: str = "default") -> None:
-        self.http = httpx.AsyncClient(base_url=base, timeout=20)
+    def __init__(self, base: str, project: str = "default", ca: str = "") -> None:
+        verify = ssl.create_default_context(cafile=ca) if ca else True
+        self.http = httpx.AsyncClient(base_url=base, timeout=20, headers=AUTH, verify=verify)
         self.base, self.project = base, project
 
     def path(self, plural: str = "services", name: str = "") -> str:

@@ -25,7 +25,7 @@ from store.model import decode, encode
 from tests import real
 from tests.certificates import World
 from tests.eventually import eventually_async
-from tests.integration.registry_world import API, make_registry, playing, service
+from tests.integration.registry_world import API, AUTH, make_registry, playing, service
 
 pytestmark = pytest.mark.real
 HOST, UNREACHABLE = "shop.example.org", "gone.example.org"
@@ -134,7 +134,7 @@ async def test_a_mapped_host_gets_a_certificate_that_is_renewed_and_a_failure_sa
         await stack.enter_async_context(running(door))
         registry = await stack.enter_async_context(running(make_registry(tmp_path, etcd.address, nats.url, *flags)))
         await stack.enter_async_context(playing(store, bus))
-        api = await stack.enter_async_context(httpx.AsyncClient(base_url=registry.url, timeout=20))
+        api = await stack.enter_async_context(httpx.AsyncClient(base_url=registry.url, timeout=20, headers=AUTH))
         body = service()
         body["metadata"]["annotations"] = {"networking.knative.dev/http-protocol": "Redirected"}
         assert (await api.post(f"{API}/namespaces/default/services", json=body)).status_code == 201

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -108,16 +109,21 @@ def test_up_is_healthy_down_leaves_nothing_and_the_next_up_knows_what_was_stored
     assert [row["name"] for row in shown["components"]] == COMPONENTS
     assert shown["healthy"], shown
     assert engine.ebb("status", "--run", str(engine.run)).returncode == 0
-    assert "current-context: ebb" in (engine.root / "kubeconfig").read_text()
-    api = f"http://127.0.0.1:{engine.base}/apis/serving.knative.dev/v1/namespaces/default/services"
+    kubeconfig, token = engine.root / "kubeconfig", engine.root / "admin.token"
+    assert "current-context: ebb" in kubeconfig.read_text()
+    assert [path.stat().st_mode & 0o777 for path in (kubeconfig, token)] == [0o600, 0o600]
+    api = f"https://127.0.0.1:{engine.base}/apis/serving.knative.dev/v1/namespaces/default/services"
+    tls = ssl.create_default_context(cafile=engine.root / "ca.crt")
+    admin = {"Authorization": f"Bearer {token.read_text().strip()}"}
+    assert httpx.get(api, trust_env=False, verify=tls).status_code == 401
     body = {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": "kept"},
             "spec": {"template": {"spec": {"containers": [{"image": "127.0.0.1:1/nothing:v1"}]}}}}  # fmt: skip
-    assert httpx.post(api, json=body, trust_env=False).status_code == 201
+    assert httpx.post(api, json=body, trust_env=False, verify=tls, headers=admin).status_code == 201
     engine.down()
     assert engine.left() == []
     assert engine.ebb("status", "--run", str(engine.run)).returncode == 1
     engine.up()
-    assert httpx.get(f"{api}/kept", trust_env=False).status_code == 200
+    assert httpx.get(f"{api}/kept", trust_env=False, verify=tls, headers=admin).status_code == 200
 
 
 def test_a_killed_component_comes_back_and_status_says_so(engine: Engine) -> None:

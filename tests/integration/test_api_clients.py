@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from store.backend import Store
 from store.bus import Bus
 from tests import real
 from tests.eventually import eventually_async
-from tests.integration.registry_world import Client, make_registry, playing, ready, service
+from tests.integration.registry_world import AUTH, TOKEN, Client, make_tls_registry, playing, ready, service
 
 pytestmark = pytest.mark.real
 T = TypeVar("T")
@@ -27,11 +28,11 @@ GROUP = ("serving.knative.dev", "v1", "default", "services")
 
 @pytest.fixture
 async def api(store: Store, bus: Bus, etcd: real.Server, nats: real.Server, tmp_path: Path) -> AsyncIterator[Client]:
-    server = make_registry(tmp_path, etcd.address, nats.url)
+    server, url, ca = make_tls_registry(tmp_path, etcd.address, nats.url)
     server.spawn()
     try:
         await server.answering()
-        client = Client(server.url)
+        client = Client(url, ca=ca)
         async with playing(store, bus):
             yield client
         await client.http.aclose()
@@ -59,9 +60,11 @@ def kubectl(api: Client, tmp_path: Path) -> Callable[..., Any]:
                 "apiVersion": "v1",
                 "kind": "Config",
                 "current-context": "ebb",
-                "clusters": [{"name": "ebb", "cluster": {"server": api.base}}],
+                "clusters": [
+                    {"name": "ebb", "cluster": {"server": api.base, "certificate-authority": str(tmp_path / "ca.crt")}}
+                ],
                 "contexts": [{"name": "ebb", "context": {"cluster": "ebb", "namespace": "default", "user": "ebb"}}],
-                "users": [{"name": "ebb", "user": {}}],
+                "users": [{"name": "ebb", "user": {"token": TOKEN}}],
             }
         )
     )
@@ -124,9 +127,10 @@ async def test_kubectl_watches(api: Client, kubectl: Callable[..., Any]) -> None
 
 
 @pytest.fixture
-def kubernetes_client(api: Client) -> Any:
+def kubernetes_client(api: Client, tmp_path: Path) -> Any:
     config = kubernetes.client.Configuration()
-    config.host = api.base
+    config.host, config.ssl_ca_cert = api.base, str(tmp_path / "ca.crt")
+    config.api_key = {"authorization": f"Bearer {TOKEN}"}
     with kubernetes.client.ApiClient(config) as client:
         yield client
 
@@ -181,8 +185,9 @@ async def test_the_dynamic_client_discovers_and_applies(api: Client, kubernetes_
 class Kn:
     """The requests of Knative's command line, in its order, and what it makes of the answers."""
 
-    def __init__(self, api: Client) -> None:
-        self._api, self._http = api, httpx.Client(base_url=api.base, timeout=20, headers={"Accept": "application/json"})
+    def __init__(self, api: Client, tls: ssl.SSLContext) -> None:
+        headers = {"Accept": "application/json", **AUTH}
+        self._api, self._http = api, httpx.Client(base_url=api.base, timeout=20, headers=headers, verify=tls)
 
     def close(self) -> None:
         self._http.close()
@@ -264,7 +269,7 @@ class Kn:
         params = {"watch": "true", "fieldSelector": "metadata.name=hello", "resourceVersion": version}
         with self._http.stream("GET", self._api.path(), params=params) as answer:
             options = {"kind": "DeleteOptions", "apiVersion": "serving.knative.dev/v1", "propagationPolicy": "Foreground"}
-            gone = httpx.request("DELETE", self._api.base + self._api.path(name="hello"), json=options)
+            gone = self._http.request("DELETE", self._api.path(name="hello"), json=options)
             assert gone.status_code == 200
             for line in answer.iter_lines():
                 if json.loads(line)["type"] == "DELETED":
@@ -273,8 +278,8 @@ class Kn:
 
 
 @pytest.fixture
-def kn(api: Client) -> Any:
-    client = Kn(api)
+def kn(api: Client, tmp_path: Path) -> Any:
+    client = Kn(api, ssl.create_default_context(cafile=tmp_path / "ca.crt"))
     yield client
     client.close()
 

@@ -17,7 +17,7 @@ from store.seal import Keyring, add_key
 from tests import real
 from tests.certificates import World
 from tests.eventually import eventually_async
-from tests.integration.registry_world import API, make_registry, service
+from tests.integration.registry_world import API, AUTH, make_registry, service
 
 pytestmark = pytest.mark.real
 SECRETS = "/api/v1/namespaces/default/secrets"
@@ -40,7 +40,7 @@ async def http(
     server.spawn()
     try:
         await server.answering()
-        async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+        async with httpx.AsyncClient(base_url=server.url, timeout=20, headers=AUTH) as client:
             yield client
     finally:
         server.stop()

@@ -269,7 +269,7 @@ async def test_bad_input_is_answered_with_what_and_where(api: Client) -> None:
     answer = await api.http.get(api.path(), params={"limit": "many"})
     assert answer.status_code == 400
     answer = await api.http.post(f"{API}/namespaces/No_Project/services", json=service())
-    assert answer.status_code == 422
+    assert answer.status_code == 404
 
 
 async def test_lists_select_and_continue(api: Client, players: Players) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from store.connect import open_bus, open_store
@@ -131,7 +132,8 @@ async def test_a_version_that_is_compacted_is_gone(world: World) -> None:
     after = await api.until("True")
     version = int(after["metadata"]["resourceVersion"])
     body = {"revision": version}
-    answer = await api.http.post(f"http://{world.etcd.address}/v3/kv/compaction", json=body)
+    async with httpx.AsyncClient() as http:
+        answer = await http.post(f"http://{world.etcd.address}/v3/kv/compaction", json=body)
     assert answer.status_code == 200, answer.text
     old = await api.http.get(api.path(), params={"watch": "true", "resourceVersion": made["metadata"]["resourceVersion"]})
     assert (old.status_code, old.json()["reason"]) == (410, "Expired")

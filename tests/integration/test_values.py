@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import shutil
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from store.backend import Store
 from store.bus import Bus
 from store.seal import add_key
 from tests import real
-from tests.integration.registry_world import make_registry
+from tests.integration.registry_world import AUTH, TOKEN, make_registry, make_tls_registry
 
 pytestmark = pytest.mark.real
 CANARY = "canary-e01b77"
@@ -27,7 +28,7 @@ SECRETS, CONFIGS = "/api/v1/namespaces/default/secrets", "/api/v1/namespaces/def
 @pytest.fixture
 async def registry(store: Store, bus: Bus, etcd: real.Server, nats: real.Server, tmp_path: Path) -> AsyncIterator[real.Server]:
     add_key(tmp_path / "secrets.key")
-    server = make_registry(tmp_path, etcd.address, nats.url, "--secret-key-file", str(tmp_path / "secrets.key"))
+    server, _, _ = make_tls_registry(tmp_path, etcd.address, nats.url, "--secret-key-file", str(tmp_path / "secrets.key"))
     server.spawn()
     try:
         await server.answering()
@@ -38,8 +39,9 @@ async def registry(store: Store, bus: Bus, etcd: real.Server, nats: real.Server,
 
 
 @pytest.fixture
-async def http(registry: real.Server) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=registry.url, timeout=20) as client:
+async def http(registry: real.Server, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    tls = ssl.create_default_context(cafile=tmp_path / "ca.crt")
+    async with httpx.AsyncClient(base_url=f"https://{registry.address}", timeout=20, headers=AUTH, verify=tls) as client:
         yield client
 
 
@@ -49,8 +51,9 @@ def kubectl(registry: real.Server, tmp_path: Path) -> Callable[..., Any]:
     assert program, "kubectl is not installed; run deploy/test"
     config = tmp_path / "kubeconfig"
     context = {"name": "ebb", "context": {"cluster": "ebb", "namespace": "default", "user": "ebb"}}
-    cluster = {"name": "ebb", "cluster": {"server": registry.url}}
-    users = [{"name": "ebb", "user": {}}]
+    server = {"server": f"https://{registry.address}", "certificate-authority": str(tmp_path / "ca.crt")}
+    cluster = {"name": "ebb", "cluster": server}
+    users = [{"name": "ebb", "user": {"token": TOKEN}}]
     config.write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "Config", "current-context": "ebb", "clusters": [cluster],
                                       "contexts": [context], "users": users}))  # fmt: skip
 
@@ -172,7 +175,7 @@ async def test_without_a_key_file_secrets_are_refused_and_config_maps_work(
     server.spawn()
     try:
         await server.answering()
-        async with httpx.AsyncClient(base_url=server.url, timeout=20) as http:
+        async with httpx.AsyncClient(base_url=server.url, timeout=20, headers=AUTH) as http:
             refused = await http.post(SECRETS, json=secret())
             assert refused.status_code == 503
             assert "--secret-key-file" in refused.json()["message"]

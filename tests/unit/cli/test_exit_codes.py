@@ -23,7 +23,7 @@ def ebb(*words: str) -> subprocess.CompletedProcess[str]:
         (["nonsense"], 2, "No such command"),
         (["deploy"], 2, "Missing argument"),
         (["up", "--http", "nonsense", "--id", "TOO-LONG"], 2, "--id TOO-LONG"),
-        (["services", "--api", "nonsense"], 2, "want a URL such as http://127.0.0.1:8090"),
+        (["services", "--api", "nonsense"], 2, "want a URL such as https://127.0.0.1:8090"),
         (["up", "--bogus"], 2, "usage: ebb up"),
         (["down", "--run", "/nonexistent"], 0, "nothing runs here"),
         (["status", "--run", "/nonexistent"], 1, "no engine runs here"),

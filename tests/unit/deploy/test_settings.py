@@ -72,14 +72,25 @@ def test_the_front_door_stops_first_and_the_stores_last() -> None:
 
 
 def test_the_kubeconfigs_current_context_is_ebb() -> None:
-    text = kubeconfig.text("http://127.0.0.1:8090")
+    text = kubeconfig.text("https://127.0.0.1:8090", "ebb_id_secret", b"PEM")
     assert "current-context: ebb" in text
-    assert "server: http://127.0.0.1:8090" in text
+    assert "server: https://127.0.0.1:8090" in text
+    assert "token: ebb_id_secret" in text
+
+
+def test_the_api_has_tls_and_an_admins_token_wherever_it_listens() -> None:
+    for engine in (Engine(), Engine(https="off"), Engine(listen_api="0.0.0.0:8090")):
+        check(engine)
+        registry = next(spec for spec in components.specs(engine, Path("/config")) if spec.name == "registry")
+        assert {"--listen-tls=true", "--admin-token-file=/var/lib/ebb/admin.token"} <= set(registry.argv)
+    assert Engine(listen_api="0.0.0.0:8090").api == Engine().api == "https://127.0.0.1:8090"
+    with pytest.raises(BadUsage, match=r"--api 0\.0\.0\.0:8091"):
+        check(Engine(listen_api="0.0.0.0:8091"))
 
 
 def test_without_tls_nobody_gets_its_flags() -> None:
     words = " ".join(" ".join(spec.argv) for spec in components.specs(Engine(https="off"), Path("/config")))
-    assert "listen-tls" not in words
+    assert words.count("listen-tls") == 1, "the API's alone"
     assert "certificate" not in words
     check(Engine(https="off"))
 
