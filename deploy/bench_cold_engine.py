@@ -108,7 +108,7 @@ class BenchEngine:
         return ["--root", str(self.home / "root"), "--run", str(self._run)]
 
     def _ebb(self, *argv: str, timeout_s: float, check: bool = True) -> None:
-        environment = {**os.environ, "EBB_RUN": str(self.home / "run"), "NO_COLOR": "1"}
+        environment = {**os.environ, "EBB_RUN": str(self._run), "NO_COLOR": "1"}
         home = Path(__file__).parents[1]
         done = subprocess.run(
             [sys.executable, "-m", "cli", *argv],

@@ -32,13 +32,13 @@ def until(check: Callable[[], Any], what: str, timeout_s: float = 40) -> Any:
 
 
 def free_base() -> int:
-    """The first of eleven free ports in a row."""
+    """The first of eighteen free ports in a row."""
     for base in range(34000 + os.getpid() % 200 * 20, 60000, 20):
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for port in range(base, base + 11):
+            for port in range(base, base + 18):
                 stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
             return base
-    raise RuntimeError("no eleven free ports in a row")
+    raise RuntimeError("no eighteen free ports in a row")
 
 
 class Engine:
@@ -49,9 +49,9 @@ class Engine:
         self.root, self.run = home / "root", home / "run"
         self.base = free_base()
         self.id = "ai" + os.urandom(2).hex()
-        self.front = f"127.0.0.1:{self.base + 9}"
+        self.front = f"127.0.0.1:{self.base + 16}"
         self.flags = ["--root", str(self.root), "--run", str(self.run), "--http", self.front, "--port-base", str(self.base)]
-        self.flags += ["--id", self.id, "--subnet", subnet, "--https", f"127.0.0.1:{self.base + 10}"]
+        self.flags += ["--id", self.id, "--subnet", subnet, "--https", f"127.0.0.1:{self.base + 17}"]
 
     def ebb(self, *words: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-P", "-m", "cli", *words]

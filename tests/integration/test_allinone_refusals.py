@@ -36,10 +36,10 @@ def refused(engine: Engine, *more: str) -> str:
 
 def test_a_port_in_use_is_named_with_who_has_it(engine: Engine) -> None:
     with socket.socket() as other:
-        other.bind(("127.0.0.1", engine.base + 9))
+        other.bind(("127.0.0.1", engine.base + 16))
         other.listen()
         said = refused(engine)
-    assert f"port {engine.base + 9} (--http {engine.front}) cannot be had: in use by python" in said
+    assert f"port {engine.base + 16} (--http {engine.front}) cannot be had: in use by python" in said
     assert "ebb up --http" in said
 
 
