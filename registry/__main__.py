@@ -92,18 +92,25 @@ def _bounds(settings: Settings) -> Bounds:
     return Bounds(timeout_max_s=settings.timeout_max_s, own_domains=own, tag_header=settings.tag_header)
 
 
+def _naming(settings: Settings) -> Naming:
+    return Naming(settings.domain, settings.url_port, settings.url_scheme, settings.https_port)
+
+
+def _spool(settings: Settings) -> Spool:
+    spool = Spool(Path(settings.data), settings.upload_max_bytes)
+    spool.open()
+    return spool
+
+
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run until `stop`."""
     clock, member = SystemClock(), settings.member or f"registry-{ids.short_id(6)}"
-    bounds = _bounds(settings)
-    naming = Naming(settings.domain, settings.url_port, settings.url_scheme, settings.https_port)
-    spool = Spool(Path(settings.data), settings.upload_max_bytes)
-    spool.open()
+    bounds, spool = _bounds(settings), _spool(settings)
     store, bus = await open_both(settings, member)
     jobs = Jobs("registry", stop)
     book, samples, streams = StoryBook(), Samples(), Streams()
     front = Front(settings, store, clock, streams)
-    controller = Controller(store, naming, bounds, clock, Story(bus, "registry", clock))
+    controller = Controller(store, _naming(settings), bounds, clock, Story(bus, "registry", clock))
     issuer: Issuer | None = None
 
     def dirty(unit: Unit) -> None:
