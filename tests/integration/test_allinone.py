@@ -18,7 +18,7 @@ import pytest
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(170)]
 
-COMPONENTS = ["ebb up", "etcd", "nats", "containerd", "registry", "autoscaler", "nodeagent", "ingress"]
+COMPONENTS = ["ebb up", "etcd", "nats", "containerd", "gate", "registry", "autoscaler", "nodeagent", "ingress"]
 
 
 def until(check: Callable[[], Any], what: str, timeout_s: float = 40) -> Any:
