@@ -157,7 +157,7 @@ class Mind:
         if not idle_s:
             return
         active = self.active.get(key)
-        if active is not None:
+        if active is not None and active.steady is not None and active.steady.more_than < 0:
             active.steady = None  # It may have rested, and a short call in a short window is soon over.
         if follows:
             self.unsaved.setdefault(key, now)

@@ -37,6 +37,8 @@ class Mind:
     keep: keepalive.Keep | None = None
     bounds: steady.Steady | None = None
     """Within which load, and until when, the last decision holds."""
+    awake: steady.Steady | None = None
+    """The same of the last decision with load, while the same instances stand."""
     last: Decision | None = None
     running_since: float = 0.0
     others: int = 0
@@ -83,7 +85,9 @@ class Scaler:
             if mind.keep is not None:
                 window_s = min(idle_s, app.revision.scale.stable_window_s)
                 self.budget.settle(mind.keep.held_s(idle_s), window_s, app.ledger.memory_mb, self.world.now, mind.others)
-            mind.keep = mind.bounds = None
+            mind.keep = None
+            if mind.bounds is not None and mind.bounds.more_than < 0:
+                mind.bounds = mind.awake
 
     def wake(self, app: App, waiting: int) -> None:
         """The throttler says that somebody waits with nothing to run it."""
@@ -128,6 +132,8 @@ class Scaler:
         wish = plan.Wish(mind.last.desired, may_start=mind.row.wait_s(now) == 0, park=park, at=now)
         made = plan.make(app.revision, wish, world.fleet, signal.busy, self._name)
         mind.bounds = None if made else steady.bounds(app.revision, mind.last, signal, standing, mode, now)
+        if mind.bounds is None or mind.bounds.more_than >= 0:
+            mind.awake = mind.bounds
         self.active[key] = app
         if made:
             made.commit(world.fleet, next(self._rev))
@@ -194,7 +200,7 @@ class Scaler:
             keep = keepalive.Keep(idle_s + 1 if idle_s * app.ledger.memory_mb <= worth_mb_s else keepalive.SHORTEST_S)
         elif keep is None:
             keep = keepalive.plan(app.mind.profile, app.revision.memory_request_bytes, price_mb_s)
-        if app.throttler.load.present == 0:
+        if self.policy != "oracle" or not app.throttler.load.present:
             app.mind.keep = keep
         return keep
 

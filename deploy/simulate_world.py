@@ -241,7 +241,7 @@ class World:
         )  # fmt: skip
         self.fleet.report(news)
         mind = app.mind
-        mind.bounds = None
+        mind.bounds = mind.awake = None
         if phase is Phase.READY:
             mind.row = Row()
             if mind.waking:
@@ -270,7 +270,7 @@ class World:
         self.fleet.drop_node(node.node, self.now)
         for slot in slots:
             app = self.apps[slot.assignment.revision_key]
-            app.mind.bounds = None
+            app.mind.bounds = app.mind.awake = None
             lost = self._live.pop(slot.name, [])
             app.ledger.busies(-bool(lost), self.now)
             gone = self._gone(slot)
