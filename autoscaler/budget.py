@@ -10,7 +10,7 @@ avoids the most. Pure.
 PRICE_MB_S = 15_000.0
 """At first: 128 MB for 117 s."""
 LOWEST_MB_S, HIGHEST_MB_S = 2_000.0, 1_000_000.0
-SHARE = 0.95
+SHARE = 1.0
 HALF_LIFE_S = 1800.0
 EVERY_S = 60.0
 GAIN = 0.04

@@ -252,6 +252,10 @@ class Fleet:
             if name not in self._nodes:
                 self._away.setdefault(name, now)
 
+    def need(self, revision: RevisionKey) -> Need:
+        """What one more instance of the revision takes."""
+        return self._need(revision)
+
     def _needs(self, assignment: Assignment) -> Need:
         need = self._need(assignment.revision_key)
         return need.parked() if assignment.goal == Goal.PARK else need.frozen() if assignment.goal == Goal.FREEZE else need

@@ -353,4 +353,7 @@ class Mind:
 
     def _need(self, key: RevisionKey) -> Need:
         revision = self.world.revision(key)
-        return Need.of(revision) if revision is not None else Need(key)
+        if revision is None:
+            return Need(key)
+        profile = self.profiles.get(key)
+        return Need.of(revision).expecting(profile.memory_bytes if profile is not None else 0)

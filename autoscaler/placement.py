@@ -6,6 +6,7 @@ unpacked, then any with room; among those one in the zone with the fewest instan
 (spread), then the least loaded, then by name.
 Only nodes count that have the labels it selects by and no taint it does not tolerate. Memory and disk requests are never
 oversubscribed; CPU is a weight and may be; a node takes at most `slots` instances.
+What asks for no memory takes what its instances are known to hold (`Need.expecting`).
 A parked instance holds `PARKED_BYTES` and a slot: no app code runs in it, and its request is asked for when it is woken.
 """
 
@@ -21,6 +22,7 @@ from store.scaling import Taint, Toleration
 PARKED_BYTES = 4 << 20
 PARKED_SANDBOX_BYTES = 48 << 20
 """A parked sandbox is a kernel that runs, without the app."""
+EXPECTED_STEP_BYTES = 16 << 20
 LOOK_AT = 16
 COMMON = 8
 """An image that is on one of so many nodes or more is looked for in the order of all nodes."""
@@ -55,6 +57,13 @@ class Need:
         selector, tolerations = tuple(sorted(revision.node_selector.items())), tuple(revision.tolerations)
         disk, runtime = revision.disk_request_bytes, revision.runtime
         return Need(revision.key, digest_of(revision.image), cpu_m, memory, disk, selector, tolerations, runtime)
+
+    def expecting(self, memory_bytes: int) -> "Need":
+        """What it takes when instances of it are known to hold `memory_bytes` and it asks for none: that and a tenth, in steps, so that
+        what nobody asked for is not given twice. A request stands as it is."""
+        if self.memory_bytes or not memory_bytes:
+            return self
+        return replace(self, memory_bytes=math.ceil(memory_bytes * 1.1 / EXPECTED_STEP_BYTES) * EXPECTED_STEP_BYTES)
 
     def parked(self) -> "Need":
         """What it takes while it is parked."""

@@ -119,7 +119,7 @@ def _grow(
     name: Callable[[str], str],
     worth: Callable[[Slot], float],
 ) -> None:
-    need, shares = Need.of(revision), fleet.shares
+    need, shares = fleet.need(revision.key), fleet.shares
     missing = min(missing, AT_ONCE)
     for slot in [*_frozen(fleet, revision), *_parked(fleet, revision)]:
         if missing == 0:
@@ -250,7 +250,7 @@ def _park(revision: Revision, wish: Wish, fleet: Fleet, plan: Plan, name: Callab
     plan.deletes += [s for s in parked[1:] if s.store_rev]
     if parked or not wish.may_start:
         return
-    node = fleet.placement.choose(Need.of(revision))  # Where it could run: it shall be woken there.
+    node = fleet.placement.choose(fleet.need(revision.key))  # Where it could run: it shall be woken there.
     if node is not None and parking.has_room(fleet.nodes[node], fleet.placement.headroom(node), len(fleet.resting(node))):
         _place(revision, node, Goal.PARK, wish, fleet, plan, name)
 

@@ -241,3 +241,11 @@ def test_a_node_with_the_image_is_found_on_few_nodes_and_on_many(share: int) -> 
         placement.take(on, need)
         most = max(room[2] for room in placement.account().values())
         assert most <= count // share + 1, "not spread"
+
+
+def test_what_asks_for_no_memory_takes_what_it_is_known_to_hold_and_a_request_stands() -> None:
+    silent = Need("p/r", "sha256:1")
+    assert silent.expecting(0) == silent
+    assert silent.expecting(100 * MI).memory_bytes == 112 * MI
+    assert silent.expecting(101 * MI).memory_bytes == 112 * MI, "in steps: small changes are none"
+    assert Need("p/r", "sha256:1", memory_bytes=64 * MI).expecting(500 * MI).memory_bytes == 64 * MI
