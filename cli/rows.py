@@ -79,7 +79,7 @@ def instances(found: Sequence[Object], now: float) -> list[list[str]]:
         steps = item.get("phases_ms") or {}
         took = " ".join(f"{name} {ms:.0f}" for name, ms in steps.items())
         failure = item.get("failure") or {}
-        why = f"{failure.get('reason', '')}: {failure.get('message', '')}" if failure else ""
+        why = f"{failure.get('reason', '')}: {failure.get('message', '')}" if failure else "; ".join(item.get("notices") or [])
         row = [item["instance"], item["revision"], item["node"], item["phase"], item.get("address") or "-"]
         rows.append([*row, f"{max(0, now - item.get('at', now)):.0f}s", took or "-", why])
     return rows

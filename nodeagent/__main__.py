@@ -143,7 +143,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         ids=Ids(settings.user_namespaces, settings.first_id, settings.id_ranges),
         secret_keys=Path(settings.secret_key_file) if settings.secret_key_file else None,
     )
-    own = Routes(agent.loop, agent.reporter, agent.logs, agent.clock, agent.cgroup_parent)
+    own = Routes(agent.loop, agent.reporter, agent.logs, agent.clock, agent.places)
     admin = Admin(agent.checks(), [*own.all(), *image_routes.routes(agent.images, agent.images_in_use)])
     await admin.start(settings.admin)
     host = settings.admin.rpartition(":")[0]

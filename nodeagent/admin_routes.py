@@ -7,6 +7,7 @@ import msgspec
 from aiohttp import web
 
 from nodeagent import cgroups, usage
+from nodeagent.cgroups import Places
 from nodeagent.logfile import STREAMS, Line
 from nodeagent.logs import Logs
 from nodeagent.loop import Loop
@@ -26,9 +27,9 @@ _encoder = msgspec.json.Encoder()
 class Routes:
     """For `process.admin.Admin`: `routes.all()`."""
 
-    def __init__(self, loop: Loop, reporter: Reporter, logs: Logs, clock: Clock, cgroup_parent: str) -> None:
+    def __init__(self, loop: Loop, reporter: Reporter, logs: Logs, clock: Clock, places: Places) -> None:
         self._loop, self._reporter, self._logs, self._clock = loop, reporter, logs, clock
-        self._cgroup_parent = cgroup_parent
+        self._places = places
         self._mode = cgroups.detect()
 
     def all(self) -> list[tuple[str, str, Handler]]:
@@ -38,7 +39,7 @@ class Routes:
     async def _get_instances(self, _: web.Request) -> web.StreamResponse:
         said = self._reporter.all()
         running = [one.instance for one in said]
-        used = await asyncio.to_thread(usage.of_instances, self._mode, self._cgroup_parent, running)
+        used = await asyncio.to_thread(usage.of_instances, self._mode, self._places, running)
         rows = []
         for status in said:
             row = msgspec.to_builtins(status)

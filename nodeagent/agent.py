@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from nodeagent import cgroups, pressure, runtime, sandbox, shims, usage
+from nodeagent import cgroups, notices, pressure, runtime, sandbox, shims, usage
 from nodeagent.blueprint import Blueprints
 from nodeagent.containerd.client import Containerd
 from nodeagent.containerd.errors import ContainerdError
@@ -50,6 +50,7 @@ SHIM_LOOKS_S = (1.0, 4.0, 10.0)
 NODE_EVERY_S = 5.0
 TIDY_EVERY_S = 60.0
 USAGE_EVERY_S = 5.0
+LIMITS_EVERY_S = 5.0
 LOGS_KEPT = 1000
 SPARE_BYTES = 256 * 2**20
 """With less room on the disk nothing new is placed here."""
@@ -94,7 +95,7 @@ class Agent:
     ) -> None:
         self.clock = SystemClock()
         ground = ground or Ground()
-        self.cgroup_parent = f"/ebb-{ground.prefix}"
+        self.places = cgroups.Places(f"/ebb-{ground.prefix}")
         self.root = root
         self._store, self._bus, self._jobs = store, bus, jobs
         self._node, self._zone, self._runtime = node, zone, runtime
@@ -121,20 +122,20 @@ class Agent:
             tasks=Tasks(self._containerd, ""),
             logs=self.logs,
             prober=Prober(self.clock, jobs),
-            blueprints=Blueprints(instances, self.cgroup_parent),
+            blueprints=Blueprints(instances, self.places),
             clock=self.clock,
             root=instances,
             inputs=self.inputs,
-            freezer=Freezer(cgroups.detect(), self.cgroup_parent),
+            freezer=Freezer(cgroups.detect(), self.places),
             residents=self.around.residents,
-            fences=Fences(self.around.policy, root, ids),
+            fences=Fences(self.around.project, root, ids, self.places),
             joining=Joining(root, instances),
             groups=Groups(shim_bound, width=creates),
             gate=Gate(creates, weight=self.around.weight),
         )
         self.loop = Loop(node, self._hands, self.reporter, story, jobs)
         self.inputs.stale, self.around.apply = self.loop.stale, self.loop.executor.permit
-        self._engine = Engine(self._containerd, self._hands, self.loop, self.reporter, self.cgroup_parent)
+        self._engine = Engine(self._containerd, self._hands, self.loop, self.reporter, self.places)
         self._parked_most, self._pressure_file, self._pressed = parked_most, pressure_file, ""
         self._admin, self._started = "", False
 
@@ -156,7 +157,7 @@ class Agent:
         self._admin = admin
         await self._containerd.ready(CONTAINERD_S)
         await runtime.clear(self._containerd)
-        self._hands.tasks.use(await runtime.choose(self._containerd, self._runtime, self.cgroup_parent))
+        self._hands.tasks.use(await runtime.choose(self._containerd, self._runtime, self.places.parent))
         await asyncio.to_thread(self._hands.fences.start)
         self._hands.tasks.shim = self._hands.joining.program() or self._hands.tasks.shim
         self.logs.start()
@@ -188,6 +189,7 @@ class Agent:
         self._jobs.start(self._tend(), "tend", fatal=True)
         self._jobs.start(self._tidy(), "tidy", fatal=True)
         self._jobs.start(self._tell_usage(), "usage", fatal=True)
+        self._jobs.start(self._tell_limits(), "limits", fatal=True)
         self._started = True
 
     async def _adopt(self) -> tuple[dict[str, Observed], dict[str, Found]]:
@@ -213,7 +215,7 @@ class Agent:
         await self.presence.stop(revoke=everything)
         await self._jobs.cancel()
         if everything:
-            await asyncio.to_thread(cgroups.remove, cgroups.detect(), self.cgroup_parent)
+            await asyncio.to_thread(cgroups.remove, cgroups.detect(), self.places.parent)
         await self.images.close()
         await self._containerd.close()
 
@@ -229,7 +231,7 @@ class Agent:
     async def _find_sandbox(self) -> None:
         """Beside everything else: trying it takes half a second, and few need it."""
         try:
-            found = await sandbox.find(self._containerd, self.root, self.cgroup_parent)
+            found = await sandbox.find(self._containerd, self.root, self.places.parent)
             if found:
                 self._hands.tasks.use(found, GVISOR)
         finally:
@@ -289,7 +291,7 @@ class Agent:
 
     async def _tell_usage(self) -> None:
         """One message a round for all instances whose revisions scale by what they use; none while there are none."""
-        meter = usage.Meter(cgroups.detect(), self.cgroup_parent)
+        meter = usage.Meter(cgroups.detect(), self.places)
         while True:
             await asyncio.sleep(USAGE_EVERY_S)
             observed = list(self.loop.observed.items())
@@ -298,6 +300,17 @@ class Agent:
                 used = await asyncio.to_thread(meter.read, asked, self.clock.now())
                 report = UsageReport(node=self._node, at=self.clock.wall(), used=used)
                 self._bus.publish(messages.usage(self._node), encode(report))
+
+    async def _tell_limits(self) -> None:
+        """Which limits instances have met."""
+        mode, tasks = cgroups.detect(), self._hands.tasks
+        while True:
+            await asyncio.sleep(LIMITS_EVERY_S)
+            for name, have in list(self.loop.observed.items()):
+                revision, pid = have.revision, tasks.pid(name)
+                if have.ready and not have.frozen and revision is not None and pid:
+                    met = await asyncio.to_thread(notices.look, mode, self.places.of(name), pid)
+                    self.reporter.notice(name, notices.words(met, revision.pids_limit, revision.memory_limit_bytes))
 
     async def _tidy(self) -> None:
         while True:

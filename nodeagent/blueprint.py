@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nodeagent import cgroups, ocispec, profiles, resolv
+from nodeagent.cgroups import Places
 from nodeagent.firewall import METADATA
 from nodeagent.images.facade import ReadyImage
 from nodeagent.ocispec import Files, HostFacts
@@ -26,9 +27,9 @@ class Network(Protocol):
 class Blueprints:
     """Builds specs. `root` holds a directory for each instance."""
 
-    def __init__(self, root: Path, cgroup_parent: str) -> None:
+    def __init__(self, root: Path, places: Places) -> None:
         self._root = root
-        self._cgroup_parent = cgroup_parent
+        self._places = places
         self._resolv = root.parent / "resolv.conf"
         self._host = host_facts()
         self._users: dict[tuple[str, str], ResolvedUser] = {}
@@ -58,7 +59,7 @@ class Blueprints:
             instance,
             files=Files(str(self._resolv), str(directory / "hosts")),
             user=user,
-            cgroup_parent=self._cgroup_parent,
+            cgroup=self._places.of(instance),
             shim_group=group,
             host=self._host,
             fence=fence,

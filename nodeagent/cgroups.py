@@ -1,6 +1,7 @@
 """What instances use, read from their cgroups; v1, v2 and the mixture of both. The text of the kernel's files is parsed by pure functions.
 
-`<parent>/<instance>` is where ocispec puts an instance. Only cgroups below the engine's own parent are ever removed.
+`<parent>/p-<project>/<instance>` is where an instance is (`Places`): so projects share the processors by their weights, however many
+instances each has. Only cgroups below the engine's own parent are ever removed.
 """
 
 import os
@@ -9,6 +10,32 @@ from enum import StrEnum
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
+
+
+WEIGHT = 1024
+"""Of a process of the machine's own, and of a project of weight 1 among projects, in the terms of cgroup v1."""
+
+
+class Places:
+    """Where instances are. One that is not known is nowhere: its path leads to no cgroup."""
+
+    def __init__(self, parent: str) -> None:
+        self.parent = parent
+        self._projects: dict[str, str] = {}
+
+    def put(self, instance: str, project: str) -> None:
+        self._projects[instance] = project
+
+    def drop(self, instance: str) -> str:
+        """It is gone. The path of its project's cgroup when it was the last one in there, else empty."""
+        project = self._projects.pop(instance, None)
+        return self.of_project(project) if project is not None and project not in self._projects.values() else ""
+
+    def of(self, instance: str) -> str:
+        return f"{self.of_project(self._projects.get(instance, ''))}/{instance}"
+
+    def of_project(self, project: str) -> str:
+        return f"{self.parent}/p-{project}"
 
 
 class Mode(StrEnum):
@@ -80,6 +107,20 @@ def working_set(current: int, stat: str, inactive: str) -> int:
     return max(0, current - field(stat, inactive))
 
 
+def weigh(mode: Mode, path: str, weight: int, root: Path = ROOT) -> None:
+    """Give the cgroup `path`, made if it is not there, its part of the processors among its neighbours: 1024 is one. Raises OSError."""
+    inner = path.lstrip("/")
+    at = root / inner if mode is Mode.V2 else root / "cpu" / inner
+    at.mkdir(parents=True, exist_ok=True)
+    if mode is not Mode.V2:
+        (at / "cpu.shares").write_text(str(min(262_144, max(2, weight))))
+        return
+    for above in reversed(at.relative_to(root).parents):
+        _write_if_can(root / above / "cgroup.subtree_control", "+cpu")
+    if (at / "cpu.weight").exists():
+        (at / "cpu.weight").write_text(str(min(10_000, max(1, weight * 100 // WEIGHT))))
+
+
 def children(mode: Mode, parent: str, root: Path = ROOT) -> list[str]:
     """Names of the cgroups below `parent`, in any hierarchy: the instances that have one."""
     found: set[str] = set()
@@ -109,6 +150,14 @@ def _directories(mode: Mode, path: str, root: Path) -> list[Path]:
     # v1: every mounted hierarchy, for runtimes make the cgroup in all of them, systemd's included.
     tops = [root] if mode is Mode.V2 else [Path(entry) for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False)]
     return [top / inner for top in tops if (top / inner).is_dir()]
+
+
+def _write_if_can(path: Path, text: str) -> None:
+    """Controllers that are not there to be given (a container's cgroup namespace) leave everybody equal."""
+    try:
+        path.write_text(text)
+    except OSError:
+        pass
 
 
 def _read(path: Path) -> str:

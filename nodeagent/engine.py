@@ -11,6 +11,7 @@ import random
 from nodeagent import actions as a
 from nodeagent import adopt, cgroups, failures, runtime
 from nodeagent.actions import Do, Task
+from nodeagent.cgroups import Places
 from nodeagent.containerd.client import Containerd
 from nodeagent.containerd.errors import ContainerdError
 from nodeagent.executor import Hands
@@ -34,11 +35,11 @@ _log = logs.get("nodeagent")
 
 
 class Engine:
-    """Between containerd and the loop. `cgroup_parent` is where the instances' cgroups are."""
+    """Between containerd and the loop. `places` is where the instances' cgroups are."""
 
-    def __init__(self, containerd: Containerd, hands: Hands, loop: Loop, reporter: Reporter, cgroup_parent: str) -> None:
+    def __init__(self, containerd: Containerd, hands: Hands, loop: Loop, reporter: Reporter, places: Places) -> None:
         self._containerd, self._hands, self._loop, self._reporter = containerd, hands, loop, reporter
-        self._cgroup_parent = cgroup_parent
+        self._places = places
         self._mode = cgroups.detect()
         self._ooms: dict[str, None] = {}
         self._problem: str | None = "containerd: not asked yet"
@@ -72,6 +73,8 @@ class Engine:
 
     def _adopt_one(self, name: str, found: Found | None, last: Instance | None) -> Observed:
         now = self._hands.clock.now()
+        if found is not None:
+            self._places.put(name, found.labels.get("project", ""))
         frozen = self._hands.freezer.frozen(name)
         have = adopt.recover(name, found, last, self._loop.want(name), now, frozen=frozen)
         if found is None or found.status is None:
@@ -120,7 +123,7 @@ class Engine:
     def _was_oom(self, instance: str) -> bool:
         if self._ooms.pop(instance, True) is None:
             return True
-        used = cgroups.usage(self._mode, f"{self._cgroup_parent}/{instance}")
+        used = cgroups.usage(self._mode, self._places.of(instance))
         return used is not None and used.oom_kills > 0
 
     async def compare_for_ever(self) -> None:

@@ -325,7 +325,7 @@ class Executor:
         self._hands.groups.leave(instance)
         async with self._hands.gate.place(Rank.TEARDOWN):
             await self._hands.tasks.delete_container(instance)
-        self._hands.fences.leave(instance)
+        await self._hands.fences.leave(instance)
         (self._hands.root / instance / "hosts").unlink(missing_ok=True)
         self._hands.joining.forget(instance)
         self._hands.inputs.drop(instance)

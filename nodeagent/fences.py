@@ -12,13 +12,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nodeagent import profiles, rootfs, uids
+from nodeagent import cgroups, profiles, rootfs, uids
+from nodeagent.cgroups import WEIGHT, Places
 from nodeagent.profiles import HARDENED, IDS, Fence, Writable
 from nodeagent.rootfs import Mount
 from nodeagent.userns import UserNamespaces, make
 from process import logs
 from store.model import Revision
-from store.projects import Policy
+from store.projects import Project
 
 _log = logs.get("fences")
 
@@ -44,10 +45,10 @@ class Ids:
 
 
 class Fences:
-    """`directory`: where the record of ids is kept, and disks. `policy`: of a project. Start it before use."""
+    """`directory`: where the record of ids is kept, and disks. `projects`: their records. Start it before use."""
 
-    def __init__(self, policy: Callable[[str], Policy], directory: Path, ids: Ids) -> None:
-        self._policy = policy
+    def __init__(self, projects: Callable[[str], Project], directory: Path, ids: Ids, places: Places) -> None:
+        self._projects, self._places, self._mode = projects, places, cgroups.detect()
         self._directory, self._must = directory, ids.mode == "on"
         self._namespaces = None if ids.mode == "off" else UserNamespaces(directory, ids.first_id, ids.ranges)
         self._detached = False
@@ -59,6 +60,8 @@ class Fences:
 
     def start(self) -> None:
         """Read the record of ids, and try what this kernel can. Blocks for some milliseconds. Raises OSError, ValueError."""
+        # All instances together weigh half of what one process of the machine's own does: the front door goes first.
+        cgroups.weigh(self._mode, self._places.parent, WEIGHT // 2)
         why = rootfs.usable(self._directory, -1)
         self._detached = not why
         if self._namespaces is None:
@@ -82,8 +85,13 @@ class Fences:
 
     async def enter(self, instance: str, revision: Revision) -> Fence:
         """The fence of a new instance. Raises uids.Exhausted, OSError."""
-        hardened = HARDENED in (revision.profile, self._policy(revision.project).profile)
+        project = self._projects(revision.project)
+        hardened = HARDENED in (revision.profile, project.policy.profile)
         self._members[instance] = revision.project
+        self._places.put(instance, revision.project)
+        async with self._lock:  # the last instance of the project may be about to take its cgroup along
+            place = self._places.of_project(revision.project)
+            await asyncio.to_thread(cgroups.weigh, self._mode, place, project.weight * WEIGHT)
         first_id = 0
         if self._namespaces is not None and not revision.runtime:
             async with self._lock:
@@ -119,9 +127,12 @@ class Fences:
         """It was found here by an agent that begins anew."""
         self._members[instance] = project
 
-    def leave(self, instance: str) -> None:
-        """It is gone, and with the last one of its project the project's namespace."""
+    async def leave(self, instance: str) -> None:
+        """It is gone, and with the last one of its project the project's namespace and cgroup."""
         self._rooms.pop(instance, None)
+        async with self._lock:
+            if place := self._places.drop(instance):
+                await asyncio.to_thread(cgroups.remove, self._mode, place)
         project = self._members.pop(instance, None)
         if self._namespaces is not None and project is not None and project not in self._members.values():
             self._namespaces.close(project)

@@ -6,18 +6,18 @@ A frozen process of cgroup v1 does not even die of SIGKILL until it is thawed: w
 
 from pathlib import Path
 
-from nodeagent.cgroups import ROOT, Mode, field
+from nodeagent.cgroups import ROOT, Mode, Places, field
 
 CALM_BYTES = 1 << 20
 """Less cold memory than this is not worth asking for."""
 
 
 class Freezer:
-    """Of the instances whose cgroups are below `parent` (`/ebb-x`). One that is gone is neither frozen nor a problem."""
+    """Of the instances at `places`. One that is gone is neither frozen nor a problem."""
 
-    def __init__(self, mode: Mode, parent: str, root: Path = ROOT) -> None:
+    def __init__(self, mode: Mode, places: Places, root: Path = ROOT) -> None:
         self._v2 = mode is Mode.V2
-        self._root = (root if self._v2 else root / "freezer") / parent.strip("/")
+        self._root, self._places = root if self._v2 else root / "freezer", places
         self._file = "cgroup.freeze" if self._v2 else "freezer.state"
 
     def freeze(self, instance: str) -> None:
@@ -31,7 +31,7 @@ class Freezer:
     def frozen(self, instance: str) -> bool:
         """Whether it is stopped, or about to be."""
         try:
-            return (self._root / instance / self._file).read_text().strip() in ("1", "FROZEN", "FREEZING")
+            return (self._at(instance) / self._file).read_text().strip() in ("1", "FROZEN", "FREEZING")
         except OSError:
             return False
 
@@ -44,7 +44,7 @@ class Freezer:
         if not self._v2:
             return
         try:
-            cold = field((self._root / instance / "memory.stat").read_text(), "inactive_file")
+            cold = field((self._at(instance) / "memory.stat").read_text(), "inactive_file")
             if cold >= CALM_BYTES:
                 self._write(instance, "memory.reclaim", str(cold))
         except OSError:
@@ -52,6 +52,9 @@ class Freezer:
 
     def _write(self, instance: str, file: str, word: str) -> None:
         try:
-            (self._root / instance / file).write_text(word)
+            (self._at(instance) / file).write_text(word)
         except FileNotFoundError:
             pass
+
+    def _at(self, instance: str) -> Path:
+        return self._root / self._places.of(instance).lstrip("/")

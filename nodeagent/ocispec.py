@@ -121,7 +121,7 @@ def build(
     *,
     files: Files,
     user: ResolvedUser,
-    cgroup_parent: str,
+    cgroup: str,
     shim_group: str = "",
     host: HostFacts = HostFacts(),
     fence: Fence = OPEN,
@@ -147,7 +147,7 @@ def build(
         },
         "mounts": _mounts(files, fence),
         "linux": {
-            "cgroupsPath": f"{cgroup_parent.rstrip('/')}/{instance}",
+            "cgroupsPath": cgroup,
             "resources": resources(revision, host),
             "namespaces": [
                 *({"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")),

@@ -78,6 +78,18 @@ class Reporter:
             self._store(have.instance, data)
         self._tell(status, before)
 
+    def notice(self, instance: str, notices: list[str]) -> None:
+        """It has met these limits, or meets them no more."""
+        before = self._said.get(instance)
+        if before is None or before.notices == notices or before.phase in ENDED:
+            return
+        seq = self._seq[instance] = max(before.seq + 1, int(self._clock.wall() * 1000))
+        status = self._said[instance] = msgspec.structs.replace(before, notices=notices, seq=seq)
+        self._bus.publish(self._subject, encode(status))
+        self._store(instance, encode(status))
+        for line in set(notices) - set(before.notices):
+            _log.warning("instance met a limit", instance=instance, revision=status.revision_key, limit=line)
+
     def say_again(self, instance: str) -> None:
         """NATS may have lost it."""
         last = self._said.get(instance)
@@ -129,6 +141,7 @@ class Reporter:
             at=self._clock.wall(),
             seq=seq,
             failure=have.failure if phase == Phase.FAILED else None,
+            notices=before.notices if before is not None else [],
             cause_id=cause,
             phases_ms=have.phases_ms,
         )

@@ -49,15 +49,15 @@ class Surroundings:
             prefix=ground.prefix, subnet=ground.subnet, run_dir=run_dir, pool_size=ground.pool_size, caps=ground.caps, jobs=jobs
         )
         self.projects = Table(store, keys.PROJECTS, Project, self._changed)
-        self.residents = Residents(self.policy)
+        self.residents = Residents(lambda name: self.project(name).policy)
         self.apply: Callable[[str], Awaitable[None]]
         self._names = NameServer(self.residents, self.pool.gateway, ground.dns, jobs, lambda: bool(ground.inner_port))
         self.metadata = Metadata(self.residents, bus, clock, node, ground.zone)
         self._inner_port, self._jobs = ground.inner_port, jobs
 
-    def policy(self, project: str) -> Policy:
-        """What its instances must be."""
-        return project_of(self.projects, project).policy
+    def project(self, name: str) -> Project:
+        """Its record, or one of defaults."""
+        return project_of(self.projects, name)
 
     def weight(self, project: str) -> int:
         """The project's part where projects compete."""

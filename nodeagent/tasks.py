@@ -296,6 +296,11 @@ class Tasks:
         self._sandboxed &= self._processes.keys()
         return found
 
+    def pid(self, instance: str) -> int:
+        """Of its first process, as far as known; else 0."""
+        process = self._processes.get(instance)
+        return process.pid if process is not None else 0
+
     def gone(self) -> set[str]:
         """Instances whose first process has ended, as the kernel says: 15 µs each, where containerd asks a shim for each."""
         return {name for name, process in self._processes.items() if not pids.alive(process)}

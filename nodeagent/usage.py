@@ -4,15 +4,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nodeagent import cgroups
-from nodeagent.cgroups import Mode, Usage
+from nodeagent.cgroups import Mode, Places, Usage
 from store.model import Revision
 
 
-def of_instances(mode: Mode, parent: str, instances: Iterable[str], root: Path = cgroups.ROOT) -> dict[str, Usage]:
+def of_instances(mode: Mode, places: Places, instances: Iterable[str], root: Path = cgroups.ROOT) -> dict[str, Usage]:
     """By instance; those without a cgroup are left out."""
     found = {}
     for instance in instances:
-        used = cgroups.usage(mode, f"{parent}/{instance}", root)
+        used = cgroups.usage(mode, places.of(instance), root)
         if used is not None:
             found[instance] = used
     return found
@@ -26,14 +26,14 @@ def asked_for(revision: Revision) -> bool:
 class Meter:
     """Mean CPU between one reading and the next."""
 
-    def __init__(self, mode: Mode, parent: str, root: Path = cgroups.ROOT) -> None:
-        self._mode, self._parent, self._root = mode, parent, root
+    def __init__(self, mode: Mode, places: Places, root: Path = cgroups.ROOT) -> None:
+        self._mode, self._places, self._root = mode, places, root
         self._last: dict[str, tuple[float, float]] = {}
 
     def read(self, instances: Iterable[str], now: float) -> dict[str, tuple[float, int]]:
         """(cpu_m, memory_bytes) by instance; those read for the first time are left out. `now`: monotonic seconds. Blocks on files."""
         found, last = {}, {}
-        for name, used in of_instances(self._mode, self._parent, instances, self._root).items():
+        for name, used in of_instances(self._mode, self._places, instances, self._root).items():
             before = self._last.get(name)
             last[name] = (now, used.cpu_s)
             if before is not None and now > before[0]:

@@ -338,6 +338,8 @@ class Instance(Model, frozen=True, kw_only=True):
     seq: int = 0
     """Grows with each change of this instance: the newer of etcd's and NATS's word is the one with the higher."""
     failure: Failure | None = None
+    notices: list[str] = []
+    """Limits that it has met while it runs, each as `Reason: what to do`."""
     cause_id: str = ""
     phases_ms: dict[str, float] = {}
     """How long each step of the start took: pull, network, snapshot, create, start, probe."""

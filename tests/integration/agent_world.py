@@ -97,9 +97,9 @@ class World:
     def sweep(self) -> None:
         """Remove what an agent that was killed in the end could not; what is frozen dies only when it is thawed."""
         for name, word in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
-            for file in Path("/sys/fs/cgroup").glob(f"**/ebb-{self.id}/*/{name}"):
+            for file in Path("/sys/fs/cgroup").glob(f"**/ebb-{self.id}/**/{name}"):
                 file.write_text(word)
-        for procs in Path("/sys/fs/cgroup").glob(f"**/ebb-{self.id}/*/cgroup.procs"):
+        for procs in Path("/sys/fs/cgroup").glob(f"**/ebb-{self.id}/**/cgroup.procs"):
             for pid in procs.read_text().split():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)

@@ -125,3 +125,20 @@ async def test_a_user_beyond_the_projects_ids_is_refused(node: World) -> None:
     failure = (await node.phase("i", Phase.FAILED)).failure
     assert failure is not None
     assert "below 65536" in failure.message
+
+
+async def test_an_instance_that_meets_its_limits_says_which_and_its_neighbour_serves_on(node: World) -> None:
+    burn = "for i in $(seq 50); do (while :; do :; done) & done; dd if=/dev/zero of=/x bs=1M count=64; "
+    await node.revision("greedy-00001", burn + SERVE, memory_limit_bytes=64 << 20, pids_limit=24, project="greedy")
+    await node.revision(project="quiet")
+    await node.assign("quiet", project="quiet")
+    address = (await node.phase("quiet", Phase.READY)).address
+    await node.assign("greedy", revision="greedy-00001", project="greedy")
+    await node.until(lambda: met(node, "greedy", "DiskFull", "TooManyProcesses"), "its status says what it met", 40)
+    assert [await fetch(address) for _ in range(20)] == ["hello\n"] * 20
+    assert await node.ready()
+
+
+async def met(node: World, instance: str, *reasons: str) -> bool:
+    status = await node.status(instance)
+    return status is not None and {line.partition(":")[0] for line in status.notices} >= set(reasons)

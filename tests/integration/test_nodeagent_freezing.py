@@ -39,8 +39,8 @@ async def frozen(node: World, name: str) -> int:
     """`name` is frozen by the kernel: its pid."""
     await node.assign(name, Goal.FREEZE)
     await node.phase(name, Phase.FROZEN)
-    v2 = cgroups.ROOT / f"ebb-{node.id}" / name / "cgroup.events"
-    v1 = cgroups.ROOT / "freezer" / f"ebb-{node.id}" / name / "freezer.state"
+    v2 = cgroups.ROOT / f"ebb-{node.id}" / "p-default" / name / "cgroup.events"
+    v1 = cgroups.ROOT / "freezer" / f"ebb-{node.id}" / "p-default" / name / "freezer.state"
 
     async def still() -> bool:
         if cgroups.detect() is cgroups.Mode.V2:

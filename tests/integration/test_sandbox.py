@@ -72,7 +72,7 @@ class Sandbox:
             "probe-00001-abcde",
             files=Files(str(self.bundle / "resolv.conf"), str(self.bundle / "hosts")),
             user=resolve(user, view.read("etc/passwd"), view.read("etc/group")),
-            cgroup_parent=PARENT,
+            cgroup=f"{PARENT}/probe-00001-abcde",
             host=HostFacts(nofile_hard=min(hard, 4096), swap_limit=cgroups.swap_limit(cgroups.detect()), cpu_m=16_000),
             fence=Fence(0 if self.gvisor else FIRST_ID),
         )

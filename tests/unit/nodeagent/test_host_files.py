@@ -85,3 +85,15 @@ def test_only_what_is_below_the_parent_can_be_removed(tmp_path: Path) -> None:
     for bad in ("/", "", "/ebb/../other"):
         with pytest.raises(ValueError, match="below the root"):
             cgroups.remove(Mode.V1, bad, tmp_path)
+
+
+def test_projects_share_the_processors_by_weight_and_the_last_instance_takes_its_projects_cgroup_along(tmp_path: Path) -> None:
+    places = cgroups.Places("/ebb-x")
+    places.put("a1", "a")
+    places.put("a2", "a")
+    assert places.of("a1") == "/ebb-x/p-a/a1"
+    cgroups.weigh(Mode.V1, places.of_project("a"), 3 * cgroups.WEIGHT, tmp_path)
+    assert (tmp_path / "cpu/ebb-x/p-a/cpu.shares").read_text() == "3072"
+    assert places.drop("a1") == ""
+    assert places.drop("a2") == "/ebb-x/p-a"
+    assert places.drop("a2") == ""

@@ -41,7 +41,9 @@ def revision(**fields: Any) -> Revision:
 
 def build(rev: Revision, image: Image = Image(), user: ResolvedUser = ROOT, **more: Any) -> dict[str, Any]:
     files = Files("/run/r/resolv.conf", "/run/r/hosts")
-    return ocispec.build(rev, image, Net(), "hello-00001-x7k2q", files=files, user=user, cgroup_parent="/ebb-t", **more)
+    return ocispec.build(
+        rev, image, Net(), "hello-00001-x7k2q", files=files, user=user, cgroup="/ebb-t/hello-00001-x7k2q", **more
+    )
 
 
 def test_the_whole_spec_is_as_recorded() -> None:
