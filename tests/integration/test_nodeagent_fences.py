@@ -128,8 +128,11 @@ async def test_a_user_beyond_the_projects_ids_is_refused(node: World) -> None:
 
 
 async def test_an_instance_that_meets_its_limits_says_which_and_its_neighbour_serves_on(node: World) -> None:
-    burn = "for i in $(seq 50); do (while :; do :; done) & done; dd if=/dev/zero of=/x bs=1M count=64; "
-    await node.revision("greedy-00001", burn + SERVE, memory_limit_bytes=64 << 20, pids_limit=24, project="greedy")
+    fill = "dd if=/dev/zero of=/x bs=1M count=64; busybox httpd -f -p $PORT -h /www & "
+    bomb = (
+        "(for i in $(seq 4); do (while :; do :; done) & done; for i in $(seq 50); do sleep 1000 & done); trap exit TERM; wait"
+    )
+    await node.revision("greedy-00001", fill + bomb, memory_limit_bytes=64 << 20, pids_limit=24, project="greedy")
     await node.revision(project="quiet")
     await node.assign("quiet", project="quiet")
     address = (await node.phase("quiet", Phase.READY)).address
