@@ -3,9 +3,11 @@
 The same callers are played against each policy: *knative* (its defaults: a window of 60 s, its activator being in the path already, as
 its burst capacity of 211 has it for small apps), *grace* (the same and 30 s more, which it waits at most when it is not), *fixed* (an
 instance is kept for ten minutes) and *learned* (each revision's own idle times, `autoscaler/keepalive.py`, within the memory-time
-that a window of 60 s takes). Printed are the share of calls that found nothing running, and that found nothing parked either;
-slowdown (time with the wait ÷ time without), idle memory-time with that of parked instances, instances started, and how far above
-its need a revision went at most.
+that a window of 60 s takes). Two yardsticks say what could be had: *known* is *learned* with all idle times known from the start; *oracle*
+knows when the next call comes and keeps, within the same memory-time, what is shortest to keep, but starts nothing ahead. Printed are the
+share of calls that found nothing running, and that found nothing parked either;
+slowdown (time with the wait ÷ time without), idle memory-time with that of instances beside busy ones and of parked ones, instances
+started, and how far above its need a revision went at most.
 """
 
 import argparse

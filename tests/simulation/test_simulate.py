@@ -124,6 +124,19 @@ def test_what_comes_on_a_beat_is_started_ahead() -> None:
     assert found["learned"]["wasted_gb_h"] < 1.6 * found["knative"]["wasted_gb_h"]
 
 
+def test_habits_halve_the_cold_calls_of_bursts_for_no_more_memory() -> None:
+    """Callers in bursts tell little of when the next one comes: what is won comes of letting go what only the burst needed."""
+    found = {}
+    for policy in ("knative", "learned"):
+        world = simulate.make(53, 20, 6 * 3600, policy, mix="people", calls=2e4)
+        world.play(world.until + 300)
+        assert not world.broken
+        found[policy] = simulate.summary(world)
+    assert found["learned"]["cold_share"] < 0.5 * found["knative"]["cold_share"]
+    assert found["learned"]["wasted_gb_h"] <= found["knative"]["wasted_gb_h"]
+    assert found["learned"]["slowdown_p99"] < found["knative"]["slowdown_p99"]
+
+
 @pytest.mark.parametrize("boot_s", [0.0, 0.4])
 def test_a_burst_from_zero_has_what_it_needs_within_half_a_second_and_no_more(boot_s: float) -> None:
     """A hundred callers at once, each calling again as soon as it was answered, one at a time in an instance, 200 ms each."""
