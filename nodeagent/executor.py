@@ -167,6 +167,7 @@ class Executor:
             revision = self._revisions[key] = decode(Revision, entry.value)
             if len(self._revisions) > REVISIONS_KEPT:
                 self._revisions.popitem(last=False)
+        revision = self._hands.fences.bound(revision)
         return a.RevisionLoaded(self._hands.clock.now(), Do.LOAD_REVISION, revision=revision)
 
     async def _ensure_image(self, instance: str, want: Assignment | None, have: Observed) -> Event:

@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from nodeagent import cgroups, profiles, rootfs, uids
 from nodeagent.cgroups import WEIGHT, Places
 from nodeagent.profiles import HARDENED, IDS, Fence, Writable
@@ -82,6 +84,11 @@ class Fences:
                 raise OSError(f"{said}; --user-namespaces=auto runs them with the machine's ids")
             _log.warning(said)
             self._namespaces = None
+
+    def bound(self, revision: Revision) -> Revision:
+        """`revision` as its project's policy wants it now: in gVisor, when that says so."""
+        runtime = self._projects(revision.project).policy.runtime
+        return msgspec.structs.replace(revision, runtime=runtime) if runtime and not revision.runtime else revision
 
     async def enter(self, instance: str, revision: Revision) -> Fence:
         """The fence of a new instance. Raises uids.Exhausted, OSError."""

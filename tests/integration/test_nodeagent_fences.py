@@ -10,7 +10,7 @@ from nodeagent.uids import FIRST_ID
 from store import keys
 from store.backend import Store
 from store.lifecycle import Phase
-from store.model import encode
+from store.model import GVISOR, encode
 from store.projects import Policy, Project
 from tests import real
 from tests.integration.agent_world import SERVE, World, fetch, world
@@ -145,3 +145,15 @@ async def test_an_instance_that_meets_its_limits_says_which_and_its_neighbour_se
 async def met(node: World, instance: str, *reasons: str) -> bool:
     status = await node.status(instance)
     return status is not None and {line.partition(":")[0] for line in status.notices} >= set(reasons)
+
+
+async def test_a_projects_policy_puts_its_instances_in_gvisor_whatever_they_ask_for(node: World) -> None:
+    await node.store.put(keys.project("default"), encode(Project(name="default", policy=Policy(runtime=GVISOR))))
+    await node.revision()
+    await node.assign("i")
+    assert await fetch((await node.phase("i", Phase.READY)).address) == "hello\n"
+    assert "runsc" in command(await node.task_pid("i"))
+
+
+def command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
