@@ -38,7 +38,10 @@ class Groups:
         best = min(room, key=lambda group: len(group.creating), default=None)
         if best is None or (best.creating and len(room) < self._width):
             digest = hashlib.sha256(project.encode()).hexdigest()[:10]
-            best = _Group(f"{digest}-{instance}")
+            name, taken = f"{digest}-{instance}", {group.name for group in self._by_project.get(project, ())}
+            while name in taken:  # of who had this name before, and whose mates are still there
+                name += "-2"
+            best = _Group(name)
             self._by_project.setdefault(project, []).append(best)
         self._add(best, project, instance)
         best.creating.add(instance)
