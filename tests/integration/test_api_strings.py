@@ -1,0 +1,72 @@
+"""Strings and bodies that mean harm, everywhere in the API: an answer, never a 5xx."""
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from tests import real
+from tests.integration.registry_world import API, AUTH, make_registry, service
+
+pytestmark = pytest.mark.real
+STRINGS = (
+    "../../etc/passwd",
+    "a\0b",
+    "ＡＢＣ",
+    "é" * 300,
+    "x" * 5000,
+    "${jndi:x}",
+    "%2e%2e%2f",
+    "\u202e",
+    "a\r\nb: c",
+    "\ud800",
+)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A registry that nobody else uses, without limits of rate."""
+    with real.blocking(real.make_etcd) as etcd, real.blocking(real.make_nats) as nats:
+        flags = ("--principal-per-s", "0", "--address-per-s", "0")
+        server = make_registry(tmp_path_factory.mktemp("fuzzed"), etcd.address, nats.url, *flags)
+        server.spawn()
+        try:
+            server.await_answer()
+            yield server.url
+        finally:
+            server.stop()
+
+
+@pytest.mark.parametrize("text", STRINGS, ids=ascii)
+def test_no_string_anywhere_makes_the_api_fail_or_escape(served: str, text: str) -> None:
+    """In a path, a query and every string of a body: an answer, never a 5xx, and nothing kept under such a name."""
+    with httpx.Client(base_url=served, headers=AUTH, timeout=30) as http:
+        plain = text.encode("utf-8", "replace").decode()
+        for path in (
+            f"{API}/namespaces/{quote(plain, safe='')}/services",
+            f"{API}/namespaces/default/services/{quote(plain, safe='')}",
+        ):
+            assert http.get(path).status_code in (400, 404), path
+            assert http.delete(path).status_code in (400, 404, 405), path
+        for name in ("labelSelector", "fieldSelector", "continue", "limit", "resourceVersion"):
+            assert http.get(f"{API}/services", params={name: plain}).status_code < 500
+        for where in (("metadata", "name"), ("metadata", "namespace"), ("spec", "template", "metadata", "name"), ("kind",)):
+            body: dict[str, Any] = service("ok")
+            inner = body
+            for step in where[:-1]:
+                inner = inner.setdefault(step, {})
+            inner[where[-1]] = plain
+            answer = http.post(f"{API}/namespaces/default/services", json=body)
+            assert answer.status_code in (400, 422), (where, answer.text)
+        for path, body in (("projects", {"name": plain}), ("users", {"principal": plain}), ("tokens", {"role": plain})):
+            assert http.post(f"/apis/ebb.dev/v1/{path}", json=body).status_code in (400, 422)
+
+
+@pytest.mark.parametrize(("open_", "close"), [("[", "]"), ('{"a":', "}")], ids=["lists", "mappings"])
+def test_what_is_nested_too_deeply_is_refused_however_deep(served: str, open_: str, close: str) -> None:
+    for depth in (65, 1000, 100_000):
+        data = open_ * depth + "1" + close * depth
+        answer = httpx.post(f"{served}{API}/namespaces/default/services", content=data, headers=AUTH, timeout=30)
+        assert (answer.status_code, "deep" in answer.text) == (400, True), answer.text[:200]
