@@ -50,6 +50,8 @@ class Cold(Judge):
         self.started: list[str] = []
         """Instances that were ordered to run, in order."""
         self.ready_at = float("inf")
+        self.faults: list[str] = []
+        """What the node could not do."""
         self._bus = bus
         self._free: list[int] = []
         self._seq = 0
@@ -96,13 +98,18 @@ class Cold(Judge):
             instance=order.instance, project=order.project, revision=order.revision, node=NODE, phase=phase,
             address=address, at=time.time(), seq=self._seq, cause_id=order.cause_id,
         )  # fmt: skip
-        self._bus.publish(messages.INSTANCE, encode(news))
+        self._bus.publish(messages.instance(NODE), encode(news))
         await self._store.put(keys.instance(NODE, order.instance), encode(news))
 
     def _job(self, coro: object) -> None:
         job = asyncio.ensure_future(coro)  # type: ignore[call-overload]
         self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
+        job.add_done_callback(self._ended)
+
+    def _ended(self, job: asyncio.Task[None]) -> None:
+        self._jobs.discard(job)
+        if not job.cancelled() and job.exception() is not None:
+            self.faults.append(repr(job.exception()))
 
     async def assigned(self) -> int:
         return len((await self._store.list(keys.ASSIGNMENTS)).entries)
@@ -115,10 +122,12 @@ class Cold(Judge):
         return workers.at[admin]
 
     async def close(self) -> None:
-        for job in self._jobs:
+        jobs = list(self._jobs)
+        for job in jobs:
             job.cancel()
-        await asyncio.gather(*self._jobs, return_exceptions=True)
+        await asyncio.gather(*jobs, return_exceptions=True)
         await super().close()
+        assert self.faults == []
 
 
 @asynccontextmanager
