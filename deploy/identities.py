@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from process.identity import AGENT, AUTHORITY, BUS, INGRESS, OWN, ROLES, STORE, Who
+from process.identity import AGENT, AUTHORITY, BUS, INGRESS, OWN, ROLES, STORE, Who, who_in
 
 LIFETIME_S = 24 * 3600.0
 """Of a certificate. It is renewed when a third of that is left."""
@@ -72,6 +72,20 @@ class Identities:
         begin, end = known.not_valid_before_utc.timestamp(), known.not_valid_after_utc.timestamp()
         return not ours or now > end - (end - begin) / 3
 
+    def joined(self) -> set[Who]:
+        """Whom of other machines certificates were issued to."""
+        return {who for line in _lines(self._directory / "issued") if (who := who_in([line])) is not None}
+
+    def shut_out(self) -> set[str]:
+        """URIs that the gate and NATS refuse, however good their certificates are."""
+        return set(_lines(self._directory / "gate" / "revoked"))
+
+    def join(self, who: Who) -> None:
+        """Remember that `who`, of another machine, is to be let in."""
+        if who not in self.joined():
+            with (self._directory / "issued").open("a") as file:
+                file.write(who.uri + "\n")
+
     def issue(self, who: Who, where: Path, now: float, *, hosts: Sequence[str] = ()) -> None:
         """Write ca.crt and own.pem into `where` (0700, 0600); a reader sees the old or the new one, whole."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -99,6 +113,13 @@ class Identities:
             _write(where / OWN, made.public_bytes(serialization.Encoding.PEM) + _pem(key), 0o600)
         except OSError as error:
             raise NotIssued(f"{error.filename}: {error.strerror}") from None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except FileNotFoundError:
+        return []
 
 
 def _make(certificate: Path, key: Path, now: float) -> None:
@@ -160,7 +181,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = parser.parse_args(argv)
     try:
         made = Identities(given.root, lifetime_s=given.hours * 3600)
-        made.issue(Who(given.role, given.name), given.out, time.time(), hosts=given.host)
+        who = who_in([Who(given.role, given.name).uri])
+        if who is None:
+            sys.exit(f"not issued: --name {given.name!r}: want letters, digits, dots and dashes, as a machine is called")
+        made.issue(who, given.out, time.time(), hosts=given.host)
+        made.join(who)
     except (NotIssued, ValueError) as error:
         sys.exit(f"not issued: {error}")
 

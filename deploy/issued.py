@@ -33,7 +33,9 @@ class Issued:
         try:
             for role in due:
                 self._identities.issue(Who(role, engine.machine), engine.identity(role), now)
-            known = [Who(role, engine.machine) for role in ROLES if role not in ("etcd", "nats")]
+            ours = {Who(role, engine.machine) for role in ROLES if role not in ("etcd", "nats")}
+            out = self._identities.shut_out()
+            known = {who for who in ours | self._identities.joined() if who.uri not in out}
             changed = nats_config.write(engine.nats_config, engine.port("nats"), engine.identity("nats"), known)
         except (NotIssued, OSError) as error:
             raise Refused(f"certificates of the processes: {error}") from None

@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from process.identity import Identity
 from store.connect import open_store
 from tests import leaks
 from tests.e2e.engine import Engine, until
@@ -30,7 +31,7 @@ def cycles(engine: Engine, names: list[str]) -> None:
 @pytest.mark.timeout(120 + 5 * CYCLES)
 async def test_cycles_of_deploy_call_zero_and_delete_leave_nothing_behind(engine: Engine) -> None:
     await asyncio.to_thread(cycles, engine, [f"warm-up-{number}" for number in range(AT_ONCE)])
-    store = await open_store(f"127.0.0.1:{engine.port_base + 1}")
+    store = await open_store(f"127.0.0.1:{engine.port_base + 1}", Identity(engine.root / "identity" / "registry"))
     pids = {name: pid for name, pid in engine.pids().items() if name in ("ingress", "autoscaler", "nodeagent", "registry")}
 
     async def machine() -> leaks.Snapshot:
