@@ -121,7 +121,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     observed = Observed(store, dirty, controller.mark_counted, controller.echo, front.counts)
     ring = Keyring(Path(settings.secret_key_file)) if settings.secret_key_file else None
     values = ValueStore(store, clock, ring, front.counts)
-    digests = Digests(bus, clock, jobs, controller.mark_revision, values.stored_secrets)
+    digests = Digests(bus, clock, jobs, controller.mark_revision, values.stored_secrets, front.policy)
     controller.wire(observed, digests)
     await _listen(bus, book, samples, controller, clock)
     agents = NodeAgents(lambda: [node for _, node in observed.nodes.items()])

@@ -49,7 +49,7 @@ class Digests:
         jobs: Jobs,
         changed: Callable[[Wanted], None],
         secrets: Secrets,
-        policy: Callable[[str], Policy] = lambda _: Policy(),
+        policy: Callable[[str], Policy],
     ) -> None:
         self._bus, self._clock, self._jobs, self._changed = bus, clock, jobs, changed
         self._secrets, self._policy = secrets, policy

@@ -28,7 +28,7 @@ from registry.settings import Settings
 from registry.tokens import NoToken
 from store import keys
 from store.backend import Store
-from store.projects import Project, project_of
+from store.projects import Policy, Project, project_of
 from store.watch import Table
 
 log = logs.get("registry")
@@ -60,6 +60,10 @@ class Front:
         by_claim = self._issuers.identity if self._issuers is not None else None
         self.gate = Gate(self.people, self.audit, clock, by_claim, settings.principal_per_s, settings.address_per_s)
 
+    def policy(self, project: str) -> Policy:
+        """What the project's images must be."""
+        return project_of(self.projects, project).policy
+
     def tables(self) -> dict[str, Table[Any]]:
         return {**self.people.tables(), "projects": self.projects}
 
@@ -78,6 +82,7 @@ class Front:
         """What goes on while the API is served. The tables must be running. Raises BadSettings."""
         jobs.start(self.gate.run(), "ends of open answers", fatal=True)
         jobs.start(self.audit.sync(), "audit", fatal=True)
+        await self.projects.synced()  # before the first deploy is looked at: a policy not known yet would let all through
         await self._admit_admin()
 
     async def _admit_admin(self) -> None:

@@ -213,6 +213,17 @@ async def test_a_missing_image_and_an_app_that_exits_are_said_and_recover(api: C
     await api.until("True", "dies")
 
 
+async def test_an_image_that_the_projects_policy_does_not_take_is_refused_and_said(api: Client, players: Players) -> None:
+    only = {"name": "default", "policy": {"registries": ["registry.example/acme"]}}
+    answer = await api.http.post("/apis/ebb.dev/v1/projects", json=only)
+    assert answer.status_code in (200, 201), answer.text
+    await api.create(service(image="hello:v1"))
+    refused = ready(await api.until("False"))
+    assert "registry.example/acme" in refused["message"]
+    await api.create(service("allowed", image="registry.example/acme/hello:v1"))
+    await api.until("True", name="allowed")
+
+
 async def test_without_any_node_the_service_says_so(api: Client) -> None:
     await api.create(service())
     after = await api.until("False")
