@@ -77,6 +77,15 @@ def token_create(api: Api, principal: str, scope: Sequence[str], role: str, ttl:
     sys.stdout.write(f"{made['token']}\n")
 
 
+def token_identity(api: Api, audience: str, form: Form) -> None:
+    """Print it and nothing else: it is used as `Authorization: Bearer $(ebb token identity --audience URL)`."""
+    made = api.post(f"{EBB}/identity-tokens", {}, {"audience": audience})
+    if form in (Form.JSON, Form.YAML):
+        show.data(made, form)
+        return
+    sys.stdout.write(f"{made['token']}\n")
+
+
 def ttl_s(text: str) -> int:
     """`90d`, `12h`, `30m`, `never`. Raises BadUsage."""
     if text == "never":

@@ -79,6 +79,18 @@ def token_list(
     people.token_list(commands.connect(api, "default"), everybody, ended, output)
 
 
+@tokens.command("identity")
+def token_identity(
+    audience: Annotated[str, typer.Option(help="URL of the service that is to be called.")],
+    output: Output = Form.TABLE,
+    api: Address = "",
+) -> None:
+    """Print an identity token of yours, for an hour of calls to one private service."""
+    from cli import commands, people
+
+    people.token_identity(commands.connect(api, "default"), audience, output)
+
+
 @tokens.command("revoke")
 def token_revoke(ids: Annotated[list[str], typer.Argument(metavar="ID...")], api: Address = "") -> None:
     """End tokens, and those that were made with them, at once."""

@@ -1,12 +1,17 @@
 """Who calls: identity tokens that were verified, who may invoke in which project, and whose addresses instances have."""
 
+from collections.abc import Iterable
+
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 from ingress.hosts import canonical
 from process import logs
+from store.access import ADMIN, DEVELOPER, INVOKER, PLATFORM_ADMIN
 from store.identity import BadToken, IdentityKey, public_key, verify
 from store.model import Instance
 
+CALLERS = frozenset({INVOKER, DEVELOPER, ADMIN, PLATFORM_ADMIN})
+"""Roles that may call what is private."""
 VERIFIED_MOST = 4_096
 """Tokens that need not be verified again before they expire."""
 
@@ -40,8 +45,8 @@ class Identities:
         return known[0], known[1]
 
     def may_invoke(self, project: str, principal: str) -> bool:
-        """Whether the principal's role in the project lets it call any service there."""
-        return (project, principal) in self._invokers
+        """Whether the principal's role in the project, or everywhere, lets it call any service there."""
+        return (project, principal) in self._invokers or ("", principal) in self._invokers
 
     def resident(self, address: str) -> str:
         """The principal of the instance at `address`, for what comes by the inner door: the node's kernel vouches for the address."""
@@ -60,8 +65,9 @@ class Identities:
             except ValueError as error:
                 log.error("not a key", kid=kid, error=str(error))
 
-    def bound(self, project: str, principal: str, invokes: bool) -> None:
-        """What a principal's roles in a project say."""
+    def bound(self, project: str, principal: str, roles: Iterable[str]) -> None:
+        """What roles a principal has in a project; in the empty one: everywhere."""
+        invokes = not CALLERS.isdisjoint(roles)
         (self._invokers.add if invokes else self._invokers.discard)((project, principal))
 
     def instance(self, name: str, new: Instance | None, old: Instance | None) -> None:

@@ -11,6 +11,7 @@ from ingress.routes import Routes
 from process import logs
 from process.run import Jobs
 from store import keys, messages
+from store.access import Binding
 from store.backend import Store
 from store.bus import Bus
 from store.certificates import Certificate, Challenge
@@ -49,6 +50,7 @@ class Watcher:
             Table(store, keys.INSTANCES, Instance, self._instance),
             Table(store, keys.PROJECTS, Project, self._project),
             Table(store, keys.IDENTITY, IdentityKey, self._identity),
+            Table(store, keys.BINDINGS, Binding, self._binding),
         ]
         if certificates is not None:
             self._tables.append(Table(store, keys.CERTIFICATES, Certificate, self._certificate))
@@ -94,6 +96,11 @@ class Watcher:
 
     def _identity(self, key: str, new: IdentityKey | None, old: IdentityKey | None) -> None:
         self._identities.key(keys.tail(key, keys.IDENTITY)[0], new)
+
+    def _binding(self, key: str, new: Binding | None, old: Binding | None) -> None:
+        said = new or old
+        if said is not None:
+            self._identities.bound(said.project, said.principal, new.roles if new is not None else ())
 
     def _instance(self, key: str, new: Instance | None, old: Instance | None) -> None:
         self._identities.instance(keys.tail(key, keys.INSTANCES)[1], new, old)

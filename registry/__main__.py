@@ -12,7 +12,7 @@ from process.clock import SystemClock
 from process.run import Jobs, main
 from process.settings import BadSettings
 from registry import orders, server
-from registry.api import certificates, ebb, images, routes, value_routes, why
+from registry.api import certificates, ebb, identity_routes, images, routes, value_routes, why
 from registry.api.resources import Resources
 from registry.api.streams import Streams
 from registry.api.values import ValueStore
@@ -102,13 +102,16 @@ def _spool(settings: Settings) -> Spool:
     return spool
 
 
+def _signed(settings: Settings, store: Store, clock: SystemClock) -> Identities | None:
+    return Identities(store, clock, Keyring(Path(settings.identity_key_file))) if settings.identity_key_file else None
+
+
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run until `stop`."""
     clock, member = SystemClock(), settings.member or f"registry-{ids.short_id(6)}"
     bounds, spool = _bounds(settings), _spool(settings)
     store, bus = await open_both(settings, member)
-    jobs = Jobs("registry", stop)
-    book, samples, streams = StoryBook(), Samples(), Streams()
+    jobs, book, samples, streams = Jobs("registry", stop), StoryBook(), Samples(), Streams()
     front = Front(settings, store, clock, streams)
     controller = Controller(store, _naming(settings), bounds, clock, Story(bus, "registry", clock))
     issuer: Issuer | None = None
@@ -127,6 +130,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     agents = NodeAgents(lambda: [node for _, node in observed.nodes.items()])
     knative = routes.KnativeRoutes(Resources(store, bounds, clock, front.counts), Watches(store, streams), clock)
     issuer = _issuer(settings, store, clock, ring, observed)
+    signed = _signed(settings, store, clock)
     every = [
         *routes.handlers(knative),
         *value_routes.handlers(value_routes.ValueRoutes(values, Watches(store, streams), clock)),
@@ -134,9 +138,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         *images.handlers(images.ImageRoutes(agents, spool, bus, streams, observed.images_of)),
         *why.handlers(why.WhyRoutes(observed, bus)),
         *certificates.handlers(issuer.certificates if issuer is not None else None),
+        *identity_routes.handlers(signed),
     ]
     application = front.application(every, observed.projects, bounds)
-    signed = Identities(store, clock, Keyring(Path(settings.identity_key_file))) if settings.identity_key_file else None
     tables = _tables(observed, issuer, signed) | front.tables()
     for name, table in tables.items():
         jobs.start(table.run(), f"watch {name}", fatal=True)

@@ -50,7 +50,7 @@ ROLES = {
     ),
     "ingress": Role(
         reads=(
-            keys.ROUTES, keys.DOMAINS, keys.INSTANCES, keys.CERTIFICATES, keys.CHALLENGES, keys.PROJECTS, keys.IDENTITY,
+            keys.ROUTES, keys.DOMAINS, keys.INSTANCES, keys.CERTIFICATES, keys.CHALLENGES, keys.PROJECTS, keys.IDENTITY, keys.BINDINGS,
             keys.members("ingress"),
         ),
         writes=(keys.members("ingress"), keys.WAKES),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from registry.api.doors import DOORS, HEALTH
+from registry.api.doors import DOORS, HEALTH, OPEN
 
 Document = dict[str, Any]
 METHODS = ("get", "post", "put", "patch", "delete")
@@ -82,9 +82,9 @@ def _complete(path: str, method: str, operation: Document) -> None:
         said["content"] = {media: {"schema": {}}}
         said.pop("headers", None)
     status = {"application/json": {"schema": {"$ref": "#/components/schemas/Status"}}}
-    bad = {} if path in HEALTH else {code: {"description": text, "content": status} for code, text in _ERRORS.items()}
+    bad = {} if path in OPEN else {code: {"description": text, "content": status} for code, text in _ERRORS.items()}
     operation["responses"] = {**good, **bad}
-    if path in HEALTH:
+    if path in OPEN:
         operation["security"] = []
     if method in ("post", "put", "patch") and "/bindings/" not in path and not path.endswith("secrets:rotate"):
         operation["requestBody"] = _body(path, method)

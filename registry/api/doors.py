@@ -15,7 +15,10 @@ from registry.problem import DNS_LABEL
 
 EBB = "/apis/ebb.dev/v1"
 HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
-"""Answered to everybody: they say nothing but that the process turns."""
+"""They say nothing but that the process turns."""
+JWKS, DISCOVERY = EBB + "/identity-keys", "/.well-known/openid-configuration"
+OPEN = HEALTH | {JWKS, DISCOVERY}
+"""Answered to everybody."""
 _NAME = re.compile(r"[A-Za-z0-9*._:@+/-]{1,253}")
 
 
@@ -68,7 +71,7 @@ _NS = EBB + "/namespaces/{ns}"
 _DISCOVERY = (
     "/version", "/api", "/api/v1", "/apis", f"/apis/{GROUP}", *(f"/apis/{GROUP}/{version}" for version in VERSIONS),
     "/openapi/v3", "/openapi/v3/api/v1", *(f"/openapi/v3/apis/{GROUP}/{version}" for version in VERSIONS),
-    "/openapi.json", "/schema", "/schema/openapi.json", "/schema/{path}", *sorted(HEALTH),
+    "/openapi.json", "/schema", "/schema/openapi.json", "/schema/{path}", *sorted(OPEN),
 )  # fmt: skip
 DOORS: Mapping[tuple[str, str], Door] = {
     **{("GET", path): Door("get", "discovery") for path in _DISCOVERY},
@@ -99,6 +102,7 @@ DOORS: Mapping[tuple[str, str], Door] = {
     ("GET", EBB + "/story/{about}"): Door("get", "self"),
     ("GET", EBB + "/top"): Door("watch", "top", query="project"),
     ("POST", EBB + "/secrets:rotate"): Door("update", "secrets"),
+    ("POST", EBB + "/identity-tokens"): Door("create", "self"),
     ("GET", EBB + "/whoami"): Door("get", "self"),
     ("GET", EBB + "/tokens"): Door("list", "self"),
     ("POST", EBB + "/tokens"): Door("create", "self"),

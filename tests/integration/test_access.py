@@ -1,6 +1,7 @@
 """The API's gate: every route for everybody there could be, revocation, open streams, limits, quotas and the audit log."""
 
 import asyncio
+import base64
 import json
 import time
 from collections.abc import AsyncIterator
@@ -10,10 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from registry.api.doors import DOORS, HEALTH
+from registry.api.doors import DOORS, OPEN
 from store import auditchain
 from store.backend import Store
 from store.bus import Bus
+from store.seal import add_key
 from tests import real
 from tests.eventually import eventually_async
 from tests.integration.access_world import OWN, bearer, made, people, person
@@ -27,7 +29,8 @@ SERVICES = f"{API}/namespaces/shop/services"
 async def http(
     store: Store, bus: Bus, etcd: real.Server, nats: real.Server, tmp_path: Path
 ) -> AsyncIterator[httpx.AsyncClient]:
-    server = make_registry(tmp_path, etcd.address, nats.url)
+    add_key(tmp_path / "identity.keys")
+    server = make_registry(tmp_path, etcd.address, nats.url, "--identity-key-file", str(tmp_path / "identity.keys"))
     server.spawn()
     try:
         await server.answering()
@@ -51,12 +54,12 @@ INSIDE = {"GET": READERS, "POST": WRITERS, "PUT": WRITERS, "PATCH": WRITERS, "DE
 
 def expected(method: str, path: str) -> tuple[str, ...]:
     """Who gets past the gate at a route of the OpenAPI document: written down here apart from the code that decides it."""
-    if path in HEALTH:
+    if path in OPEN:
         return (*KNOWN, *UNKNOWN)
     own, inside = path.removeprefix(OWN), "/namespaces/{ns}" in path
     if path.startswith(("/openapi", "/version", "/schema")) or path in ("/api", "/apis", "/api/v1"):
         return KNOWN
-    if own.startswith(("/whoami", "/tokens", "/story")) or (
+    if own.startswith(("/whoami", "/tokens", "/story", "/identity-tokens")) or (
         path in ("/api/v1/namespaces", f"{OWN}/projects") and method == "GET"
     ):
         return KNOWN
@@ -187,6 +190,24 @@ async def test_a_projects_admin_gives_roles_there_and_nowhere_else(http: httpx.A
     assert (await http.put(f"{OWN}/namespaces/shop/bindings/platform-admin/user:boss", headers=boss)).status_code == 400
     assert (await http.put(f"{OWN}/namespaces/shop/bindings/developer/allUsers", headers=boss)).status_code == 400
     assert (await http.patch(f"{OWN}/projects/shop", json={"weight": 9}, headers=boss)).status_code == 403
+
+
+async def test_who_asks_gets_an_identity_token_of_its_own_that_the_open_keys_prove(http: httpx.AsyncClient) -> None:
+    path, body = f"{OWN}/identity-tokens", {"audience": "https://pay.shop.example", "principal": "user:admin"}
+    caller = bearer((await person(http, "caller", "invoker"))[1])
+    async with asyncio.timeout(10):
+        while not (jwks := (await http.get(f"{OWN}/identity-keys")).json()["keys"]):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    given = await made(await http.post(path, json=body, headers=caller))
+    assert given["principal"] == "user:caller"
+    assert (await http.get("/.well-known/openid-configuration")).json()["jwks_uri"].endswith("/identity-keys")
+    head, payload, _ = given["token"].split(".")
+    said = [json.loads(base64.urlsafe_b64decode(part + "==")) for part in (head, payload)]
+    assert said[0]["kid"] in {key["kid"] for key in jwks}
+    assert (said[1]["sub"], said[1]["aud"]) == ("user:caller", body["audience"])
+    limited = bearer((await person(http, "caller", role="", projects=["shop"]))[1])
+    assert (await http.post(path, json=body, headers=limited)).status_code == 403
+    assert (await http.post(path, json={"audience": "no url"}, headers=caller)).status_code == 400
 
 
 async def test_wrong_tokens_are_slowed_down_and_right_ones_are_not(http: httpx.AsyncClient) -> None:

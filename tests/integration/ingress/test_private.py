@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from store import keys
+from store.access import Binding, binding_key
 from store.identity import Claims, new_key, private_key, public_key, sign
 from store.lifecycle import Phase
 from store.model import Access, Instance, Limits, PathRule, RouteEntry, TrafficTarget, encode
@@ -140,6 +141,29 @@ async def test_who_may_no_more_is_refused_though_the_token_still_counts() -> Non
         await put(door, Access(private=True, invokers=["user:bob"]))
         assert (await ask(door, good))[0] == 403
         await put(door, Access(private=True, invokers=["allUsers"]))
+        assert (await ask(door))[0] == 200
+
+
+async def test_who_has_a_role_that_invokes_may_call_all_of_the_project() -> None:
+    async with a_door(Access(private=True)) as door:
+
+        async def bind(*roles: str, principal: str = "user:ana", project: str = "default") -> None:
+            made = Binding(principal=principal, project=project, roles=roles)
+            await door.store.put(binding_key(made), encode(made))
+            known = door.ingress.gate.identities
+            wanted = bool({"invoker", "platform-admin"} & set(roles))
+            await eventually(lambda: ((project, principal) in known._invokers) == wanted, "the role is seen")
+
+        good = bearer(token())
+        for roles, status in ((("viewer",), 403), (("viewer", "invoker"), 200), ((), 403)):
+            await bind(*roles)
+            assert (await ask(door, good))[0] == status, roles
+        await bind("invoker", project="other")
+        assert (await ask(door, good))[0] == 403
+        await bind("platform-admin", project="")
+        assert (await ask(door, good))[0] == 200
+        assert (await ask(door))[0] == 401
+        await bind("invoker", principal="allUsers")
         assert (await ask(door))[0] == 200
 
 
