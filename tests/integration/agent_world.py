@@ -58,7 +58,8 @@ class World:
         """Run `python -m nodeagent` and wait until it is ready."""
         argv = [sys.executable, "-P", "-m", "nodeagent", "--etcd", self.etcd.address, "--nats", self.nats.url]
         argv += ["--node", NODE, "--containerd", self.containerd.socket, "--root", str(self.home / "node"), "--id", self.id]
-        argv += ["--subnet", self.subnet, "--admin", f"127.0.0.1:{self.port}", "--pool-size", "3", *flags]
+        argv += ["--subnet", self.subnet, "--admin", f"127.0.0.1:{self.port}", "--pool-size", "3"]
+        argv += ["--allow-private-registries", "127.0.0.0/8", *flags]
         self._spawn(argv)
         await self.until(self.ready, "the agent is ready")
 
