@@ -162,12 +162,8 @@ class Client(asyncio.Protocol):
             except Refused as refused:
                 self._refuse_head(refused)
                 break
-            rest = data[end:] if len(data) > end else b""
             self._buffer = b""
-            self._start(request)
-            exchange = self._exchange
-            if rest and exchange is not None and not exchange.body_done:
-                rest = self._body(exchange, rest)
+            rest = self._start(request, data[end:])
             if self._state == _BUSY:
                 if rest:
                     self._hold(rest)
@@ -175,16 +171,19 @@ class Client(asyncio.Protocol):
             data = rest
         self._working = False
 
-    def _start(self, request: Request) -> None:
+    def _start(self, request: Request, rest: bytes = b"") -> bytes:
+        """Begin the exchange of `request`; `rest` came with its head. What of it remains."""
         now = self._gate.now()
-        exchange = Exchange(self._gate, self, request, now)
-        self._exchange = exchange
+        self._exchange = exchange = Exchange(self._gate, self, request, now)
         self._state = _BUSY
         self._close = not request.keep_alive
         if request.length:
             self._body_left = request.length
             self._decoder = ChunkDecoder() if request.length == CHUNKED else None
+            if rest and self._decoder is None:
+                rest = self._body(exchange, rest)  # First, so that it goes to the instance in one piece with the head.
         exchange.begin()
+        return self._body(exchange, rest) if rest and self._exchange is exchange and not exchange.body_done else rest
 
     def _partial(self, data: bytes) -> None:
         """The head is not whole yet: keep it, within bounds. A bare LF or NUL will not get better."""

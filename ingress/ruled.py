@@ -53,9 +53,13 @@ class RuledExchange(Exchange):
         mirror = split.mirror
         if mirror is not None and mirror is not choice and gate.chance() * 100 < split.mirror_percent:
             self._copy = Copy.of(gate, self, mirror)
+        copy = self._copy
+        if copy is not None:
+            for piece in self._pending or ():  # Came before the rules were asked: while the host was held, or with the head.
+                copy.add(piece)
         self.begin(choice)
-        if self._copy is not None and self.request.length == 0:
-            self._copy.send()
+        if copy is not None and self.body_done:
+            copy.send()
 
     def _keeping_session(self, response: Response) -> Response:
         affinity, target, choice = self._affinity, self._target, self._choice

@@ -62,13 +62,13 @@ class SecureClient(Client):
         self.due = self._gate.now() + self._gate.bounds.header_time_s
         cast(Any, transport).set_write_buffer_limits(high=limits.WRITE_HIGH_BYTES)
 
-    def _start(self, request: Request) -> None:
+    def _start(self, request: Request, rest: bytes = b"") -> bytes:
         try:
             self._scope.check(request)
         except Refused as refused:
             self._refuse_head(refused)
-            return
-        super()._start(request)
+            return b""
+        return super()._start(request, rest)
 
 
 class SecureHttp2(Http2):

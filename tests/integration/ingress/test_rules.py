@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ingress import strangers
 from store import keys
 from store.lifecycle import Phase
 from store.model import Domain, Limits, Mirror, PathRule, RouteEntry, TrafficTarget, encode
@@ -167,6 +168,40 @@ async def test_a_mirror_gets_copies_and_nobody_waits_for_it(town: Town) -> None:
     assert await town.who() == "one"
     assert not town.door.ingress.gate.copies
     assert len(mirror.heads) == 5
+
+
+async def test_a_mirror_gets_the_whole_of_a_request_that_came_before_its_host_had_a_route(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strangers, "HOLD_S", 10.0)  # So that a slow machine lets go of none.
+    one, two = await town.instance("one", "r1"), await town.instance("two", "r2")
+    gate = town.door.ingress.gate
+    pieces = [b"a" * 1000, b"b" * 1000, b"c" * 1000]
+    length = b"Content-Length: %d\r\n\r\n" % sum(map(len, pieces))
+    head = b"POST /p HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n" % HOST.encode()
+    chunked = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+    requests = {
+        "all at once": ([head + length + b"".join(pieces)], []),
+        "in parts": ([head + length, pieces[0]], pieces[1:]),
+        "in chunks": ([head + b"Transfer-Encoding: chunked\r\n\r\n" + chunked], []),
+    }
+    for number, (how, (early, late)) in enumerate(requests.items(), 1):
+        reader, writer = await town.door.connect()
+        for piece in early:
+            writer.write(piece)
+        body = len(b"".join(early).partition(b"\r\n\r\n")[2])
+        held = gate.strangers._held
+        await eventually(lambda held=held, body=body: any(each.received_bytes or not body for each in held), "it is held")
+        await town.route({"r1": 100}, mirror=Mirror(revision="r2", percent=100))
+        for piece in late:
+            writer.write(piece)
+        assert (await reader.read()).endswith(b"one"), how
+        writer.close()
+        await eventually(lambda number=number: gate.metrics.mirror.get("answered") == number, f"its copy is answered: {how}")
+        assert two.bodies[-1] == b"".join(pieces), how
+        assert all(piece in one.bodies[-1] for piece in pieces), how
+        await town.door.store.delete(keys.route("default", "hello"))
+        await eventually(lambda: gate.routes.find(HOST.encode()) is None, "the host has no route again")
 
 
 async def test_a_mirror_that_does_not_answer_is_given_up_at_its_own_time(town: Town) -> None:
