@@ -54,9 +54,12 @@ def delete(
 @app.command()
 def rotate(
     no_new_key: Annotated[bool, typer.Option("--no-new-key", help="Seal with the newest key there is.")] = False,
+    retire: Annotated[
+        bool, typer.Option("--retire", help="Then forget the keys that no Secret needs; older backups need them.")
+    ] = False,
     api: Address = "",
 ) -> None:
     """Seal all Secrets of all projects anew, with a new key in the registry's key file."""
     from cli import commands, secrets
 
-    secrets.rotate(commands.connect(api, "default"), new_key=not no_new_key)
+    secrets.rotate(commands.connect(api, "default"), new_key=not no_new_key, retire=retire)

@@ -49,10 +49,15 @@ def delete(api: Api, names: Sequence[str]) -> None:
         sys.stdout.write(f"deleted secret {name}\n")
 
 
-def rotate(api: Api, *, new_key: bool) -> None:
-    """Seal all anew."""
-    done = api.post(f"{EBB}/secrets:rotate", {"newKey": str(new_key).lower()})
+def rotate(api: Api, *, new_key: bool, retire: bool) -> None:
+    """Seal all anew; `retire`: forget the keys that none needs."""
+    done = api.post(f"{EBB}/secrets:rotate", {"newKey": str(new_key).lower(), "retire": str(retire).lower()})
     sys.stdout.write(f"{done['resealed']} of {done['secrets']} secrets sealed anew with key {done['key']}\n")
+    if retire:
+        gone = ", ".join(done["retired"])
+        sys.stdout.write(
+            f"retired: {gone}; take these lines out of the key files of other machines\n" if gone else "none retired\n"
+        )
 
 
 def data(values: Sequence[str], files: Sequence[str]) -> dict[str, str]:

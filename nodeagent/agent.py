@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from nodeagent import cgroups, notices, pressure, runtime, sandbox, shims, usage
+from nodeagent import cgroups, notices, pressure, runtime, sandbox, shims, usage, volumes
 from nodeagent.blueprint import Blueprints
 from nodeagent.containerd.client import Containerd
 from nodeagent.containerd.errors import ContainerdError
@@ -28,6 +28,7 @@ from nodeagent.prober import Prober
 from nodeagent.reporter import Reporter
 from nodeagent.surroundings import Ground, Surroundings
 from nodeagent.tasks import Found, Tasks
+from nodeagent.volumes import Volumes
 from process import logs as process_logs
 from process.admin import Check
 from process.clock import SystemClock
@@ -126,6 +127,7 @@ class Agent:
             clock=self.clock,
             root=instances,
             inputs=self.inputs,
+            volumes=Volumes(volumes.place_of(Path(containerd), ground.prefix), self.inputs.files, self.inputs.known, jobs),
             freezer=Freezer(cgroups.detect(), self.places),
             residents=self.around.residents,
             fences=Fences(self.around.project, root, ids, self.places),
@@ -135,6 +137,7 @@ class Agent:
         )
         self.loop = Loop(node, self._hands, self.reporter, story, jobs)
         self.inputs.stale, self.around.apply = self.loop.stale, self.loop.executor.permit
+        self.inputs.changed = self._hands.volumes.hear
         self._engine = Engine(self._containerd, self._hands, self.loop, self.reporter, self.places)
         self._parked_most, self._pressure_file, self._pressed = parked_most, pressure_file, ""
         self._admin, self._started = "", False
@@ -166,6 +169,7 @@ class Agent:
         await self.presence.start()
         self._jobs.start(self.loop.assignments.run(), "assignments", fatal=True)
         self._jobs.start(self.loop.ingresses.run(), "ingresses", fatal=True)
+        await asyncio.to_thread(self._hands.volumes.start)
         for table in self.inputs.tables:
             self._jobs.start(table.run(), "secrets and configs", fatal=True)
             await table.synced()
@@ -174,8 +178,10 @@ class Agent:
         adopted, found = await self._adopt()
         await self._bus.handle(messages.drained(self._node), self.loop.drained)
         self._jobs.start(self._engine.hear(), "containerd's events", fatal=True)
+        self._hands.volumes.keep(adopted)
         self.loop.begin(adopted)
         self.inputs.check()
+        self._jobs.start(self._hands.volumes.follow(), "files of instances")
         self._engine.settle(adopted, found)
         self._say_all()
         for name in adopted:
@@ -215,6 +221,7 @@ class Agent:
         await self.presence.stop(revoke=everything)
         await self._jobs.cancel()
         if everything:
+            await asyncio.to_thread(self._hands.volumes.stop)
             await asyncio.to_thread(cgroups.remove, cgroups.detect(), self.places.parent)
         await self.images.close()
         await self._containerd.close()

@@ -45,6 +45,7 @@ class Blueprints:
         group: str,
         mounts: Sequence[Mount],
         fence: Fence,
+        volumes: Sequence[tuple[str, str]] = (),
     ) -> dict[str, Any]:
         """The spec; its files are written. Raises BadSpec, BadUser, NotAllowed, OSError."""
         user = self._user(revision.user or image.config.user, image.chain_id, mounts[0])
@@ -57,7 +58,7 @@ class Blueprints:
             image.config,
             network,
             instance,
-            files=Files(str(self._resolv), str(directory / "hosts")),
+            files=Files(str(self._resolv), str(directory / "hosts"), volumes),
             user=user,
             cgroup=self._places.of(instance),
             shim_group=group,

@@ -31,6 +31,7 @@ from nodeagent.residents import Residents, Who
 from nodeagent.tasks import Tasks
 from nodeagent.uids import Exhausted
 from nodeagent.userdb import BadUser
+from nodeagent.volumes import Volumes
 from process import logs as process_logs
 from process.clock import Clock
 from store import keys
@@ -57,6 +58,7 @@ class Hands:
     clock: Clock
     root: Path
     inputs: Inputs
+    volumes: Volumes
     freezer: Freezer
     residents: Residents
     fences: Fences
@@ -220,7 +222,8 @@ class Executor:
             mounts = await hands.tasks.prepare(instance, image.chain_id)
         fence = await hands.fences.enter(instance, revision)
         group = hands.groups.join(_crew(revision.project, revision.runtime), instance)
-        spec = hands.blueprints.build(filled, image, network, instance, group, mounts, fence)
+        volumes = await hands.volumes.place(instance, revision, fence.first_id)
+        spec = hands.blueprints.build(filled, image, network, instance, group, mounts, fence, volumes)
         labels = {
             "project": revision.project,
             "revision": revision.name,
@@ -330,6 +333,7 @@ class Executor:
         (self._hands.root / instance / "hosts").unlink(missing_ok=True)
         self._hands.joining.forget(instance)
         self._hands.inputs.drop(instance)
+        self._hands.volumes.drop(instance)
         self._images.pop(instance, None)
         self._started.pop(instance, None)
         return a.Done(self._hands.clock.now(), Do.DELETE_CONTAINER)

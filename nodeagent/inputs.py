@@ -19,6 +19,7 @@ from store.backend import Store
 from store.errors import StoreError
 from store.model import EnvFrom, EnvRef, Failure, Private, Revision, Values, decode
 from store.seal import Keyring, SealError
+from store.volumes import Volume
 from store.watch import Table
 
 DOCKER = "kubernetes.io/dockerconfigjson"
@@ -46,6 +47,8 @@ class Inputs:
     def __init__(self, store: Store, ring: Keyring | None) -> None:
         self._store, self._ring = store, ring
         self.stale: Callable[[str], None] = lambda _: None
+        self.changed: Callable[[str], None] = lambda _: None
+        """Called with the key of every Secret and ConfigMap that is another now."""
         self.tables = [Table(store, prefix, Values, self._on_change) for prefix in (keys.SECRETS, keys.CONFIGS)]
         self._used: dict[str, Used] = {}
         self._users: dict[str, set[str]] = {}
@@ -75,7 +78,7 @@ class Inputs:
         return msgspec.structs.replace(revision, env=found, env_refs=[], env_from=[]), used
 
     async def _held(
-        self, project: str, ref: EnvRef | EnvFrom, what: str, read: dict[str, tuple[int, Mapping[str, bytes]]]
+        self, project: str, ref: EnvRef | EnvFrom | Volume, what: str, read: dict[str, tuple[int, Mapping[str, bytes]]]
     ) -> tuple[str, Mapping[str, bytes]]:
         """What `ref` names, in words and as values. An optional one that is not there holds nothing."""
         kind, name = ("Secret", ref.secret) if ref.secret else ("ConfigMap", ref.config)
@@ -93,6 +96,21 @@ class Inputs:
             word = f"`ebb secret create {name} KEY=VALUE -n {project}`" if ref.secret else "`kubectl create configmap`"
             raise _missing(ref, f"{what}: {where} does not exist; create it with {word}")
         return where, held
+
+    async def files(self, project: str, volume: Volume) -> Mapping[str, bytes]:
+        """The values of a volume. Raises InputMissing, StoreError."""
+        where, held = await self._held(project, volume, f"volume {volume.path}", {})
+        missing = [item.key for item in volume.items if item.key not in held]
+        if missing and not volume.optional:
+            raise _missing(volume, f"volume {volume.path}: {where} has no key {missing[0]!r}; it has {_names(held)}")
+        return held
+
+    def known(self, key: str) -> Mapping[str, bytes] | None:
+        """The values at `key`, as last heard of; None: it is not there. Raises SealError."""
+        values = next((values for table in self.tables if (values := table.get(key)) is not None), None)
+        if values is None:
+            return None
+        return self.opened(values, "/".join(key.rsplit("/", 2)[1:]))
 
     def opened(self, values: Values, bound_to: str) -> Mapping[str, bytes]:
         """The values of a Secret or ConfigMap. Raises SealError."""
@@ -171,6 +189,8 @@ class Inputs:
         return entry.store_rev if entry is not None else 0
 
     def _on_change(self, key: str, new: Values | None, old: Values | None) -> None:
+        if new is not None:
+            self.changed(key)
         for instance in list(self._users.get(key, ())):
             if self._now(key) > self._used[instance][key] or new is None:
                 self.stale(instance)
@@ -213,7 +233,7 @@ def _literal(value: bytes, name: str) -> str:
         raise InputMissing("StartFailed", f"variable {name}: its value is not UTF-8 text, which a variable must be") from None
 
 
-def _missing(ref: EnvRef | EnvFrom, message: str) -> InputMissing:
+def _missing(ref: EnvRef | EnvFrom | Volume, message: str) -> InputMissing:
     return InputMissing("SecretMissing" if ref.secret else "ConfigMapMissing", message)
 
 

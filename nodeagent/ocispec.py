@@ -93,10 +93,12 @@ SANDBOX_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Files on the host that the instance sees under /etc, read-only."""
+    """Files on the host that the instance sees, read-only: two under /etc, and what its volumes are."""
 
     resolv_conf: str
     hosts: str
+    volumes: Sequence[tuple[str, str]] = ()
+    """(directory on the host, where the instance sees it)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,4 +279,5 @@ def _mounts(files: Files, fence: Fence) -> list[dict[str, Any]]:
         *(scratch if fence.hardened else []),
         mount("/etc/resolv.conf", "bind", files.resolv_conf, *bind),
         mount("/etc/hosts", "bind", files.hosts, *bind),
+        *(mount(path, "bind", directory, *bind) for directory, path in files.volumes),
     ]

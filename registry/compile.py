@@ -4,7 +4,7 @@ from calendar import timegm
 from time import strptime
 from typing import Any
 
-from registry import environments, objects, reach, rules
+from registry import environments, objects, reach, rules, volumes
 from registry.annotations import scale_spec
 from registry.bounds import Bounds
 from registry.objects import Object
@@ -37,6 +37,7 @@ def compile_revision(obj: Object, image: str, bounds: Bounds) -> Revision:
         env=[(item["name"], item.get("value", "")) for item in container.get("env", []) if "valueFrom" not in item],
         env_refs=_env_refs(container.get("env", [])),
         env_from=[_env_from(item) for item in container.get("envFrom", [])],
+        volumes=volumes.compiled(spec),
         working_dir=container.get("workingDir", ""),
         user=_user(container.get("securityContext", {})),
         port=port.get("containerPort", 8080),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from registry import environments, objects, reach, rules
+from registry import environments, objects, reach, rules, volumes
 from registry.annotations import scale_values
 from registry.bounds import Bounds
 from registry.problem import (
@@ -220,9 +220,9 @@ CONTAINER = mapping(
         "livenessProbe": _probe,
         "startupProbe": _probe,
         "securityContext": _security,
+        "volumeMounts": volumes.mounts,
     },
     {
-        "volumeMounts": "instances have no volumes",
         "volumeDevices": _HOST,
         "lifecycle": "handle SIGTERM in the program instead",
         "stdin": "an instance's input is empty",
@@ -276,7 +276,6 @@ _PLACED = (
     "priorityClassName", "priority", "preemptionPolicy", "overhead",
 )  # fmt: skip
 _POD_REFUSED = {
-    "volumes": "instances have no volumes",
     **dict.fromkeys(
         ("initContainers", "ephemeralContainers", "restartPolicy", "shareProcessNamespace", "securityContext"), _POD
     ),
@@ -304,6 +303,7 @@ def _spec(bounds: Bounds) -> Checker:
             "nodeSelector": label_map,
             "tolerations": list_of(_toleration, 32),
             "runtimeClassName": one_of(*environments.CLASSES),
+            "volumes": volumes.volumes,
         },
         _POD_REFUSED,
         required=("containers",),
@@ -313,6 +313,7 @@ def _spec(bounds: Bounds) -> Checker:
         fields(problems, value, path)
         if not isinstance(value, dict):
             return
+        volumes.check(problems, value, path)
         whole = value.get("timeoutSeconds") or bounds.timeout_default_s
         for name in ("responseStartTimeoutSeconds", "idleTimeoutSeconds"):
             part = value.get(name)

@@ -50,8 +50,9 @@ def _map_of(of_base64: bool) -> Checker:
             problems.bad(path, "what is not a mapping", "a mapping of keys to strings")
             return
         for key, item in value.items():
-            if not _KEY.fullmatch(key) or key in (".", ".."):
-                problems.bad(f"{path}[{key[:80]}]", key, "a key of 1 to 253 letters, digits, '-', '_' and '.'")
+            if not _KEY.fullmatch(key) or key == "." or key.startswith(".."):
+                allowed = "a key of 1 to 253 letters, digits, '-', '_' and '.', which does not begin with '..'"
+                problems.bad(f"{path}[{key[:80]}]", key, allowed)
             elif not isinstance(item, str):
                 problems.bad(f"{path}[{key}]", "what is not a string", "a string (put numbers and true/false in quotes)")
             elif of_base64 and _bytes(item) is None:

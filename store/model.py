@@ -18,6 +18,7 @@ from store.schema import V1 as V1
 from store.schema import Model as Model
 from store.schema import decode as decode
 from store.schema import encode as encode
+from store.volumes import Volume
 
 RevisionKey = str
 GVISOR = "gvisor"
@@ -112,6 +113,7 @@ class Revision(Model, frozen=True, kw_only=True):
     env: list[tuple[str, str]] = []
     env_refs: list[EnvRef] = []
     env_from: list[EnvFrom] = []
+    volumes: list[Volume] = []
     working_dir: str = ""
     user: str = ""
     """`runAsUser`, or empty for the image's own."""

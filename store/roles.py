@@ -11,7 +11,8 @@ to be the cluster. They stand here with what they use, for the bus and for who r
 from dataclasses import dataclass
 
 from store import keys
-from store.model import Revision
+from store.model import EnvFrom, EnvRef, Revision
+from store.volumes import Volume
 
 ALL = ""
 
@@ -117,8 +118,9 @@ def refers(of: Role, span: Span) -> bool:
 def named_by(revision: Revision) -> frozenset[str]:
     """The Secrets and ConfigMaps that a revision's instances are made with, as keys."""
     project = revision.project
-    secrets = {*revision.pull_secrets, *(e.secret for e in revision.env_from), *(e.secret for e in revision.env_refs)}
-    configs = {*(e.config for e in revision.env_from), *(e.config for e in revision.env_refs)}
+    sources: list[EnvFrom | EnvRef | Volume] = [*revision.env_from, *revision.env_refs, *revision.volumes]
+    secrets = {*revision.pull_secrets, *(each.secret for each in sources)}
+    configs = {each.config for each in sources}
     found = {keys.secret(project, each) for each in secrets if each} | {keys.config(project, each) for each in configs if each}
     return frozenset(found)
 

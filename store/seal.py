@@ -14,6 +14,7 @@ import binascii
 import os
 import re
 import secrets
+from collections.abc import Collection
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -68,6 +69,10 @@ class Keyring:
         """Make a key that seals from now on; its id. Raises SealError."""
         return add_key(self._path)
 
+    def retire(self, needed: Collection[str]) -> list[str]:
+        """Forget the keys that are not `needed`, but for the newest; their ids. Raises SealError."""
+        return drop_keys(self._path, {*needed, self.newest})
+
     def _loaded(self) -> dict[str, AESGCM]:
         try:
             stat = self._path.stat()
@@ -103,22 +108,39 @@ def add_key(path: Path) -> str:
         name = f"k{len(known) + 1}-{secrets.token_hex(4)}"
         line = f"{name} {base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()}\n"
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fresh = path.with_name(path.name + ".new")
-        fresh.unlink(missing_ok=True)
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(fd, "w") as file:
-            file.write(text + ("\n" if text and not text.endswith("\n") else "") + line)
-            file.flush()
-            os.fsync(fd)
-        os.replace(fresh, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _write(path, text + ("\n" if text and not text.endswith("\n") else "") + line)
     except (OSError, UnicodeDecodeError) as error:
         raise SealError(f"key file {path}: {error}") from None
     return name
+
+
+def drop_keys(path: Path, kept: Collection[str]) -> list[str]:
+    """Take all keys out of `path` but those that are `kept`; the ids of those that went. Raises SealError."""
+    try:
+        text = path.read_text()
+        gone = [name for name in _parse(text, path) if name not in kept]
+        lines = [line for line in text.splitlines(keepends=True) if not line.strip() or line.split()[0] not in gone]
+        if gone:
+            _write(path, "".join(lines))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SealError(f"key file {path}: {error}") from None
+    return gone
+
+
+def _write(path: Path, text: str) -> None:
+    fresh = path.with_name(path.name + ".new")
+    fresh.unlink(missing_ok=True)
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(fd, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(fresh, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _bound(name: str, bound_to: str) -> bytes:

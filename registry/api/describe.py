@@ -49,7 +49,7 @@ _QUERIES: Mapping[tuple[str, str], Mapping[str, str]] = {
     ("get", "/top"): {"project": "string"},
     ("post", "/images"): {"name": "string"},
     ("delete", "/images"): {"name": "string"},
-    ("post", "/secrets:rotate"): {"newKey": "boolean"},
+    ("post", "/secrets:rotate"): {"newKey": "boolean", "retire": "boolean"},
 }
 _STREAMS = ("/logs", "/images:progress", "/top", "/audit")
 """What answers with a line an item."""

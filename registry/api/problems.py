@@ -55,6 +55,11 @@ def conflict(kind: Kind, name: str, why: str) -> ApiError:
     return ApiError(409, "Conflict", message, _details(kind, name))
 
 
+def not_as_it_is(message: str) -> ApiError:
+    """409 for what cannot be done in the state that the engine is in; trying again changes nothing."""
+    return ApiError(409, "Conflict", message)
+
+
 def changed_meanwhile(kind: Kind, name: str) -> ApiError:
     why = "the object has been modified; please apply your changes to the latest version and try again"
     return conflict(kind, name, why)

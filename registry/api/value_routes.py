@@ -84,7 +84,8 @@ class ValueRoutes:
 
     async def rotate(self, request: Http) -> Response[bytes]:
         wants = request.query_params.get("newKey", "true").lower() != "false"
-        return answer(await self._store.rotate(new_key=wants))
+        retire = request.query_params.get("retire", "false").lower() == "true"
+        return answer(await self._store.rotate(new_key=wants, retire=retire))
 
 
 def _seen(kind: Kind, obj: Object) -> Object:
@@ -154,7 +155,9 @@ def handlers(routes: ValueRoutes) -> list[BaseRouteHandler]:
     async def remove_values(ns: str, plural: str, name: str, request: Http) -> Response[bytes]:
         return await routes.delete(kind_of(plural), ns, name, request)
 
-    @post(EVERYWHERE, summary="Seal all Secrets anew, with a new key (?newKey=false: the newest)", status_code=200, tags=_TAGS)
+    rotates = "Seal all Secrets anew, with a new key (?newKey=false: the newest; ?retire=true: forget those that none needs)"
+
+    @post(EVERYWHERE, summary=rotates, status_code=200, tags=_TAGS)
     async def rotate(request: Http) -> Response[bytes]:
         return await routes.rotate(request)
 

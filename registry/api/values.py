@@ -115,16 +115,24 @@ class ValueStore:
                 continue
         raise problems.changed_meanwhile(kind, name)
 
-    async def rotate(self, *, new_key: bool) -> Object:
-        """Seal every Secret anew with the newest key, after adding one when `new_key`. What it did."""
+    async def rotate(self, *, new_key: bool, retire: bool = False) -> Object:
+        """Seal every Secret anew with the newest key, after adding one when `new_key`. What it did.
+
+        `retire`: then forget the keys that no Secret is sealed with."""
         ring = self._keys()
         try:
             newest = ring.add() if new_key else ring.newest
             listing = await self._store.list(keys.SECRETS)
             done = sum([await self._reseal(entry, ring) for entry in listing.entries])
+            # Looked at again: somebody may have written meanwhile with what was the newest key before.
+            retired = ring.retire(await self._needed()) if retire else []
         except SealError as error:
-            raise problems.unavailable(str(error)) from None
-        return {"key": newest, "resealed": done, "secrets": len(listing.entries)}
+            raise problems.not_as_it_is(f"Secrets were not all sealed anew: {error}") from None
+        return {"key": newest, "resealed": done, "secrets": len(listing.entries), "retired": retired}
+
+    async def _needed(self) -> set[str]:
+        """The keys that Secrets are sealed with."""
+        return {key_of(decode(Values, entry.value).sealed) for entry in (await self._store.list(keys.SECRETS)).entries}
 
     async def _reseal(self, entry: Entry | None, ring: Keyring) -> bool:
         for _ in range(TRIES):
@@ -172,7 +180,8 @@ class ValueStore:
 
     def _keys(self) -> Keyring:
         if self._ring is None:
-            raise problems.unavailable("Secrets need a key: start the registry and the node agents with --secret-key-file FILE")
+            said = "this registry has no key to seal Secrets with: start it and the node agents with --secret-key-file FILE"
+            raise problems.not_allowed(said)
         return self._ring
 
     def _sealed(self, kind: Kind, body: Object, meta: Object) -> Values:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from nodeagent.volumes import place_of
 from tests.e2e.engine import Engine, until
 
 pytestmark = pytest.mark.real
@@ -57,6 +58,34 @@ def test_a_missing_secret_is_the_reason_that_the_service_is_not_ready(engine: En
     assert f"Secret default/{app}-none does not exist" in said["message"]
     revision = engine.condition(f"{app}-00001", kind="revisions")
     assert revision["reason"] == "SecretMissing", revision
+
+
+def test_files_follow_their_secret_while_the_instance_runs_and_go_with_it(engine: Engine, app: str) -> None:
+    put(engine, SECRETS, f"{app}-s", password="first", other="x")
+    put(engine, CONFIGS, f"{app}-c", mode="fast", unused="y")
+    volumes = [
+        {"name": "s", "secret": {"secretName": f"{app}-s"}},
+        {"name": "c", "configMap": {"name": f"{app}-c", "items": [{"key": "mode", "path": "deep/mode.txt"}]}},
+        {"name": "n", "secret": {"secretName": f"{app}-none", "optional": True}},
+    ]
+    mounts = [{"name": name, "mountPath": f"/srv/{name}"} for name in "scn"]
+    serve = ["python3", "-m", "http.server", "8080", "--directory", "/srv"]
+    container = {"command": serve, "volumeMounts": mounts}
+    engine.deploy(app, "test/testapp:v1", container=container, spec={"volumes": volumes}, annotations={"min-scale": "1"})
+    assert engine.get(app, "/s/password").text == "first"
+    [instance] = [each["instance"] for each in engine.instances(service=app, phases=("Ready",))]
+    assert engine.get(app, "/c/deep/mode.txt").text == "fast"
+    assert (engine.get(app, "/c/unused").status_code, engine.get(app, "/n/key").status_code) == (404, 404)
+    put(engine, SECRETS, f"{app}-s", password="second")
+    put(engine, SECRETS, f"{app}-none", key="late")
+    until(lambda: engine.get(app, "/s/password").text == "second", "the file of the same instance", 10)
+    until(lambda: engine.get(app, "/n/key").text == "late", "a file of an optional Secret that is there now", 10)
+    assert engine.get(app, "/s/other").status_code == 404
+    assert [each["instance"] for each in engine.instances(service=app, phases=("Ready",))] == [instance]
+    kept = place_of(engine.run / "containerd" / "containerd.sock", engine.name) / instance
+    assert kept.is_dir()
+    engine.delete(app)
+    until(lambda: not kept.exists(), "the files are gone with the instance", 30)
 
 
 def test_nothing_kept_or_shown_holds_the_value(engine: Engine, app: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from nodeagent import cgroups
 from nodeagent.containerd.client import Containerd
 from nodeagent.images.facade import ImageStore
 from nodeagent.tasks import Tasks
+from nodeagent.volumes import place_of
 from store import keys
 from store.backend import Store
 from store.lifecycle import Phase
@@ -50,6 +52,11 @@ class World:
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def files(self) -> Path:
+        """Where the agent keeps the files of volumes."""
+        return place_of(Path(self.containerd.socket), self.id)
 
     def log(self) -> str:
         return (self.home / "agent.log").read_text()
@@ -110,6 +117,7 @@ class World:
                 _run("ip", "link", "delete", name)
         for family in ("inet", "arp"):
             _run("nft", "delete", "table", family, f"ebb_{self.id}")
+        shutil.rmtree(self.files, ignore_errors=True)
         cgroups.remove(cgroups.detect(), f"/ebb-{self.id}")
 
     async def get(self, path: str) -> str:

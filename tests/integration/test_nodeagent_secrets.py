@@ -9,6 +9,7 @@ from store.backend import Store
 from store.lifecycle import Phase
 from store.model import EnvRef, Goal, Private, Values, encode
 from store.seal import Keyring, add_key
+from store.volumes import Item, Volume
 from tests import real
 from tests.integration.agent_world import fetch, world
 
@@ -54,6 +55,63 @@ async def test_a_parked_instance_with_an_old_value_stops_also_when_it_changed_wh
         for instance in ("runs", "same", "dead", "new"):
             await node.withdraw(instance)
             await node.gone(instance)
+
+
+FILES = [
+    Volume(path="/etc/db", secret="db", mode=0o400),
+    Volume(path="/www/conf", config="conf", items=[Item(key="mode", path="deep/mode.txt")]),
+]
+ASK = """
+mkdir -p /www/cgi-bin; cat > /www/cgi-bin/see <<'END'
+#!/bin/busybox sh
+echo; cat /etc/db/password; echo; ls -ln /etc/db/..data/password; echo x > /etc/db/new 2>/dev/null && echo written
+END
+chmod +x /www/cgi-bin/see; exec busybox httpd -f -p $PORT -h /www
+"""
+
+
+async def test_files_follow_what_is_stored_in_parked_running_and_frozen_instances_also_while_the_agent_was_dead(
+    store: Store, etcd: real.Server, nats: real.Server, tmp_path: Path
+) -> None:
+    add_key(tmp_path / "key")
+    ring, flags = Keyring(tmp_path / "key"), ("--secret-key-file", str(tmp_path / "key"))
+    await put(store, ring, "first")
+    await store.put(keys.config("default", "conf"), encode(Values(metadata={"name": "conf"}, data={"mode": "fast"})))
+    async with world(store, etcd, nats, *flags) as node:
+        await node.revision(script=ASK, volumes=FILES)
+        for instance in ("runs", "parked", "frozen"):
+            await node.assign(instance, Goal.PARK)
+            await node.phase(instance, Phase.PARKED)
+        addresses = {}
+        for instance in ("runs", "frozen"):
+            await node.assign(instance, Goal.RUN)
+            addresses[instance] = (await node.phase(instance, Phase.READY)).address
+        first = await fetch(addresses["runs"], "/cgi-bin/see")
+        assert first.split()[:2] == ["first", "-r--------"], first
+        assert first.split()[3:5] == ["0", "0"], "root inside owns them"
+        assert "written" not in first
+        assert await fetch(addresses["runs"], "/conf/deep/mode.txt") == "fast"
+        await node.assign("frozen", Goal.FREEZE)
+        await node.phase("frozen", Phase.FROZEN)
+
+        async def says(word: str) -> bool:
+            return (await fetch(addresses["runs"], "/cgi-bin/see")).split()[0] == word
+
+        await put(store, ring, "second")
+        await node.until(lambda: says("second"), "the file of the instance that runs")
+        node.kill()
+        await put(store, ring, "third")
+        await node.start(*flags)
+        await node.until(lambda: says("third"), "the file, after the agent began anew")
+        for instance in ("parked", "frozen"):
+            await node.assign(instance, Goal.RUN)
+            address = (await node.phase(instance, Phase.READY)).address
+            assert (await fetch(address, "/cgi-bin/see")).split()[0] == "third", instance
+        assert len(list(node.files.iterdir())) == 3
+        for instance in ("runs", "parked", "frozen"):
+            await node.withdraw(instance)
+            await node.gone(instance)
+        assert list(node.files.iterdir()) == []
 
 
 async def test_a_missing_secret_and_a_missing_key_are_named(

@@ -71,6 +71,8 @@ def test_a_list_shows_keys_and_deletion_and_rotation_say_what_they_did(fake: Fak
     assert run("delete", "db") == "deleted secret db\n"
     fake.set("POST /apis/ebb.dev/v1/secrets:rotate", {"key": "k2-ab", "resealed": 3, "secrets": 3})
     assert run("rotate") == "3 of 3 secrets sealed anew with key k2-ab\n"
+    fake.set("POST /apis/ebb.dev/v1/secrets:rotate", {"key": "k2-ab", "resealed": 3, "secrets": 3, "retired": ["k1-cd"]})
+    assert "retired: k1-cd; take these lines out" in run("rotate", "--retire")
 
 
 @pytest.mark.parametrize("words", [[], ["canary"], ["=canary"]])

@@ -128,7 +128,11 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         (service({"ports": [{"containerPort": 8080, "hostPort": 80}]}), f"{C}.ports[0].hostPort", "not supported"),
         (service({"stdin": True}), f"{C}.stdin", "not supported"),
         (service({"tty": True}), f"{C}.tty", "not supported"),
-        (service({"lifecycle": {"preStop": {}}, "volumeMounts": [{"name": "x"}]}), f"{C}.volumeMounts", "no volumes"),
+        (
+            service({"lifecycle": {"preStop": {}}, "volumeMounts": [{"name": "x"}]}),
+            f"{C}.volumeMounts[0].name",
+            "the name of one of volumes",
+        ),
         (
             service({"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}]}),
             f"{C}.env[0].valueFrom.fieldRef",
@@ -158,7 +162,7 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         ),
         (service({"readinessProbe": {"httpGet": {}, "tcpSocket": {}}}), f"{C}.readinessProbe", "one of"),
         (service({"livenessProbe": {"tcpSocket": {}, "successThreshold": 2}}), f"{C}.livenessProbe.successThreshold", "1 for"),
-        (service(spec={"volumes": [{"name": "v"}]}), "spec.template.spec.volumes", "no volumes"),
+        (service(spec={"volumes": [{"name": "v"}]}), "spec.template.spec.volumes[0]", "exactly one of secret and configMap"),
         (service(spec={"hostNetwork": True}), "spec.template.spec.hostNetwork", "not supported"),
         (service(spec={"serviceAccountName": "foo@bar.baz"}), "spec.template.spec.serviceAccountName", "foo@bar.baz"),
         (service(spec={"timeoutSeconds": 3601}), "spec.template.spec.timeoutSeconds", "from 0 to 3600"),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from store import keys, leases, roles
 from store.model import EnvFrom, EnvRef, Revision
 from store.roles import Span
+from store.volumes import Volume
 
 ROOT = Path(__file__).parents[3]
 GATED = {"ingress": ("ingress", "activator"), "nodeagent": ("nodeagent",)}
@@ -97,10 +98,11 @@ def test_a_role_that_is_not_in_the_table_may_nothing() -> None:
 def test_a_revision_names_the_secrets_and_configs_of_its_own_project() -> None:
     revision = Revision(
         project="p", name="r", image="i", pull_secrets=["pull"], env_refs=[EnvRef(name="A", secret="s", key="k")],
-        env_from=[EnvFrom(config="c"), EnvFrom(secret="t")],
+        env_from=[EnvFrom(config="c"), EnvFrom(secret="t")], volumes=[Volume(path="/v", secret="v"), Volume(path="/w", config="w")],
     )  # fmt: skip
     assert roles.named_by(revision) == {
-        keys.secret("p", "pull"), keys.secret("p", "s"), keys.secret("p", "t"), keys.config("p", "c"),
+        keys.secret("p", "pull"), keys.secret("p", "s"), keys.secret("p", "t"), keys.config("p", "c"), keys.secret("p", "v"),
+        keys.config("p", "w"),
     }  # fmt: skip
 
 

@@ -62,6 +62,22 @@ def test_a_key_that_is_gone_is_named(file: Path) -> None:
         Keyring(file).open(sealed, bound_to="p/n")
 
 
+def test_a_key_retires_when_nothing_needs_it_and_the_newest_never_does(file: Path) -> None:
+    file.write_text("# made by hand\n\n" + file.read_text())
+    ring = Keyring(file)
+    old = ring.seal(CANARY, bound_to="p/n")
+    middle, newest = add_key(file), add_key(file)
+    assert ring.retire({key_of(old)}) == [middle]
+    assert ring.open(old, bound_to="p/n") == CANARY
+    assert ring.retire(()) == [key_of(old)]
+    assert ring.newest == newest
+    assert file.read_text().startswith("# made by hand\n\n" + newest)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert ring.retire(()) == []
+    with pytest.raises(SealError, match="which"):
+        ring.open(old, bound_to="p/n")
+
+
 @pytest.mark.parametrize("text", ["", "# none\n", "a b c\n", "a !!!\n", "A " + "A" * 44 + "\n", "a c2hvcnQ=\n"])
 def test_a_file_that_is_no_key_file_is_refused_without_showing_it(file: Path, text: str) -> None:
     file.write_text(text)
