@@ -94,16 +94,14 @@ class Agent:
         pressure_file: Path = Path("/proc/pressure/memory"),
         ids: Ids = Ids(),  # noqa: B008
     ) -> None:
-        self.clock = SystemClock()
-        ground = ground or Ground()
+        self.clock, ground = SystemClock(), ground or Ground()
         self.places = cgroups.Places(f"/ebb-{ground.prefix}")
         self.root = root
         self._store, self._bus, self._jobs = store, bus, jobs
         self._node, self._zone, self._runtime = node, zone, runtime
         self._labels, self._taints = labels_of(node, zone) | dict(labels or {}), list(taints)
         self._log_keep_s, self._image_keep_s = log_keep_s, image_keep_s
-        instances = root / "instances"
-        instances.mkdir(parents=True, exist_ok=True)
+        (instances := root / "instances").mkdir(parents=True, exist_ok=True)
         self._containerd = Containerd(containerd)
         self.inputs = Inputs(store, Keyring(secret_keys) if secret_keys is not None else None)
         self.images = ImageStore(
@@ -139,8 +137,8 @@ class Agent:
         self.inputs.stale, self.around.apply = self.loop.stale, self.loop.executor.permit
         self.inputs.changed = self._hands.volumes.hear
         self._engine = Engine(self._containerd, self._hands, self.loop, self.reporter, self.places)
-        self._parked_most, self._pressure_file, self._pressed = parked_most, pressure_file, ""
-        self._admin, self._started = "", False
+        self._parked_most, self._pressure_file = parked_most, pressure_file
+        self._pressed, self._admin, self._started = "", "", False
 
     def checks(self) -> dict[str, Check]:
         """For /readyz."""
