@@ -1,4 +1,4 @@
-"""The nftables tables of the engine: what instances may reach. Pure: it makes the text that `nft.apply` runs.
+"""The nftables tables of the engine: what instances may reach. Pure: it makes the text that `Nft.apply` runs.
 
 instance → the doors: the front door's inner port, metadata, names      allowed (they are the host's, at the gateway's address)
 instance → anything else of the host, link-local (cloud metadata)       dropped

@@ -1,25 +1,52 @@
 """The kernel's nftables, through libnftables (ctypes): never by starting `nft`. Everything here blocks."""
 
+import contextlib
 import ctypes
+import os
 
 from nodeagent.network.errors import NetworkError
 
 _LIBRARY = "libnftables.so.1"
+_DESCRIPTORS_MOST = 1024
+"""The library waits with select(2), which ends the whole process when a descriptor has this number or a higher one (FD_SETSIZE)."""
 
 
-def apply(commands: str) -> None:
-    """Run nft commands in one transaction. Raises NetworkError with the library's words."""
-    library = _load()
-    context = library.nft_ctx_new(0)
-    if not context:
-        raise NetworkError("libnftables gives no context; is the nf_tables kernel module there?")
-    try:
-        library.nft_ctx_buffer_error(context)
-        if library.nft_run_cmd_from_buffer(context, commands.encode()) != 0:
-            words = library.nft_ctx_get_error_buffer(context) or b""
+class Nft:
+    """One line to the kernel, in the network namespace of the thread that opens it. One thread at a time.
+
+    It is opened once and kept: with hundreds of instances, the descriptors of their networks take all the low numbers.
+    """
+
+    def __init__(self) -> None:
+        """Raises NetworkError when the library or the kernel's module is missing, or no low descriptor is free."""
+        self._context: int | None = None
+        self._library = _load()
+        free = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        os.close(free)
+        if free >= _DESCRIPTORS_MOST - 8:
+            raise NetworkError(f"the next descriptor is {free}, nftables needs one below {_DESCRIPTORS_MOST}; open Nft earlier")
+        self._context = self._library.nft_ctx_new(0)
+        if not self._context:
+            raise NetworkError("libnftables gives no context; is the nf_tables kernel module there?")
+        self._library.nft_ctx_buffer_error(self._context)
+
+    def apply(self, commands: str) -> None:
+        """Run nft commands in one transaction. Raises NetworkError with the library's words."""
+        if self._context is None:
+            raise NetworkError("nftables was closed already")
+        if self._library.nft_run_cmd_from_buffer(self._context, commands.encode()) != 0:
+            words = self._library.nft_ctx_get_error_buffer(self._context) or b""
             raise NetworkError(f"nftables refused the engine's table: {words.decode(errors='replace').strip()}")
-    finally:
-        library.nft_ctx_free(context)
+
+    def close(self) -> None:
+        """Idempotent."""
+        context, self._context = self._context, None
+        if context is not None:
+            self._library.nft_ctx_free(context)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
 
 
 def _load() -> ctypes.CDLL:

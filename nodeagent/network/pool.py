@@ -24,13 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from nodeagent import firewall, nft
+from nodeagent import firewall
 from nodeagent.firewall import Caps, Doors, Permit, Resident
 from nodeagent.network import links
 from nodeagent.network.addresses import Addresses, BadSubnet, check_free
 from nodeagent.network.errors import NetworkError
 from nodeagent.network.permits import Permits
 from nodeagent.network.rtnetlink import Netlink
+from nodeagent.nft import Nft
 from process import logs
 from process.run import Jobs
 
@@ -90,6 +91,7 @@ class NetworkPool:
         self._tasks: list[asyncio.Task[None]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
         self._host: Netlink
+        self._nft: Nft
         self._home = -1
         self._mtu = 1500
         self._admitted: dict[str, Resident] = {}
@@ -178,6 +180,7 @@ class NetworkPool:
         await self._in_thread(lambda: self._tear_down(keep))
         self._thread.shutdown()
         self._host.close()
+        self._nft.close()
         _close(self._home)
 
     # -- in the loop ----------------------------------------------------------------------------------------------------------
@@ -249,13 +252,14 @@ class NetworkPool:
     # -- in the helper thread -------------------------------------------------------------------------------------------------
 
     def _set_up(self) -> None:
-        self._host, self._home = Netlink(), links.open_own_namespace()
+        self._host, self._nft, self._home = Netlink(), Nft(), links.open_own_namespace()
         try:
             self._bring_up()
         except BaseException:
             if not self._unclaimed:
                 links.delete_link(self._host, f"{self._prefix}-gw0")
             self._host.close()
+            self._nft.close()
             _close(self._home)
             raise
 
@@ -276,7 +280,7 @@ class NetworkPool:
         links.make_gateway(self._host, f"{own}gw0", self.gateway)
         self._permits.load(self._unclaimed.values())
         residents = [self._resident(veth, address) for veth, address in self._unclaimed.items()]
-        nft.apply(
+        self._nft.apply(
             firewall.ruleset(self._prefix, str(self._addresses.network), self.gateway, own, self.doors, self._caps, residents)
         )
         self._admitted = {resident.address: resident for resident in residents}
@@ -304,7 +308,7 @@ class NetworkPool:
         """Replaces what was admitted at that address, in one transaction."""
         old = self._admitted.get(resident.address)
         undo = firewall.dismiss(self._prefix, old) if old is not None else []
-        nft.apply("\n".join([*undo, *firewall.admit(self._prefix, resident)]))
+        self._nft.apply("\n".join([*undo, *firewall.admit(self._prefix, resident)]))
         self._admitted[resident.address] = resident
 
     def _change(self, network: Network, permit: Permit) -> None:
@@ -319,7 +323,7 @@ class NetworkPool:
     def _forget(self, veth: str, address: str) -> None:
         links.delete_link(self._host, veth)
         if (old := self._admitted.get(address)) is not None:
-            nft.apply("\n".join(firewall.dismiss(self._prefix, old)))
+            self._nft.apply("\n".join(firewall.dismiss(self._prefix, old)))
             del self._admitted[address]
         self._permits.drop(address)
 
@@ -332,7 +336,7 @@ class NetworkPool:
         if kept:
             return
         links.delete_link(self._host, f"{own}gw0")
-        nft.apply(firewall.removal(self._prefix))
+        self._nft.apply(firewall.removal(self._prefix))
         self._permits.clear()
         if self._forward_was.exists():
             _FORWARD.write_text(self._forward_was.read_text())

@@ -55,6 +55,24 @@ def with_two(tmp_path: Path, test: Callable[[Machine, Network, Network], None]) 
     run_on_a_machine(body)
 
 
+def test_a_network_is_made_by_an_agent_that_holds_a_thousand_descriptors(tmp_path: Path) -> None:
+    async def body(machine: Machine) -> None:
+        networks = pool(tmp_path)
+        await networks.start()
+        held: list[int] = []
+        try:
+            while not held or held[-1] < 1100:
+                held.append(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+            taken = [await networks.take() for _ in range(4)]  # two were ready, two are made now
+            assert len({network.address for network in taken}) == 4
+        finally:
+            for descriptor in held:
+                os.close(descriptor)
+            await networks.stop()
+
+    run_on_a_machine(body)
+
+
 def names() -> set[str]:
     with Netlink() as host:
         return set(links.link_names(host).values())
