@@ -81,9 +81,9 @@ class BenchEngine:
                 "--port-base",
                 str(self.base),
                 "--id",
-                "ebbb",
+                f"b{self.base:05}",
                 "--subnet",
-                "10.239.0.0/16",
+                f"10.{200 + self.base // 16 % 50}.0.0/16",
             ]
             self._ebb("up", "-d", *self._where(), *flags, timeout_s=180)
             self.import_image(IMAGE, static_image(self.home / "static.tar"))
