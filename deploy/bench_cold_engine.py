@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -280,18 +281,23 @@ class BenchEngine:
         return await call_once(self.port, service, timeout_s)
 
 
-async def call_once(port: int, service: str, timeout_s: float = 30) -> tuple[float, bool]:
-    """Milliseconds until the first byte of the answer to a GET on a new connection, and whether it is a 200."""
-    begin, first = time.perf_counter(), b""
+async def call_once(port: int, service: str, timeout_s: float = 30, told: Counter[str] | None = None) -> tuple[float, bool]:
+    """Milliseconds until the first byte of the answer to a GET on a new connection, and whether it is a 200; `told` counts what else
+    came."""
+    begin, first, what = time.perf_counter(), b"", "nothing"
     try:
         async with asyncio.timeout(timeout_s):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             with contextlib.closing(writer):
                 writer.write(_request(service))
                 first = await reader.read(65536)
-    except (OSError, TimeoutError):
-        pass
-    return (time.perf_counter() - begin) * 1000, first.startswith(b"HTTP/1.1 200")
+    except (OSError, TimeoutError) as error:
+        what = repr(error)
+    good = first.startswith(b"HTTP/1.1 200")
+    if told is not None and not good:
+        head, _, body = first.decode("latin-1").partition("\r\n\r\n")
+        told[f"{head[9:12]} {body[:160]}".strip() or what] += 1
+    return (time.perf_counter() - begin) * 1000, good
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -13,10 +13,11 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from deploy.bench_cold_engine import call_once
+from deploy.bench_cold_engine import call_once, note
 from process import pids
 
 NICE = -15
@@ -41,11 +42,15 @@ def load(port: int, service: str, rate: float) -> Iterator[list[tuple[float, boo
 async def _drive(port: int, service: str, rate: float) -> list[tuple[float, bool]]:
     ended = asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.read)
     calls: list[asyncio.Task[tuple[float, bool]]] = []
+    told = Counter[str]()
     begin = time.monotonic()
     while not ended.done():
         await asyncio.sleep(max(0.0, begin + len(calls) / rate - time.monotonic()))
-        calls.append(asyncio.create_task(call_once(port, service)))
-    return await asyncio.gather(*calls)
+        calls.append(asyncio.create_task(call_once(port, service, told=told)))
+    outcomes = await asyncio.gather(*calls)
+    for what, count in told.most_common(5):
+        note(f"{count} calls of {service} got: {what}")
+    return outcomes
 
 
 if __name__ == "__main__":

@@ -89,7 +89,8 @@ def _tables(*owners: Observed | Issuer | Identities | None) -> dict[str, Table[A
 
 def _bounds(settings: Settings) -> Bounds:
     own = (settings.domain, LOCAL_DOMAIN)
-    return Bounds(timeout_max_s=settings.timeout_max_s, own_domains=own, tag_header=settings.tag_header)
+    acme = bool(settings.acme_directory and settings.certificate_key_file)
+    return Bounds(timeout_max_s=settings.timeout_max_s, own_domains=own, tag_header=settings.tag_header, acme=acme)
 
 
 def _naming(settings: Settings) -> Naming:

@@ -19,6 +19,8 @@ class Bounds:
     """Hosts there and below are the platform's: nobody maps them."""
     tag_header: bool = False
     """Whether the header Knative-Serving-Tag names a tag where a route does not say (`ebb.dev/tag-header`)."""
+    acme: bool = False
+    """Whether public hosts get certificates by ACME."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,10 @@ from process.clock import rfc3339
 from registry import conditions, domains, objects, rules, statuses
 from registry.bounds import Bounds, Naming
 from registry.conditions import FALSE, TRUE, UNKNOWN, condition
+from registry.issuing import public
 from registry.objects import DOMAIN_MAPPING, Object
 from registry.plan import Plan
+from registry.provision import Provision, provisioned
 from registry.view import Seen
 from store import keys
 from store.model import Domain, encode
@@ -52,6 +54,8 @@ class MappingView:
     """The Services and Routes of the project that it refers to, by kind and name."""
     secret_keys: frozenset[str] | None = None
     """Names of the keys of the Secret that it names; None: there is none."""
+    certificate: Provision | None = None
+    """The host's, where no Secret is named; None: there is none."""
 
     @property
     def mine(self) -> bool:
@@ -72,8 +76,9 @@ def plan_mapping(view: MappingView, naming: Naming, bounds: Bounds, now: float) 
         return Plan((Txn(gone, (Delete(key),), why=why),), urgent=True) if view.mine else Plan()
     obj = view.mapping.obj
     claimed, wanted = _claim(view, bounds)
-    found = [claimed, _reference(view), _certificate(view)]
-    url = naming.url(view.host, secure=bool(domains.secret_of(obj)))
+    found = [claimed, _reference(view), _certificate(view, bounds, now)]
+    certified = view.certificate is not None and view.certificate.not_after > now
+    url = naming.url(view.host, secure=bool(domains.secret_of(obj)) or certified)
     after = statuses.domain_mapping(obj, url, [*found, conditions.ready(found)], rfc3339(now))
     guards, writes = [Guard(object_key, view.mapping.store_rev)], list[Put | Delete]()
     if after != obj:
@@ -124,10 +129,14 @@ def _reference(view: MappingView) -> Object:
     return condition("ReferenceResolved", TRUE)
 
 
-def _certificate(view: MappingView) -> Object:
+def _certificate(view: MappingView, bounds: Bounds, now: float) -> Object:
     """Whether there is the certificate that was asked for."""
     assert view.mapping is not None
     secret = domains.secret_of(view.mapping.obj)
+    if not secret and view.certificate is not None:
+        return provisioned(view.host, view.certificate, now)
+    if not secret and bounds.acme and public(view.host):
+        return provisioned(view.host, None, now)
     if not secret:
         return condition("CertificateProvisioned", TRUE, "TLSNotEnabled", "no certificate was asked for: spec.tls is not set")
     if view.secret_keys is None:

@@ -90,7 +90,9 @@ class Observed:
         self.objects: Table[Stored] = Table(store, keys.OBJECTS, Stored, self._object_changed)
         self.revisions: Table[Revision] = Table(store, keys.REVISIONS, Revision, self._revision_changed)
         self.routes: Table[RouteEntry] = Table(store, keys.ROUTES, RouteEntry, self._route_changed)
-        self.hosts = Hosts(store, dirty, self._wake_borrowers, self.object, self._counts.sized)
+        self.hosts = Hosts(
+            store, dirty, self._wake_borrowers, self.object, self._counts.sized, lambda host: self._hosts.get(host, ())
+        )
         self.scales: Table[Scale] = Table(store, keys.SCALE, Scale, self._scale_changed)
         self.instances: Table[Instance] = Table(store, keys.INSTANCES, Instance, self._instance_changed)
         self.nodes: Table[Node] = Table(store, keys.NODES, Node, self._node_changed)
@@ -103,6 +105,7 @@ class Observed:
             "routes": self.routes,
             "domains": self.hosts.domains,
             "secrets": self.hosts.secrets,
+            "provisions": self.hosts.provisions,
             "scale": self.scales,
             "instances": self.instances,
             "nodes": self.nodes,
@@ -186,6 +189,7 @@ class Observed:
             nodes=len(self.nodes),
             host_owner=lambda host: self._other_owner(host, unit),
             port_told=self._port_told,
+            provision=lambda host: self.hosts.provision(project, host),
         )
 
     def _other_owner(self, host: str, unit: Unit) -> str:

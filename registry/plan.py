@@ -10,7 +10,9 @@ from registry import conditions, gc, objects, revise, routing, statuses
 from registry.bounds import Bounds, Naming
 from registry.compile import compile_revision, progress_deadline_s, wall_s
 from registry.conditions import RevisionFacts
+from registry.issuing import public
 from registry.objects import CONFIGURATION, REVISION, ROUTE, SERVICE, Object
+from registry.provision import provisioned, worst
 from registry.view import Draft, View
 from store import keys
 from store.lifecycle import ENDED, Phase
@@ -195,8 +197,15 @@ class _Planner:
             said = ", ".join(f"{t['revisionName']}={t['percent']}" for t in routed.traffic)
             for name in sorted(set(routed.entry.limits) - set(before.limits if before is not None else ())):
                 self._tell("route moved", name, said)
-        self.draft.put(statuses.route(route, routed, self.stamp))
+        self.draft.put(statuses.route(route, routed, self.stamp, self._certificate(routed.entry)))
         return routed.entry if routed.entry is not None else before
+
+    def _certificate(self, entry: RouteEntry | None) -> Object | None:
+        """Of the certificates that ACME is asked for, the one that matters most; never part of Ready: without TLS the hosts answer."""
+        if entry is None or not self.bounds.acme:
+            return None
+        asked = [host for host in entry.hosts if public(host)]
+        return worst(provisioned(host, self.view.provision(host), self.now, severity="Warning") for host in asked)
 
     def _in_use(self, entry: RouteEntry | None) -> set[str]:
         here = set(entry.limits) if entry is not None else set()

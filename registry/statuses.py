@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from process.clock import rfc3339
-from registry import conditions, objects
+from registry import conditions, objects, provision
 from registry.conditions import FALSE, TRUE, UNKNOWN, RevisionFacts, condition, find
 from registry.objects import Object
 from registry.revise import Current
@@ -74,8 +74,9 @@ def _generation(revision_obj: Object) -> int:
     return int(text) if text.isdigit() else 0
 
 
-def route(obj: Object, routed: Routing, now: str) -> Object:
-    """While a target cannot be reached, `status.traffic` keeps saying what the ingress still does."""
+def route(obj: Object, routed: Routing, now: str, certificate: Object | None = None) -> Object:
+    """While a target cannot be reached, `status.traffic` keeps saying what the ingress still does. `certificate`: the condition of
+    its hosts' certificates, where there is one."""
     status: Object = {"url": routed.url, "address": {"url": routed.url}}
     if routed.entry is not None:
         status["traffic"] = routed.traffic
@@ -88,7 +89,8 @@ def route(obj: Object, routed: Routing, now: str) -> Object:
         said = (assigned.get("reason", ""), assigned.get("message", ""))
         ingress = condition("IngressReady", TRUE) if serving else condition("IngressReady", UNKNOWN, *said)
     found = [assigned, ingress, conditions.ready((assigned, ingress))]
-    return _with_status(obj, status, found if routed.note is None else [*found, routed.note], now)
+    notes = [each for each in (routed.note, certificate) if each is not None]
+    return _with_status(obj, status, [*found, *notes], now)
 
 
 def domain_mapping(obj: Object, url: str, found: list[Object], now: str) -> Object:
@@ -116,7 +118,8 @@ def service(obj: Object, configuration_obj: Object | None, route_obj: Object | N
         "latestCreatedRevisionName": below.get("latestCreatedRevisionName"),
         "latestReadyRevisionName": below.get("latestReadyRevisionName"),
     }
-    return _with_status(obj, status, [*parts, conditions.ready(parts)], now)
+    notes = [each for each in routed.get("conditions") or () if each["type"] == provision.KIND]
+    return _with_status(obj, status, [*parts, *notes, conditions.ready(parts)], now)
 
 
 def _mirror(kind: str, child: Object | None) -> Object:

@@ -9,6 +9,7 @@ import msgspec
 from registry import objects
 from registry.conditions import Resolution
 from registry.objects import Object
+from registry.provision import Provision
 from store import keys
 from store.model import Instance, Revision, RouteEntry, Scale
 from store.txn import Delete, Guard, Put
@@ -28,6 +29,11 @@ class Seen(NamedTuple):
 def nobody(_: str) -> str:
     """No host is taken."""
     return ""
+
+
+def nothing(_: str) -> Provision | None:
+    """No host has a certificate."""
+    return None
 
 
 def listening(_: int) -> Sequence[str | None]:
@@ -58,6 +64,8 @@ class View:
     """Name of another route that answers to a host (or `:port`), or an empty string."""
     port_told: Callable[[int], Sequence[str | None]] = listening
     """What each ingress says of a port: empty, it listens; why it cannot; or None: nothing yet."""
+    provision: Callable[[str], Provision | None] = nothing
+    """What is known of the certificate of a host."""
 
     def key(self, kind: objects.Kind, name: str = "") -> str:
         return keys.object_(kind.plural, self.project, name or self.name)

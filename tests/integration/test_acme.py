@@ -117,6 +117,14 @@ async def record(store: Store, host: str) -> Certificate | None:
     return decode(Certificate, entry.value) if entry is not None else None
 
 
+async def mapping_of(api: httpx.AsyncClient, host: str) -> dict[str, Any]:
+    return dict((await api.get(f"{DOMAINS}/{host}")).json())
+
+
+def conditions_of(obj: dict[str, Any]) -> dict[str, Any]:
+    return {each["type"]: each for each in obj.get("status", {}).get("conditions", ())}
+
+
 async def test_a_mapped_host_gets_a_certificate_that_is_renewed_and_a_failure_says_why(
     store: Store, bus: Bus, etcd: real.Server, nats: real.Server, tmp_path: Path
 ) -> None:
@@ -153,9 +161,28 @@ async def test_a_mapped_host_gets_a_certificate_that_is_renewed_and_a_failure_sa
         serial = (await asyncio.to_thread(shown_to, client, tls))["serialNumber"]
 
         async def failed() -> bool:
-            return (found := await record(store, UNREACHABLE)) is not None and bool(found.problem)
+            found = conditions_of(await mapping_of(api, UNREACHABLE)).get("CertificateProvisioned", {})
+            assert found.get("status") != "True"
+            return found.get("status") == "False"
 
         await eventually_async(failed, "the failure is told", timeout_s=40)
+
+        async def told() -> bool:
+            return bool(conditions_of(await mapping_of(api, HOST))["Ready"]["status"] == "True")
+
+        await eventually_async(told, "the mapping knows of its certificate", timeout_s=10)
+        lost = await mapping_of(api, UNREACHABLE)
+        said = conditions_of(lost)
+        assert (said["CertificateProvisioned"]["status"], said["Ready"]["status"]) == ("False", "False")
+        assert said["CertificateProvisioned"]["reason"] == said["Ready"]["reason"] == "CertificateProvisionFailed"
+        assert "127.0.0.9" in said["CertificateProvisioned"]["message"]
+        assert "tried again by itself at 20" in said["CertificateProvisioned"]["message"]
+        assert lost["status"]["url"] == f"http://{UNREACHABLE}:8080", "it still answers, without TLS"
+        got = await mapping_of(api, HOST)
+        assert {kind: each["status"] for kind, each in conditions_of(got).items()} == dict.fromkeys(conditions_of(got), "True")
+        assert got["status"]["url"] == f"https://{HOST}:{tls}"
+        own = (await api.get(f"{API}/namespaces/default/services/hello")).json()
+        assert "CertificateProvisioned" not in conditions_of(own), "its own host is nobody's in the world"
         items = {item["hosts"][0]: item for item in (await api.get(CERTIFICATES)).json()["items"]}
         assert "127.0.0.9" in items[UNREACHABLE]["problem"]
         assert not items[UNREACHABLE]["ready"]
