@@ -132,17 +132,24 @@ class BenchEngine:
         return ssl.create_default_context(cafile=root / "ca.crt"), f"Bearer {token}"
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """One call of the API; the decoded answer. Raises ApiError."""
-        tls, login = self._login()
-        connection = http.client.HTTPSConnection("127.0.0.1", self.base, timeout=30, context=tls)
-        with contextlib.closing(connection):
-            data = None if body is None else json.dumps(body)
-            connection.request(method, path, data, {"Content-Type": "application/json", "Authorization": login})
-            answer = connection.getresponse()
-            text = answer.read()
-            if answer.status >= 300:
-                raise ApiError(f"{method} {path}: {answer.status} {text[:300]!r}")
-            return json.loads(text) if text else None
+        """One call of the API on a connection of its own; the decoded answer. Raises ApiError."""
+        with contextlib.closing(self.connection()) as connection:
+            return self.call_on(connection, method, path, body)
+
+    def connection(self) -> http.client.HTTPSConnection:
+        """To the API; whoever makes several calls, as the command line does, keeps one."""
+        return http.client.HTTPSConnection("127.0.0.1", self.base, timeout=30, context=self._login()[0])
+
+    def call_on(self, connection: http.client.HTTPSConnection, method: str, path: str, body: Any = None) -> Any:
+        """One call of the API on `connection`; the decoded answer. Raises ApiError."""
+        data = None if body is None else json.dumps(body)
+        fields = {"Content-Type": "application/json", "Authorization": self._login()[1]}
+        connection.request(method, path, data, fields)
+        answer = connection.getresponse()
+        text = answer.read()
+        if answer.status >= 300:
+            raise ApiError(f"{method} {path}: {answer.status} {text[:300]!r}")
+        return json.loads(text) if text else None
 
     def deploy(
         self,

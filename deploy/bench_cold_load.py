@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from deploy.bench_cold_engine import call_once, note
 from process import pids
@@ -23,23 +24,28 @@ from process import pids
 NICE = -15
 
 
-@contextlib.contextmanager
-def load(port: int, service: str, rate: float) -> Iterator[list[tuple[float, bool]]]:
-    """`rate` calls a second at `service`, whatever becomes of the earlier ones, while the context lasts.
+class Call(NamedTuple):
+    """One call: when it was to be made (monotonic seconds), milliseconds to the first byte, whether it was a 200."""
 
-    Afterwards the list has (milliseconds to the first byte, whether it was a 200) of each.
-    """
-    outcomes: list[tuple[float, bool]] = []
+    at: float
+    took_ms: float
+    good: bool
+
+
+@contextlib.contextmanager
+def load(port: int, service: str, rate: float) -> Iterator[list[Call]]:
+    """`rate` calls a second at `service`, whatever becomes of the earlier ones, while the context lasts. Afterwards the list has them."""
+    outcomes: list[Call] = []
     argv = [sys.executable, "-m", "deploy.bench_cold_load", str(port), service, str(rate)]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]) as child:
         try:
             yield outcomes
         finally:
             said, _ = child.communicate(timeout=60)
-    outcomes.extend((took, good) for took, good in json.loads(said))
+    outcomes.extend(Call(*each) for each in json.loads(said))
 
 
-async def _drive(port: int, service: str, rate: float) -> list[tuple[float, bool]]:
+async def _drive(port: int, service: str, rate: float) -> list[Call]:
     ended = asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.read)
     calls: list[asyncio.Task[tuple[float, bool]]] = []
     told = Counter[str]()
@@ -47,7 +53,7 @@ async def _drive(port: int, service: str, rate: float) -> list[tuple[float, bool
     while not ended.done():
         await asyncio.sleep(max(0.0, begin + len(calls) / rate - time.monotonic()))
         calls.append(asyncio.create_task(call_once(port, service, told=told)))
-    outcomes = await asyncio.gather(*calls)
+    outcomes = [Call(begin + number / rate, *each) for number, each in enumerate(await asyncio.gather(*calls))]
     for what, count in told.most_common(5):
         note(f"{count} calls of {service} got: {what}")
     return outcomes

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -47,36 +46,16 @@ def measure_idle(home: Path, idle_s: float) -> Taken:
 
 
 @contextlib.contextmanager
-def metered(home: Path, every_s: float = 0.5) -> Iterator[dict[str, float]]:
-    """CPU seconds, by name, that the processes of the engine at `home` use while the context lasts; filled in at its end.
+def metered(home: Path, spent: dict[str, float]) -> Iterator[None]:
+    """Adds to `spent`, by name, the CPU seconds that the processes of the engine at `home` use while the context lasts.
 
-    With those of children that were waited for: who lives too short to be looked at (crun) is in its parent's. Of one that comes
-    and goes in between (a shim), what it had at the last look.
+    What lives too short to be looked at (crun) is in none: it is its shim's child, as is the instance, whose whole life's CPU would be
+    the shim's at its end.
     """
-    spent, over = dict[str, float](), threading.Event()
-    first, last, names = dict[int, float](), dict[int, float](), dict[int, str]()
-
-    def look(*, begin: bool = False) -> None:
-        for pid, name in processes(home).items():
-            cpu_s = _cpu_s(pid, waited=True)
-            first.setdefault(pid, cpu_s if begin else 0.0)
-            names[pid], last[pid] = name, max(cpu_s, last.get(pid, 0.0))
-
-    def watch() -> None:
-        while not over.wait(every_s):
-            look()
-
-    look(begin=True)
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield spent
-    finally:
-        over.set()
-        thread.join(10)
-        look()
-        for pid, name in names.items():
-            spent[name] = spent.get(name, 0.0) + last[pid] - first[pid]
+    before = {pid: _cpu_s(pid) for pid in processes(home)}
+    yield
+    for pid, name in processes(home).items():
+        spent[name] = spent.get(name, 0.0) + _cpu_s(pid) - before.get(pid, 0.0)
 
 
 def own_bytes(home: Path) -> dict[str, int]:
@@ -118,10 +97,10 @@ def _sizes(pid: int) -> dict[str, int]:
     return {name: int(value.split()[0]) * 1024 for name, _, value in (line.partition(":") for line in lines)}
 
 
-def _cpu_s(pid: int, *, waited: bool = False) -> float:
-    """CPU seconds that a process has used, and with `waited` those of its children that have ended; 0 when it is gone."""
+def _cpu_s(pid: int) -> float:
+    """CPU seconds that a process has used; 0 when it is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0.0
-    return sum(int(each) for each in fields[11 : 15 if waited else 13]) / os.sysconf("SC_CLK_TCK")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

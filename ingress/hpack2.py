@@ -18,6 +18,7 @@ ENTRY_BYTES = 32
 INTEGER_BYTES = 5
 """More continuation bytes than that are no size that anybody may send."""
 BLOCKS_MOST = 16
+HEADS_MOST = 16
 _STATIC: tuple[Field, ...] = tuple((bytes(name), bytes(value)) for name, value in HeaderTable.STATIC_TABLE)
 _FIRST_DYNAMIC = len(_STATIC) + 1
 _STATIC_FIELDS: dict[Field, bytes] = {field: bytes((0x80 | place,)) for place, field in enumerate(_STATIC, 1) if field[1]}
@@ -160,7 +161,7 @@ def _string(block: bytes, at: int) -> tuple[bytes, int]:
 class Encoder:
     """Blocks that go out. Fields of a name in `never` get into no table, here or further on (RFC 7541 §6.2.3)."""
 
-    __slots__ = ("_born", "_last", "_last_block", "_last_born", "_never", "_places", "_said_bytes", "_table")
+    __slots__ = ("_born", "_known", "_never", "_places", "_said_bytes", "_table")
 
     def __init__(self, table_bytes: int, never: frozenset[bytes]) -> None:
         self._table = _Table(table_bytes)
@@ -169,23 +170,22 @@ class Encoder:
         """Field in the table → how many had been taken in with it."""
         self._born = 0
         self._said_bytes: list[int] = []
-        self._last: Sequence[Field] | None = None
-        """A head that named only what the table had; it is the same block as long as nothing is taken in."""
-        self._last_block = b""
-        self._last_born = 0
+        self._known: dict[int, tuple[Sequence[Field], bytes]] = {}
+        """By id, heads that named only what the table had: each is the same block as long as nothing is taken in."""
 
     def resize(self, table_bytes: int) -> None:
         """The peer keeps a table of so many bytes from now on."""
         if table_bytes != self._table.most_bytes:
-            self._last = None
+            self._known.clear()
             for gone in self._table.resize(table_bytes):
                 del self._places[gone]
             self._said_bytes.append(table_bytes)
 
     def encode(self, head: Sequence[Field]) -> bytes:
         """`head`, which is not changed later, as one block."""
-        if head is self._last and self._last_born == self._born:
-            return self._last_block
+        known = self._known.get(id(head))
+        if known is not None:
+            return known[1]
         out: list[bytes] = []
         if self._said_bytes:
             # The smallest of the sizes in between, then the last (RFC 7541 §4.2).
@@ -195,9 +195,9 @@ class Encoder:
         said = bool(out)
         places, never, born = self._places, self._never, self._born
         for field in head:
-            known = _STATIC_FIELDS.get(field)
-            if known is not None:
-                out.append(known)
+            static = _STATIC_FIELDS.get(field)
+            if static is not None:
+                out.append(static)
                 continue
             place = places.get(field)
             if place is not None:
@@ -216,8 +216,12 @@ class Encoder:
                 for gone in self._table.add(field):
                     del places[gone]
         block = b"".join(out)
-        if born == self._born and not said:
-            self._last, self._last_block, self._last_born = head, block, born
+        if born != self._born:
+            self._known.clear()
+        elif not said:
+            if len(self._known) >= HEADS_MOST:
+                self._known.clear()
+            self._known[id(head)] = head, block
         return block
 
 

@@ -17,7 +17,7 @@ from ingress.frames2 import (
     BadStream,
 )
 from ingress.gate import Gate
-from ingress.heads2 import Malformed, answer_head, is_grpc, request_of, says_no_more, trailers_in
+from ingress.heads2 import Malformed, answer_head, is_grpc, request_of, says_no_more
 from ingress.hpack2 import Field
 from ingress.http1 import CHUNKED, Fields, Request, Response, begin
 from ingress.link2 import LAST_STREAM, Lane, Link
@@ -314,7 +314,7 @@ class Http2(Link):
         if exchange is None:
             return
         try:
-            trailers = trailers_in(head)
+            trailers = self.trailers(head)
         except Malformed as error:
             self.on_fault(lane, BadStream(PROTOCOL_ERROR, str(error)))
             return

@@ -12,7 +12,9 @@ from ingress import limits
 from ingress.chunked import Trailers
 from ingress.frames2 import ENHANCE_YOUR_CALM, RESET_COST, BadFrame, Flood
 from ingress.gate import Gate
-from ingress.heads2 import trailers_out
+from ingress.heads2 import trailers_in, trailers_out
+from ingress.hpack2 import Field
+from ingress.http1 import Fields
 from ingress.speaker2 import WireLane
 from ingress.wire2 import Wire
 
@@ -67,7 +69,7 @@ class Lane(WireLane):
 
     def finish(self, trailers: Trailers) -> None:
         """End our half after what waits."""
-        self._trailers = trailers_out(trailers)
+        self._trailers = self.link.trailers_out(trailers) if trailers else ()
         self.push(b"", last=True)
 
     def advance(self) -> bool:
@@ -152,6 +154,9 @@ class Link(Wire, asyncio.Protocol):
         self._flushing = False
         self._unflushed = 0
         self._call_soon = asyncio.get_running_loop().call_soon
+        # What came last, and what it means: trailers mostly say the same each time, and then are the same list.
+        self._last_in: tuple[list[Field], Trailers] = [], ()
+        self._last_out: tuple[Trailers, Fields] = (), []
 
     def hello(self, transport: Any, stream_window: int, window: int, settings: dict[int, int]) -> None:
         """Say who we are, on `transport`; the rest is as in `begin`."""
@@ -187,7 +192,19 @@ class Link(Wire, asyncio.Protocol):
     def on_settings(self) -> None:
         self.advance_all()
 
+    def trailers(self, head: list[Field]) -> Trailers:
+        """Trailers that came as `head`. Raises Malformed."""
+        if head is not self._last_in[0]:
+            self._last_in = head, trailers_in(head)
+        return self._last_in[1]
+
     # -- out ------------------------------------------------------------------------------------------------------------------
+
+    def trailers_out(self, trailers: Trailers) -> Fields:
+        """`trailers` as they are sent."""
+        if trailers is not self._last_out[0]:
+            self._last_out = trailers, trailers_out(trailers)
+        return self._last_out[1]
 
     def advance_all(self) -> None:
         """A frame of each lane in turn, so that none keeps the connection's window to itself."""

@@ -18,8 +18,9 @@ from ingress.frames2 import (
     BadStream,
 )
 from ingress.gate import Gate
-from ingress.heads2 import Malformed, head_of, response_of, trailers_in
+from ingress.heads2 import Malformed, head_of, response_of
 from ingress.hpack2 import Field
+from ingress.http1 import Response
 from ingress.link2 import Lane, Link
 from ingress.pool import Pool
 from ingress.upstream import dial
@@ -127,7 +128,7 @@ class Back2(Lane):
         exchange = self.exchange
         if exchange is None:
             return
-        response = response_of(headers, exchange.request.method, ended)
+        response = self.link.response(headers, exchange.request.method, ended)
         if response.status < 200:
             exchange.informed(response)
             return
@@ -162,6 +163,8 @@ class Upstream2(Link):
         """Done when the instance's first SETTINGS are in."""
         self.leaving = False
         """It takes no new streams."""
+        self._answer: tuple[list[Field], bytes, bool, Response] | None = None
+        """The last head of an answer, and what it means: the decoder gives a block that comes again as the same list."""
 
     @property
     def exchange(self) -> object:
@@ -270,9 +273,18 @@ class Upstream2(Link):
         except Malformed as error:
             self.on_fault(lane, BadStream(PROTOCOL_ERROR, str(error)))
 
+    def response(self, head: list[Field], method: bytes, ended: bool) -> Response:
+        """The answer that begins with `head`; the same one when that comes again. Raises Malformed."""
+        last = self._answer
+        if last is not None and last[0] is head and last[1] == method and last[2] == ended:
+            return last[3]
+        made = response_of(head, method, ended)
+        self._answer = head, method, ended, made
+        return made
+
     def on_trailers(self, lane: Back2, head: list[Field]) -> None:
         try:
-            lane.ended(trailers_in(head))
+            lane.ended(self.trailers(head))
         except Malformed as error:
             self.on_fault(lane, BadStream(PROTOCOL_ERROR, str(error)))
 
