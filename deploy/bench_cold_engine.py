@@ -70,6 +70,7 @@ class BenchEngine:
         own = len(PORTS) + 1
         self.base = _free_ports(own + 1)
         self.port = self.base + own
+        self.id = f"b{self.base:05}"
 
     def __enter__(self) -> "BenchEngine":
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `__exit__` takes the engine down then, too
@@ -82,7 +83,7 @@ class BenchEngine:
                 "--port-base",
                 str(self.base),
                 "--id",
-                f"b{self.base:05}",
+                self.id,
                 "--subnet",
                 f"10.{200 + self.base // 16 % 50}.0.0/16",
             ]

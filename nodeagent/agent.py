@@ -314,7 +314,8 @@ class Agent:
             for name, have in list(self.loop.observed.items()):
                 revision, pid = have.revision, tasks.pid(name)
                 if have.ready and not have.frozen and revision is not None and pid:
-                    met = await asyncio.to_thread(notices.look, mode, self.places.of(name), pid)
+                    dropped = self.logs.dropped_bytes(name)
+                    met = await asyncio.to_thread(notices.look, mode, self.places.of(name), pid, dropped)
                     self.reporter.notice(name, notices.words(met, revision.pids_limit, revision.memory_limit_bytes))
 
     async def _tidy(self) -> None:

@@ -109,16 +109,23 @@ def working_set(current: int, stat: str, inactive: str) -> int:
 
 def weigh(mode: Mode, path: str, weight: int, root: Path = ROOT) -> None:
     """Give the cgroup `path`, made if it is not there, its part of the processors among its neighbours: 1024 is one. Raises OSError."""
-    inner = path.lstrip("/")
-    at = root / inner if mode is Mode.V2 else root / "cpu" / inner
-    at.mkdir(parents=True, exist_ok=True)
+    at = controlled(mode, path, "cpu", root)
     if mode is not Mode.V2:
         (at / "cpu.shares").write_text(str(min(262_144, max(2, weight))))
         return
-    for above in reversed(at.relative_to(root).parents):
-        _write_if_can(root / above / "cgroup.subtree_control", "+cpu")
     if (at / "cpu.weight").exists():
         (at / "cpu.weight").write_text(str(min(10_000, max(1, weight * 100 // WEIGHT))))
+
+
+def controlled(mode: Mode, path: str, controller: str, root: Path = ROOT) -> Path:
+    """Where the files of `controller` are for the cgroup `path`, which is made if it is not there. Raises OSError."""
+    inner = path.lstrip("/")
+    at = root / inner if mode is Mode.V2 else root / controller / inner
+    at.mkdir(parents=True, exist_ok=True)
+    if mode is Mode.V2:
+        for above in reversed(at.relative_to(root).parents):
+            _write_if_can(root / above / "cgroup.subtree_control", f"+{controller}")
+    return at
 
 
 def children(mode: Mode, parent: str, root: Path = ROOT) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from nodeagent import cgroups, profiles, rootfs, uids
+from nodeagent import bounds, cgroups, profiles, rootfs, uids
 from nodeagent.cgroups import WEIGHT, Places
 from nodeagent.profiles import HARDENED, IDS, Fence, Writable
 from nodeagent.rootfs import Mount
@@ -59,11 +59,13 @@ class Fences:
         """Instance → its project."""
         self._rooms: dict[str, tuple[Fence, Writable]] = {}
         self._lock = asyncio.Lock()
+        self._bounds = bounds.bounds(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), bounds.most_pids())
 
     def start(self) -> None:
         """Read the record of ids, and try what this kernel can. Blocks for some milliseconds. Raises OSError, ValueError."""
         # All instances together weigh half of what one process of the machine's own does: the front door goes first.
         cgroups.weigh(self._mode, self._places.parent, WEIGHT // 2)
+        bounds.impose_all(self._mode, self._places.parent, self._bounds)
         why = rootfs.usable(self._directory, -1)
         self._detached = not why
         if self._namespaces is None:
@@ -98,7 +100,7 @@ class Fences:
         self._places.put(instance, revision.project)
         async with self._lock:  # the last instance of the project may be about to take its cgroup along
             place = self._places.of_project(revision.project)
-            await asyncio.to_thread(cgroups.weigh, self._mode, place, project.weight * WEIGHT)
+            await asyncio.to_thread(self._share, place, project.weight)
         first_id = 0
         if self._namespaces is not None and not revision.runtime:
             async with self._lock:
@@ -107,6 +109,10 @@ class Fences:
         fence = Fence(first_id, hardened)
         self._rooms[instance] = fence, profiles.writable(revision)
         return fence
+
+    def _share(self, place: str, weight: int) -> None:
+        cgroups.weigh(self._mode, place, weight * WEIGHT)
+        bounds.impose_one(self._mode, place, self._bounds)
 
     @contextlib.asynccontextmanager
     async def lay(self, instance: str, project: str, mount: Mount) -> AsyncIterator[Sequence[Mount]]:

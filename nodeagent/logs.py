@@ -50,6 +50,7 @@ class _Book:
     cap: RateCap
     numbers: tuple[int, int]
     partial_since: float = 0.0
+    dropped_bytes: int = 0
 
 
 class Logs:
@@ -105,6 +106,12 @@ class Logs:
                 return Owner()
             self._owners[instance] = known
         return known
+
+    def dropped_bytes(self, instance: str) -> int:
+        """How much of what it wrote was skipped, because it wrote faster than its rate."""
+        with self._lock:
+            book = self._books.get(instance)
+            return book.dropped_bytes if book is not None else 0
 
     def open(self, instance: str, owner: Owner | None = None) -> tuple[str, str]:
         """Where the task shall write stdout and stderr. Opens what is there already again: nothing is lost or doubled."""
@@ -233,6 +240,7 @@ class Logs:
             if waiting > granted:
                 raw.skip(waiting - granted)
                 _dropped.inc(waiting - granted)
+                book.dropped_bytes += waiting - granted
                 lines.append(Line(at, raw.stream, f"[{waiting - granted} bytes dropped: faster than the log's rate]"))
         partial = any(raw.partial for raw in book.raws)
         if partial and not book.partial_since:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from nodeagent import cgroups
+from nodeagent.bounds import most_pids
 from nodeagent.profiles import IDS
 from nodeagent.uids import FIRST_ID
 from store import keys
@@ -128,7 +130,7 @@ async def test_a_user_beyond_the_projects_ids_is_refused(node: World) -> None:
 
 
 async def test_an_instance_that_meets_its_limits_says_which_and_its_neighbour_serves_on(node: World) -> None:
-    fill = "dd if=/dev/zero of=/x bs=1M count=64; busybox httpd -f -p $PORT -h /www & "
+    fill = "dd if=/dev/zero of=/x bs=1M count=64; busybox httpd -f -p $PORT -h /www & yes | head -c 30000000 & "
     bomb = (
         "(for i in $(seq 4); do (while :; do :; done) & done; for i in $(seq 50); do sleep 1000 & done); trap exit TERM; wait"
     )
@@ -137,9 +139,18 @@ async def test_an_instance_that_meets_its_limits_says_which_and_its_neighbour_se
     await node.assign("quiet", project="quiet")
     address = (await node.phase("quiet", Phase.READY)).address
     await node.assign("greedy", revision="greedy-00001", project="greedy")
-    await node.until(lambda: met(node, "greedy", "DiskFull", "TooManyProcesses"), "its status says what it met", 40)
+    await node.until(
+        lambda: met(node, "greedy", "DiskFull", "TooManyProcesses", "LogRateLimited"), "its status says what it met", 40
+    )
     assert [await fetch(address) for _ in range(20)] == ["hello\n"] * 20
     assert await node.ready()
+    limits = [bound(f"/ebb-{node.id}{part}") for part in ("", "/p-greedy")]
+    assert 0 < limits[1] < limits[0] < most_pids()
+
+
+def bound(path: str) -> int:
+    """How many processes may be in the cgroup `path`."""
+    return int((cgroups.controlled(cgroups.detect(), path, "pids") / "pids.max").read_text())
 
 
 async def met(node: World, instance: str, *reasons: str) -> bool:
