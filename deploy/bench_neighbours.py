@@ -109,19 +109,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def compared(engine: BenchEngine, name: str, seconds: float) -> Row:
     """Windows alone and beside what runs now in the greedy project, in turn."""
-    instance = instances(engine)[0]["instance"]
     places = Places(f"/ebb-{ID}")
-    places.put(instance, GREEDY)
     freezer = Freezer(cgroups.detect(), places)
-    row = Row(name)
+    row, told = Row(name), set[str]()
+
+    def stands() -> str:
+        """The greedy instance that was stopped; its limits may have ended one meanwhile, and another begun."""
+        for each in instances(engine):
+            told.update(line.partition(":")[0] for line in each.get("notices") or [])
+            told.update([each["failure"]["reason"]] if each.get("failure") else [])
+            places.put(each["instance"], GREEDY)
+            if each["phase"] == "Ready":
+                freezer.freeze(each["instance"])
+        return next((each["instance"] for each in instances(engine) if freezer.frozen(each["instance"])), "")
+
     for _ in range(PAIRS):
-        freezer.freeze(instance)
-        until(lambda: freezer.frozen(instance), f"{name} stands still", 10)
+        instance = until(stands, f"{name} stands still", 30)
         row.take(row.alone, called(engine.port, seconds))
         freezer.thaw(instance)
         row.take(row.beside, called(engine.port, seconds))
-    found = instances(engine)
-    row.told = ", ".join(line.partition(":")[0] for each in found for line in each.get("notices") or [])
+    freezer.thaw(until(stands, f"{name} stands still", 30))
+    row.told = ", ".join(sorted(told))
     return row
 
 
