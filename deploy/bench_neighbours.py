@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from deploy.bench_cold_engine import EBB, ID, IMAGE, BenchEngine, call_once, percentile, until
+from deploy.bench_cold_engine import EBB, IMAGE, BenchEngine, call_once, percentile, until
 from deploy.bench_cold_starts import PYTHON
 from deploy.bench_images import python_image
 from nodeagent import cgroups
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def compared(engine: BenchEngine, name: str, seconds: float) -> Row:
     """Windows alone and beside what runs now in the greedy project, in turn."""
-    places = Places(f"/ebb-{ID}")
+    places = Places(f"/ebb-{engine.id}")
     freezer = Freezer(cgroups.detect(), places)
     row, told = Row(name), set[str]()
 
