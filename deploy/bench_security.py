@@ -1,7 +1,8 @@
-"""`deploy/bench security`: what each fence around an instance costs, on and off in turn.
+"""`deploy/bench security`: what each fence around an instance, and each control of a request, costs, on and off in turn.
 
 No engine: the node agent's own parts make a root, and crun (else runc) creates and starts a static program in it, as a shim would.
 `create` is what a pooled start pays and a parked one has behind it; `start` is all that a parked start pays.
+Requests are `bench_security_requests`.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from deploy import bench_security_requests as requests
 from nodeagent import cgroups, ocispec, rootfs, userns
 from nodeagent.images.manifest import ImageConfig
 from nodeagent.ocispec import Files
@@ -82,9 +84,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"security.{variant.name.replace(' ', '_').replace(',', '')}_{step}_ms": round(statistics.median(times), 2)
         for (variant, step), times in took.items()
     }
+    rounds, count = (3, 500) if options.quick else (9, 3_000)
+    costs, connection = requests.measure(rounds, count), requests.connection_us(rounds, count)
+    for control, cost in costs.items():
+        name = f"security.request_{control.name.replace(' ', '_').replace(',', '')}"
+        figures |= {f"{name}_on_us": round(cost.on_us, 2), f"{name}_off_us": round(cost.off_us, 2)}
+    figures["security.connection_us"] = round(connection, 2)
     if options.json:
         Path(options.json).write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
     show(took)
+    requests.show(costs, connection)
     return 0
 
 

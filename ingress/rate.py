@@ -47,7 +47,7 @@ class Bucket:
 class Crowd:
     """All guarded requests of one project in this worker."""
 
-    __slots__ = ("bucket", "in_flight", "in_flight_most", "per_s", "queued", "queued_most", "whole")
+    __slots__ = ("_counted", "_since", "bucket", "in_flight", "in_flight_most", "per_s", "queued", "queued_most", "whole")
 
     def __init__(self, queued: Callable[[], int]) -> None:
         self.bucket: Bucket | None = None
@@ -56,13 +56,28 @@ class Crowd:
         self.whole = (0, 0)
         """Caps over all workers, as people know them: in flight, queued."""
         self.queued = queued
-        """How many requests of the project wait now."""
+        """How many requests of the project wait now: asks each of its revisions."""
+        self._counted = self._since = 0
+        """How many waited when last asked, and how many were let in since. At first: as if the line were full."""
 
     def change(self, per_s: int, in_flight: int, queued: int, workers: int, now: float) -> None:
         """The project's quota, 0: no limit, and over how many workers it is shared."""
         self.per_s, self.whole = per_s, (in_flight, queued)
         self.bucket = _changed(self.bucket, per_s / workers, now)
         self.in_flight_most, self.queued_most = -(-in_flight // workers), -(-queued // workers)
+        self._counted, self._since = self.queued_most, 0
+
+    def line_full(self) -> bool:
+        """Whether as many wait as may. No more can have joined than were let in, so the revisions need not be asked each time."""
+        if self._counted + self._since < self.queued_most:
+            return False
+        self._counted, self._since = self.queued(), 0
+        return self._counted >= self.queued_most
+
+    def enter(self) -> None:
+        """A request is let in."""
+        self.in_flight += 1
+        self._since += 1
 
     def leave(self) -> None:
         """A request that was let in is over."""
@@ -90,7 +105,7 @@ class Rates:
         most, queued = crowd.whole
         if crowd.in_flight_most and crowd.in_flight >= crowd.in_flight_most:
             return "project-full", f"project {self._project} has its {most} requests in flight; its quota says no more", 1
-        if crowd.queued_most and crowd.queued() >= crowd.queued_most:
+        if crowd.queued_most and crowd.line_full():
             return "project-full", f"project {self._project} has its {queued} requests waiting; its quota says no more", 1
         if self._bucket is not None and (wait_s := self._bucket.take(now)):
             return "rate-limited", f"this service takes {self._per_s:g} requests a second", wait_s
@@ -98,7 +113,7 @@ class Rates:
             if self._bucket is not None:
                 self._bucket.give_back()
             return "rate-limited", f"project {self._project} takes {crowd.per_s} requests a second", wait_s
-        crowd.in_flight += 1
+        crowd.enter()
         return crowd
 
 

@@ -76,3 +76,22 @@ def test_requests_in_flight_are_bounded_and_make_room_when_they_end() -> None:
 def test_requests_that_wait_are_bounded() -> None:
     assert entered(Rates("shop", crowd(queued=5, waiting=4)), 1) == 1
     assert entered(Rates("shop", crowd(queued=5, waiting=5)), 1) == 0
+
+
+def test_revisions_are_not_asked_for_each_request_while_the_line_cannot_be_full() -> None:
+    asked = []
+    waiting = 0
+    crowd = Crowd(lambda: asked.append(1) or waiting)
+    crowd.change(0, 0, 100, 1, 0.0)
+    rates = Rates("shop", crowd)
+    for _ in range(1000):
+        assert rates.enter(0.0) is crowd
+        crowd.leave()
+    assert len(asked) == 10
+    waiting = 99
+    for _ in range(100):
+        rates.enter(0.0)
+    waiting = 100
+    assert isinstance(rates.enter(0.0), tuple)
+    waiting = 99
+    assert rates.enter(0.0) is crowd
