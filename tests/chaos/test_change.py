@@ -48,3 +48,29 @@ async def test_scaling_down_aborts_no_request(engine: Engine, app: str) -> None:
         await asyncio.sleep(20)
     assert outcomes.failed == 0, outcomes.failures[:5]
     assert len(engine.instances(service=app, phases=("Ready",))) <= 2
+
+
+async def test_a_load_that_steps_tenfold_loses_no_request_and_is_not_felt_next_door(engine: Engine, app: str) -> None:
+    beside = f"{app}-beside"
+    spec, annotations = {"containerConcurrency": 4}, {"window": "6s", "max-scale": "5"}
+    for name in (app, beside):
+        await asyncio.to_thread(engine.deploy, name, "test/testapp:v1", annotations=annotations, spec=spec)
+    try:
+        low, high = Load(engine, app, "/?ms=100"), Load(engine, app, "/?ms=100")
+        calm, shaken = Load(engine, beside), Load(engine, beside)
+        async with low.steady(10), calm.steady(20):
+            await asyncio.sleep(3)
+        async with high.steady(100), shaken.steady(20):
+            await asyncio.sleep(5)
+    finally:
+        await asyncio.to_thread(engine.delete, beside)
+    for load in (low, high, calm, shaken):
+        assert load.outcomes.failed == 0, load.outcomes.failures[:5]
+    assert high.outcomes.total >= 400
+    assert len(high.outcomes.by_instance) > len(low.outcomes.by_instance), "it got what it needs"
+    assert max(high.outcomes.latencies_s) < 10
+    before_s, during_s = calm.outcomes.percentile_s(0.95), shaken.outcomes.percentile_s(0.95)
+    print(
+        f"next door p95 {before_s * 1000:.1f} ms before the step, {during_s * 1000:.1f} ms during: {during_s / before_s:.2f} ×"
+    )
+    assert during_s < max(5 * before_s, before_s + 0.2)
