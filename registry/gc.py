@@ -21,12 +21,14 @@ class Retention:
 def disposable(revisions: Mapping[str, Object], in_use: Iterable[str], retention: Retention, now: float) -> list[str]:
     """Names that may be deleted, oldest first. `in_use`: named by a route, or latest created or latest ready."""
     used = set(in_use)
-    idle = [
-        (_last_active(revision), name)
+    free = [
+        name
         for name, revision in revisions.items()
         if name not in used and objects.annotations_of(revision).get(objects.ANNOTATION_NO_GC) != "true"
     ]
-    idle.sort()
+    if len(free) <= min(retention.min_kept, retention.max_kept):
+        return []
+    idle = sorted((_last_active(revisions[name]), name) for name in free)
     gone: list[str] = []
     for last_active, name in idle:
         kept = len(idle) - len(gone)
