@@ -81,7 +81,8 @@ class Request:
     def add(self, name: bytes, value: bytes) -> None:
         """One more field to pass on."""
         self.fields = [*self.fields, (name, value)]
-        self.begun = b""
+        if self.begun:
+            self.begun = b"%b%b: %b\r\n" % (self.begun, name, value)
 
     def aim(self, target: bytes) -> None:
         """Pass it on as a request for `target`."""

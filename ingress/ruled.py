@@ -14,6 +14,9 @@ from ingress.http1 import Request, Response
 from ingress.rules import Affinity, Paths, Ruled
 from ingress.traffic import Choice, Split
 
+_BEFORE = (Detour, Guard, Paths)
+"""What stands before the split that names revisions. A tuple: a union would be made anew for each request."""
+
 
 class RuledExchange(Exchange):
     """An exchange whose split had rules."""
@@ -170,7 +173,7 @@ def by_tls(gate: Gate, exchange: Exchange) -> bool:
 
 def follow(gate: Gate, exchange: Exchange, split: Split) -> bool:
     """Begin `exchange` by the rules of `split`, or answer it here; False when they name no revision."""
-    while isinstance(split, Detour | Guard | Paths):
+    while isinstance(split, _BEFORE):
         if isinstance(split, Paths):
             found = split.at(exchange.request)
         elif isinstance(split, Guard):
