@@ -71,7 +71,6 @@ class Runner:
         for name in [name for name, who in adopt.items() if not _same(wanted.get(name, ()), who)]:
             self._tell(f"{name:<11} runs with other flags than it would be started with now: starting it anew")
             await _end(adopt.pop(name), 15)
-        pids.be_prompt(0)  # and so the stores, containerd, its shims and all instances
         supervisor = self._supervisor = Supervisor(specs, self._changed)
         self._save()
         stopped = asyncio.create_task(stop.wait())

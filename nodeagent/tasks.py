@@ -167,7 +167,6 @@ class Tasks:
             return (await self.get(instance)).pid
         self._mounts.pop(instance, None)
         self._processes[instance] = pids.identify(answer.pid)
-        pids.be_prompt(answer.pid)
         if runtime:
             self._sandboxed.add(instance)
         return int(answer.pid)

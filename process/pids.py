@@ -2,20 +2,11 @@
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
-import struct
 from pathlib import Path
 
 import msgspec
-
-SLICE_NS = 100_000
-"""The shortest that the kernel gives."""
-_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
-_ATTRIBUTES = struct.Struct("=IIQiIQQQ")
-"""struct sched_attr: size, policy, flags, nice, priority, runtime (an ordinary process's slice), deadline, period."""
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Pid(msgspec.Struct, frozen=True):
@@ -92,20 +83,6 @@ def be_nice(pid: int, nice: int) -> None:
         os.setpriority(os.PRIO_PROCESS, pid, nice)
     with contextlib.suppress(OSError):
         Path(f"/proc/{pid}/autogroup").write_text(str(nice))
-
-
-def be_prompt(pid: int) -> None:
-    """Let `pid` (0: who asks), and what it starts from now on, run soon after it wakes: ahead of who is in the middle of a longer slice.
-
-    It has no larger share of the processors by that, only the same in smaller parts. Where the kernel can (Linux 6.12), and it lives.
-    """
-    number = _SCHED_SETATTR.get(os.uname().machine)
-    with contextlib.suppress(OSError):
-        if number is None or os.sched_getscheduler(pid) != os.SCHED_OTHER:
-            return
-        nice = os.getpriority(os.PRIO_PROCESS, pid)
-        attributes = _ATTRIBUTES.pack(_ATTRIBUTES.size, os.SCHED_OTHER, 0, nice, 0, SLICE_NS, 0, 0)
-        _libc.syscall(number, pid, attributes, 0)
 
 
 def command(pid: int) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 import uvloop
 
-from process import logs, pids
+from process import logs
 from process.settings import BadSettings, Common, load
 
 S = TypeVar("S", bound=Common)
@@ -27,7 +27,6 @@ def main(name: str, kind: type[S], serve: Callable[[S, asyncio.Event], Awaitable
         raise SystemExit(2) from None
     logs.configure(name, settings.log_level)
     log = logs.get(name)
-    pids.be_prompt(0)
     log.info("starting", settings=msgspec.to_builtins(settings))
 
     async def body() -> None:
