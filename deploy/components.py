@@ -133,7 +133,8 @@ def _containerd(engine: Engine, config: Path) -> Spec:
         ready=readiness.socket(str(engine.containerd_socket)),
         stage=STORES,
         stop_stage=STOP_CONTAINERD,
-        env=environment(),
+        # Where a shim puts, for a moment, what a command in an instance (a probe) is started with, variables and all.
+        env={**environment(), "XDG_RUNTIME_DIR": str(engine.containerd_socket.parent)},
         cwd=engine.root,
     )
 

@@ -95,13 +95,13 @@ class Agent:
         ids: Ids = Ids(),  # noqa: B008
     ) -> None:
         self.clock, ground = SystemClock(), ground or Ground()
-        self.places = cgroups.Places(f"/ebb-{ground.prefix}")
-        self.root = root
+        self.places, self.root = cgroups.Places(f"/ebb-{ground.prefix}"), root
         self._store, self._bus, self._jobs = store, bus, jobs
         self._node, self._zone, self._runtime = node, zone, runtime
         self._labels, self._taints = labels_of(node, zone) | dict(labels or {}), list(taints)
         self._log_keep_s, self._image_keep_s = log_keep_s, image_keep_s
-        (instances := root / "instances").mkdir(parents=True, exist_ok=True)
+        instances, files = root / "instances", volumes.place_of(Path(containerd), ground.prefix)
+        instances.mkdir(parents=True, exist_ok=True)
         self._containerd = Containerd(containerd)
         self.inputs = Inputs(store, Keyring(secret_keys) if secret_keys is not None else None)
         self.images = ImageStore(
@@ -125,11 +125,11 @@ class Agent:
             clock=self.clock,
             root=instances,
             inputs=self.inputs,
-            volumes=Volumes(volumes.place_of(Path(containerd), ground.prefix), self.inputs.files, self.inputs.known, jobs),
+            volumes=Volumes(files, self.inputs.files, self.inputs.known, jobs),
             freezer=Freezer(cgroups.detect(), self.places),
             residents=self.around.residents,
             fences=Fences(self.around.project, root, ids, self.places),
-            joining=Joining(root, instances),
+            joining=Joining(root, instances, files),
             groups=Groups(shim_bound, width=creates),
             gate=Gate(creates, weight=self.around.weight),
         )
@@ -159,6 +159,7 @@ class Agent:
         await self._containerd.ready(CONTAINERD_S)
         await runtime.clear(self._containerd)
         self._hands.tasks.use(await runtime.choose(self._containerd, self._runtime, self.places.parent))
+        self._hands.tasks.hidden = self._hands.volumes.hidden
         await asyncio.to_thread(self._hands.fences.start)
         self._hands.tasks.shim = self._hands.joining.program() or self._hands.tasks.shim
         self.logs.start()

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from nodeagent import actions as a
 from nodeagent import failures
 from nodeagent.actions import Action, Do, Event, Task
@@ -224,6 +226,13 @@ class Executor:
         group = hands.groups.join(_crew(revision.project, revision.runtime), instance)
         volumes = await hands.volumes.place(instance, revision, fence.first_id)
         spec = hands.blueprints.build(filled, image, network, instance, group, mounts, fence, volumes)
+        if (
+            hands.joining.works
+            and any(key.startswith(keys.SECRETS) for key in used)
+            and await hands.volumes.hide(instance, spec)
+        ):
+            bare = msgspec.structs.replace(revision, env_refs=[], env_from=[])
+            spec = hands.blueprints.build(bare, image, network, instance, group, mounts, fence, volumes)
         labels = {
             "project": revision.project,
             "revision": revision.name,

@@ -4,6 +4,9 @@ containerd runs the shim's program once to begin with a task and once more when 
 are merely told the address of the one that runs, and a deletion that went well leaves nothing to clean up: yet each time a Go program of
 10 MB starts, for some 8 ms of CPU. The script answers these two cases itself, in 1 ms, and hands everything else to the shim's own.
 
+An instance that is given Secrets as variables has its whole spec in memory (`Volumes.hide`), and containerd knows one without them. The
+script puts a link to the whole one where the OCI runtime reads it.
+
 What it knows lies in `<instances>/<instance>/shim`: the address that the shim's program gave for this instance; an instance that joins a
 settled one is given the same file. When the shim behind it died, the create fails, the file is forgotten and the next try asks the program.
 """
@@ -27,6 +30,7 @@ done
 known="@INSTANCES@/$id/shim"
 case $before in
 start)
+    [ -f "@HIDDEN@/$id/config.json" ] && ln -sf "@HIDDEN@/$id/config.json" config.json
     if [ -f "$known" ] && read -r address <"$known" && [ -S "${address#unix://}" ]; then
         printf %s "$address" >address
         printf %s "$address"
@@ -52,21 +56,28 @@ exec "@SHIM@" "$@"
 
 
 class Joining:
-    """Writes the script into `root`; `instances` has a directory for each instance."""
+    """Writes the script into `root`; `instances` and `hidden` have a directory for each instance."""
 
-    def __init__(self, root: Path, instances: Path) -> None:
-        self._root, self._instances = root, instances
+    def __init__(self, root: Path, instances: Path, hidden: Path) -> None:
+        self._root, self._instances, self._hidden = root, instances, hidden
+        self.works = False
+        """Whether containerd is given the script."""
 
     def program(self) -> str:
         """The script's path for containerd; empty when the shim's own is not found. Raises OSError."""
         shim = shutil.which(SHIM) or shutil.which(SHIM, path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
-        if shim is None or any(mark in str(self._instances) + shim for mark in '"$`\\'):
+        if shim is None or any(mark in f"{self._instances}{self._hidden}{shim}" for mark in '"$`\\'):
             return ""
         script = self._root / "shim"
         new = script.with_suffix(".new")
-        new.write_text(_SCRIPT.replace("@INSTANCES@", str(self._instances)).replace("@SHIM@", shim).replace("@STATE@", STATE))
+        names = {"INSTANCES": self._instances, "HIDDEN": self._hidden, "SHIM": shim, "STATE": STATE}
+        text = _SCRIPT
+        for name, path in names.items():
+            text = text.replace(f"@{name}@", str(path))
+        new.write_text(text)
         new.chmod(0o755)
         new.replace(script)  # containerd may be running the old one
+        self.works = True
         return str(script)
 
     def join(self, instance: str, other: str) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +82,8 @@ class Tasks:
         self.shim = RUNTIME
         """containerd's name for the shim, or the path of a program that stands in for it."""
         self.use(binary)
+        self.hidden: Callable[[str], bytes | None] = lambda _: None
+        """An instance's whole spec, where containerd does not know all of it."""
         self._mounts: dict[str, list[types_pb2.Mount]] = {}
         self._processes: dict[str, pids.Pid | None] = {}
         """The first process of each task that is there."""
@@ -194,7 +196,8 @@ class Tasks:
     async def exec_(self, instance: str, argv: list[str], timeout_s: float) -> int:
         """Run `argv` in a running instance; its exit code. Raises TimeoutError, and containerd's errors."""
         request = containers_pb2.GetContainerRequest(id=instance)
-        spec = msgspec.json.decode((await self._containerd.containers.Get(request)).container.spec.value)
+        known = self.hidden(instance) or (await self._containerd.containers.Get(request)).container.spec.value
+        spec = msgspec.json.decode(known)
         process = {**spec["process"], "args": argv, "terminal": False}
         name = "exec-" + short_id()
         tasks = self._containerd.tasks

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -27,7 +28,7 @@ Read = Callable[[str, Volume], Awaitable[Mapping[str, bytes]]]
 Known = Callable[[str], Mapping[str, bytes] | None]
 """A key → its values, as last heard of; None: it is not there. Raises SealError."""
 _KINDS = ("tmpfs", "ramfs")
-_RECORD = "record"
+_RECORD, _SPEC = "record", "config.json"
 _DATA = "..data"
 _log = logs.get("nodeagent")
 
@@ -48,14 +49,16 @@ class Volumes:
     """Those of all instances of a node. `start()` it before use; tell it `hear(key)` when a Secret or ConfigMap is another."""
 
     def __init__(self, where: Path, read: Read, known: Known, jobs: Jobs) -> None:
-        self._where, self._read, self._known, self._jobs = where, read, known, jobs
+        self.where, self._read, self._known, self._jobs = where, read, known, jobs
         self._records: dict[str, Record] = {}
         self._turns: dict[str, asyncio.Lock] = {}
 
     def start(self) -> None:
         """Learn what an earlier life of the agent placed. Blocking, and quick. Raises OSError."""
-        self._where.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for place in self._where.iterdir():
+        self.where.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for place in self.where.iterdir():
+            if not (place / _RECORD).exists():
+                continue
             try:
                 self._records[place.name] = msgspec.json.decode((place / _RECORD).read_bytes(), type=Record)
             except (OSError, msgspec.DecodeError) as error:
@@ -73,6 +76,20 @@ class Volumes:
             for number, volume in enumerate(record.volumes):
                 await self._write(instance, record, number, await self._read(record.project, volume))
         return [(str(top / str(number)), volume.path) for number, volume in enumerate(record.volumes)]
+
+    async def hide(self, instance: str, spec: Mapping[str, Any]) -> bool:
+        """Keep an OCI spec that has Secrets in it where only root and no disk sees it. False: there is no such place. Raises OSError."""
+        if not in_memory(self.where):
+            return False
+        await asyncio.to_thread(self._hide, instance, msgspec.json.encode(spec))
+        return True
+
+    def hidden(self, instance: str) -> bytes | None:
+        """What `hide` kept."""
+        try:
+            return (self.where / instance / _SPEC).read_bytes()
+        except FileNotFoundError:
+            return None
 
     def hear(self, key: str) -> None:
         """What is at `key` is another now."""
@@ -94,7 +111,7 @@ class Volumes:
 
     def keep(self, instances: Container[str]) -> None:
         """After `start`: away with what is of none of `instances`."""
-        for place in list(self._where.iterdir()):
+        for place in list(self.where.iterdir()):
             if place.name not in instances:
                 self.drop(place.name)
 
@@ -107,11 +124,11 @@ class Volumes:
         """It is gone, and so are its files."""
         self._records.pop(instance, None)
         self._turns.pop(instance, None)
-        shutil.rmtree(self._where / instance, ignore_errors=True)
+        shutil.rmtree(self.where / instance, ignore_errors=True)
 
     def stop(self) -> None:
         """Everything goes."""
-        shutil.rmtree(self._where, ignore_errors=True)
+        shutil.rmtree(self.where, ignore_errors=True)
         self._records.clear()
 
     def _sources(self) -> set[str]:
@@ -124,13 +141,23 @@ class Volumes:
         wanted = layout(record.volumes[number], values)
         if wanted is None:
             raise LookupError("it no longer has a key that is asked for; the files stay as they were")
-        await asyncio.to_thread(replace, self._where / instance / str(number), wanted, record.owner_id)
+        await asyncio.to_thread(replace, self.where / instance / str(number), wanted, record.owner_id)
+
+    def _hide(self, instance: str, spec: bytes) -> None:
+        file = self._top(instance) / _SPEC
+        file.unlink(missing_ok=True)
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as written:
+            written.write(spec)
+
+    def _top(self, instance: str) -> Path:
+        top = self.where / instance
+        top.mkdir(exist_ok=True, mode=0o700)
+        return top
 
     def _make(self, instance: str, record: Record) -> Path:
-        if not in_memory(self._where):
-            raise NoMemory(f"{self._where} is not in memory: mount a tmpfs there, so that Secrets never come to a disk")
-        top = self._where / instance
-        top.mkdir(exist_ok=True, mode=0o700)
+        if not in_memory(self.where):
+            raise NoMemory(f"{self.where} is not in memory: mount a tmpfs there, so that Secrets never come to a disk")
+        top = self._top(instance)
         for number in range(len(record.volumes)):
             shown = top / str(number)
             shown.mkdir(exist_ok=True)

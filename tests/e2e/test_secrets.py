@@ -1,7 +1,5 @@
-"""Secrets and ConfigMaps reach the app, a change reaches the next instance, and nothing that is kept or shown holds a value."""
+"""Secrets and ConfigMaps reach the app, as variables and as files, and so does a change. Where they are not: test_canary.py."""
 
-import base64
-import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +8,6 @@ from nodeagent.volumes import place_of
 from tests.e2e.engine import Engine, until
 
 pytestmark = pytest.mark.real
-CANARY = "canary-5be1a0c7"
 NOBODYS = 65_536
 """The first of the ids that are of instances alone."""
 SECRETS, CONFIGS = "/api/v1/namespaces/default/secrets", "/api/v1/namespaces/default/configmaps"
@@ -88,48 +85,8 @@ def test_files_follow_their_secret_while_the_instance_runs_and_go_with_it(engine
     until(lambda: not kept.exists(), "the files are gone with the instance", 30)
 
 
-def test_nothing_kept_or_shown_holds_the_value(engine: Engine, app: str) -> None:
-    encoded = base64.b64encode(CANARY.encode()).decode()
-    put(engine, SECRETS, f"{app}-s", password=CANARY)
-    env = [refer("DB_PASSWORD", "secretKeyRef", f"{app}-s", "password")]
-    engine.deploy(app, "test/testapp:v1", container={"env": env}, annotations=SHORT)
-    answer = engine.get(app, "/env")
-    assert answer.json()["DB_PASSWORD"] == CANARY
-    broken = f"{app[:40]}-b"
-    engine.deploy(broken, "test/testapp:v1", container={"env": [*env, {"name": "EXIT_AT_START", "value": "3"}]}, wait_s=0)
-    try:
-        engine.wait_failed(broken)
-        shown = [engine.get(broken).text, *_said(engine, app, answer.headers.get("x-ebb-cause", ""))]
-    finally:
-        engine.delete(broken)
-    assert [text[:200] for text in shown if CANARY in text or encoded in text] == []
-    files = [path for part in ("logs", "etcd", "node", "registry", "keys") for path in (engine.root / part).rglob("*")]
-    assert len(files) > 10
-    assert [str(path) for path in files if path.is_file() and _holds(path, CANARY, encoded)] == []
-    assert [
-        path for path in Path("/proc").glob("[0-9]*/cmdline") if int(path.parts[2]) != os.getpid() and _holds(path, CANARY)
-    ] == []
-
-
-def _said(engine: Engine, app: str, cause: str) -> list[str]:
-    """What the API, the story and the admin endpoints say."""
-    serving = "/apis/serving.knative.dev/v1/namespaces/default"
-    paths = [SECRETS, "/api/v1/secrets", f"{serving}/services", f"{serving}/revisions", f"{serving}/services/{app}"]
-    paths += ["/apis/ebb.dev/v1/namespaces/default/instances", f"/apis/ebb.dev/v1/story/{cause}", "/openapi.json"]
-    answers = [engine.api.get(path) for path in paths]
-    return [answer.text for answer in answers] + [engine.ebb("logs", app).stdout, engine.ebb("instances", "-o", "json").stdout]
-
-
-def _holds(path: Path, *words: str) -> bool:
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return False
-    return any(word.encode() in data for word in words)
-
-
 def test_what_containerd_keeps_is_roots_alone(engine: Engine) -> None:
-    """The variables of an instance are in its OCI spec, which containerd keeps while the instance is there."""
+    """What it keeps of an instance has no value of a Secret; its other variables are nobody's business either."""
     keys = engine.root / "keys"
     assert (keys.stat().st_mode & 0o777, (keys / "secrets.key").stat().st_mode & 0o777) == (0o700, 0o600)
     records = list((engine.root / "containerd").rglob("meta.db"))

@@ -1,19 +1,22 @@
 """The node agent and Secrets, on real etcd and containerd: also one that changed while the agent was dead."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from nodeagent.volumes import in_memory
 from store import keys
 from store.backend import Store
 from store.lifecycle import Phase
-from store.model import EnvRef, Goal, Private, Values, encode
+from store.model import EnvRef, Goal, Private, Probe, Values, encode
 from store.seal import Keyring, add_key
 from store.volumes import Item, Volume
 from tests import real
 from tests.integration.agent_world import fetch, world
 
 pytestmark = pytest.mark.real
+PASSWORDS = re.compile(rb"PASSWORD=(first|second)")
 SHOW = "echo \"$PASSWORD\" > /www/seen; busybox httpd -f -p $PORT -h /www & trap 'kill $!; exit 0' TERM; wait"
 REFS = [EnvRef(name="PASSWORD", secret="db", key="password")]
 
@@ -31,7 +34,8 @@ async def test_a_parked_instance_with_an_old_value_stops_also_when_it_changed_wh
     ring, flags = Keyring(tmp_path / "key"), ("--secret-key-file", str(tmp_path / "key"))
     await put(store, ring, "first")
     async with world(store, etcd, nats, *flags) as node:
-        await node.revision(script=SHOW, env_refs=REFS)
+        probe = Probe(kind="exec", command=["/bin/busybox", "sh", "-c", 'test -n "$PASSWORD"'], timeout_s=5)
+        await node.revision(script=SHOW, env_refs=REFS, readiness_probe=probe)
         for instance in ("runs", "same", "dead"):
             await node.assign(instance, Goal.PARK)
             await node.phase(instance, Phase.PARKED)
@@ -52,6 +56,15 @@ async def test_a_parked_instance_with_an_old_value_stops_also_when_it_changed_wh
         assert await fetch((await node.phase("new", Phase.READY)).address, "/seen") == "second\n"
         assert await fetch(ready.address, "/seen") == "first\n"
         assert (await node.phase("runs", Phase.READY)).phase == Phase.READY
+        kept = [file for top in (node.containerd.root, node.containerd.run) for file in top.rglob("*")]
+        assert [str(file) for file in kept if file.name == "config.json" and file.is_symlink()], (
+            "the runtime reads it in memory"
+        )
+        # crun keeps a copy of its own beside its state, under /run: memory on usual machines, root's alone on all.
+        apart = node.containerd.run / "shims" / "runc"
+        told = [file for file in kept if file.is_file() and not in_memory(file.resolve()) and apart not in file.parents]
+        assert len(told) > 20
+        assert [str(file) for file in told if PASSWORDS.search(file.read_bytes())] == []
         for instance in ("runs", "same", "dead", "new"):
             await node.withdraw(instance)
             await node.gone(instance)

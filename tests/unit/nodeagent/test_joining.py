@@ -42,7 +42,7 @@ def asked(home: Path) -> int:
 def joining(home: Path) -> Joining:
     for name in ("first", "second"):
         (home / "instances" / name).mkdir(parents=True)
-    return Joining(home, home / "instances")
+    return Joining(home, home / "instances", home / "hidden")
 
 
 def test_the_first_of_a_shim_is_told_its_address_by_the_program(home: Path) -> None:
@@ -96,3 +96,15 @@ def test_a_task_that_was_deleted_needs_no_program_to_clean_up(home: Path) -> Non
 def test_a_node_without_the_shims_program_has_no_stand_in(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nodeagent.joining.SHIM", "containerd-shim-none-v9")
     assert joining(home).program() == ""
+
+
+def test_a_spec_that_is_hidden_is_what_the_runtime_reads_and_others_are_left_alone(home: Path) -> None:
+    program, read = joining(home).program(), home / "bundle" / "config.json"
+    read.write_text("without Secrets")
+    ask(home, program, "first", "start")
+    assert read.read_text() == "without Secrets"
+    (home / "hidden" / "first").mkdir(parents=True)
+    (home / "hidden" / "first" / "config.json").write_text("whole")
+    ask(home, program, "first", "start")
+    assert read.read_text() == "whole"
+    assert read.is_symlink(), "the whole one stays in memory"

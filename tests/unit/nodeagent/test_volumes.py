@@ -112,6 +112,7 @@ async def test_secrets_never_come_to_a_disk(node: Node, tmp_path: Path) -> None:
     node.where = Path("/var/tmp") / tmp_path.name
     with pytest.raises(NoMemory, match="mount a tmpfs there"):
         await node.begin().place("a-1", revision(DB), 0)
+    assert not await node.volumes.hide("a-1", {})
 
 
 async def test_without_volumes_nothing_is_made(node: Node) -> None:
@@ -142,3 +143,13 @@ async def test_a_change_reaches_who_uses_it_also_after_the_agent_began_anew(node
 async def test_a_placement_that_is_tried_again_finds_its_place(node: Node) -> None:
     first = await node.volumes.place("a-1", revision(DB), 0)
     assert await node.volumes.place("a-1", revision(DB), 0) == first
+
+
+async def test_a_spec_with_secrets_is_kept_for_root_alone_and_goes_with_its_instance(node: Node) -> None:
+    assert await node.volumes.hide("a-1", {"process": {"env": ["A=secret"]}})
+    file = node.where / "a-1" / "config.json"
+    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert b"secret" in (node.begin().hidden("a-1") or b"")
+    assert node.volumes.hidden("other") is None
+    node.volumes.keep(set())
+    assert node.volumes.hidden("a-1") is None
