@@ -68,7 +68,7 @@ class BenchEngine:
         # As /run of any machine is: on a disk, the kernel would be measured that makes and removes small files there.
         self._run = Path("/dev/shm" + str(self.home))
         own = len(PORTS) + 1
-        self.base = _free_ports(own + 1)
+        self.base = free_ports(own + 1)
         self.port = self.base + own
         self.id = f"b{self.base:05}"
 
@@ -324,7 +324,8 @@ def _request(service: str) -> bytes:
     return f"GET / HTTP/1.1\r\nHost: {service}.default.localhost\r\nConnection: close\r\n\r\n".encode()
 
 
-def _free_ports(count: int) -> int:
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row that nobody uses. Raises RuntimeError."""
     for base in range(21000 + os.getpid() % 4000, 32000, 16):
         with contextlib.ExitStack() as stack:
             try:

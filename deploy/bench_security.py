@@ -2,7 +2,7 @@
 
 No engine: the node agent's own parts make a root, and crun (else runc) creates and starts a static program in it, as a shim would.
 `create` is what a pooled start pays and a parked one has behind it; `start` is all that a parked start pays.
-Requests are `bench_security_requests`.
+Requests are `bench_security_requests`, the wires of a wake `bench_security_wire`.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy import bench_security_requests as requests
+from deploy import bench_security_wire as wire
 from nodeagent import cgroups, ocispec, rootfs, userns
 from nodeagent.images.manifest import ImageConfig
 from nodeagent.ocispec import Files
@@ -90,10 +91,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = f"security.request_{control.name.replace(' ', '_').replace(',', '')}"
         figures |= {f"{name}_on_us": round(cost.on_us, 2), f"{name}_off_us": round(cost.off_us, 2)}
     figures["security.connection_us"] = round(connection, 2)
+    with tempfile.TemporaryDirectory(prefix="ebb-bench-") as home:
+        wired = wire.measure(Path(home), 50 if options.quick else 300)
+    for step, (on, off) in wired.items():
+        name = f"security.{step.replace(' ', '_').lower()}"
+        figures |= {f"{name}_on_ms": round(on, 3), f"{name}_off_ms": round(off, 3)}
     if options.json:
         Path(options.json).write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
     show(took)
     requests.show(costs, connection)
+    wire.show(wired)
     return 0
 
 
