@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -10,8 +11,11 @@ from store import keys
 from store.backend import Store
 from store.lifecycle import Phase
 from store.model import GVISOR, Goal, Node, decode
+from store.seal import Keyring, add_key
+from store.volumes import Volume
 from tests import real
 from tests.integration.agent_world import NODE, SERVE, World, fetch, world
+from tests.integration.test_nodeagent_secrets import REFS, put
 
 pytestmark = pytest.mark.real
 
@@ -19,8 +23,9 @@ TELL = f"cat /proc/version > /www/index.html; {SERVE}"
 
 
 @pytest.fixture
-async def node(store: Store, etcd: real.Server, nats: real.Server) -> AsyncIterator[World]:
-    async with world(store, etcd, nats) as made:
+async def node(store: Store, etcd: real.Server, nats: real.Server, tmp_path: Path) -> AsyncIterator[World]:
+    add_key(tmp_path / "key")
+    async with world(store, etcd, nats, "--on-stop", "stop", "--secret-key-file", str(tmp_path / "key")) as made:
         yield made
 
 
@@ -46,6 +51,25 @@ async def test_a_sandboxed_instance_parks_wakes_serves_and_ends(node: World) -> 
     await node.withdraw("park-1")
     await node.gone("park-1")
     assert await node.nothing_in_containerd()
+
+
+async def test_secrets_reach_a_sandboxed_instance_as_variables_and_as_files_that_follow(node: World, tmp_path: Path) -> None:
+    await sandboxes(node)
+    await put(node.store, Keyring(tmp_path / "key"), "first")
+    script = f'ln -s /etc/db /www/db; echo "$PASSWORD" > /www/index.html; {SERVE}'
+    await node.revision(script=script, runtime=GVISOR, env_refs=REFS, volumes=[Volume(path="/etc/db", secret="db")])
+    await node.assign("has-1", Goal.RUN)
+    ready = await node.phase("has-1", Phase.READY)
+    assert await fetch(ready.address) == "first\n"
+    assert await fetch(ready.address, "/db/password") == "first"
+    await put(node.store, Keyring(tmp_path / "key"), "second")
+
+    async def followed() -> bool:
+        return await fetch(ready.address, "/db/password") == "second"
+
+    await node.until(followed, "the file, inside the sandbox")
+    await node.withdraw("has-1")
+    await node.gone("has-1")
 
 
 async def test_a_sandbox_that_cannot_start_is_removed(node: World) -> None:
