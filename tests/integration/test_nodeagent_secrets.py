@@ -1,5 +1,6 @@
 """The node agent and Secrets, on real etcd and containerd: also one that changed while the agent was dead."""
 
+import os
 import re
 from pathlib import Path
 
@@ -56,7 +57,12 @@ async def test_a_parked_instance_with_an_old_value_stops_also_when_it_changed_wh
         assert await fetch((await node.phase("new", Phase.READY)).address, "/seen") == "second\n"
         assert await fetch(ready.address, "/seen") == "first\n"
         assert (await node.phase("runs", Phase.READY)).phase == Phase.READY
-        kept = [file for top in (node.containerd.root, node.containerd.run) for file in top.rglob("*")]
+        kept = [
+            Path(directory) / name
+            for top in (node.containerd.root, node.containerd.run)
+            for directory, _, names in os.walk(top)
+            for name in names
+        ]
         assert [str(file) for file in kept if file.name == "config.json" and file.is_symlink()], (
             "the runtime reads it in memory"
         )
