@@ -109,6 +109,7 @@ async def test_an_instance_gets_the_keys_it_asked_for_in_its_own_roots_name_and_
 async def test_secrets_never_come_to_a_disk(node: Node, tmp_path: Path) -> None:
     assert place_of(SHM / "run/containerd/containerd.sock", "x") == SHM / "run/files-x"
     assert place_of(Path("/var/lib/nowhere/containerd/containerd.sock"), "x") == Path("/dev/shm/ebb-files-x")
+    node.volumes.stop()
     node.where = Path("/var/tmp") / tmp_path.name
     with pytest.raises(NoMemory, match="mount a tmpfs there"):
         await node.begin().place("a-1", revision(DB), 0)
