@@ -13,6 +13,7 @@ from autoscaler.shares import Shares
 from store.lifecycle import ENDED, Phase
 from store.model import Assignment, Goal, Instance, Node, RevisionKey
 
+NONE = Standing()
 _RESTING = frozenset({Goal.PARK, Goal.FREEZE})
 _UNSTARTED = frozenset({Phase.PENDING, Phase.PULLING, Phase.PARKED})
 
@@ -55,7 +56,7 @@ class Slot:
 
     @property
     def ended(self) -> bool:
-        return self.phase in ENDED
+        return self.status is not None and self.status.phase in ENDED
 
 
 class Fleet:
@@ -117,11 +118,20 @@ class Fleet:
 
     def running(self, revision: RevisionKey) -> list[Slot]:
         """Slots that run or shall run, on nodes that are there, and have not ended."""
-        return [s for s in self.of(revision) if s.goal == Goal.RUN and not s.ended and s.node in self._nodes]
+        slots = self._revisions.get(revision)
+        if slots is None:
+            return []
+        nodes = self._nodes
+        return [s for s in slots.values() if s.assignment.goal == Goal.RUN and s.assignment.node in nodes and not s.ended]
 
     def standing(self, revision: RevisionKey) -> Standing:
+        """How many of them are ready, and how many are on their way."""
         running = self.running(revision)
-        ready = sum(1 for s in running if s.ready)
+        if not running:
+            return NONE
+        ready = 0
+        for slot in running:
+            ready += slot.status is not None and slot.status.phase is Phase.READY
         return Standing(ready, len(running) - ready)
 
     # -- what changes ---------------------------------------------------------------------------------------------------------

@@ -13,8 +13,11 @@ A parked instance holds `PARKED_BYTES` and a slot: no app code runs in it, and i
 import math
 from bisect import bisect_left, insort
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from store.model import Node, Revision, RevisionKey
 from store.scaling import Taint, Toleration
@@ -33,8 +36,7 @@ UNLISTED = (math.inf, "")
 _rank = attrgetter("rank")
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(Struct, frozen=True):
     """What one instance of a revision takes. Without a memory request its limit is the request, as Kubernetes has it."""
 
     revision: RevisionKey

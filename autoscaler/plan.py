@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
+from msgspec import Struct
 
 from autoscaler import parking, relief, victims
 from autoscaler.fleet import Fleet, Slot
@@ -60,8 +61,7 @@ class Plan:
             fleet.remove(slot.name)
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(Struct, frozen=True):
     """What is wanted of one revision."""
 
     desired: int

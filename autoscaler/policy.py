@@ -17,8 +17,10 @@ Differences from Knative, on purpose:
 """
 
 import math
-from dataclasses import dataclass, replace
 from typing import NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from autoscaler import utilization
 from autoscaler.idle import Idleness, Reach, may_leave
@@ -48,16 +50,14 @@ class Step(NamedTuple):
         return self.form.format(*self.facts) if self.facts else self.form
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """Per instance: `total` is what it can hold, `target` what it shall."""
 
     total: float
     target: float
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """Instances of the revision that shall run, now."""
 
     ready: int = 0
@@ -68,8 +68,7 @@ class Standing:
         return self.ready + self.starting
 
 
-@dataclass(frozen=True, slots=True)
-class Mode:
+class Mode(Struct, frozen=True):
     """What else bears on a decision."""
 
     reach: Reach = Reach.ROUTED
@@ -97,8 +96,7 @@ class Mode:
     """Its progress deadline passed without it ever having been ready."""
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(Struct, frozen=True):
     """What one decision leaves to the next."""
 
     panic_at: float | None = None
@@ -107,8 +105,7 @@ class Memory:
     """(when, wish) of the last `scale_down_delay_s`, decreasing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     desired: int
     reason: str
     """InitialScale, Waking, Traffic, NoTraffic, MinScale, Schedule, Unreachable or TimedOut."""

@@ -8,9 +8,9 @@ A sender that is silent for `stale_after_s` no longer counts as in flight; the w
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from autoscaler.utilization import Usage, Used
 from autoscaler.window import Window, panic_length_s
@@ -22,15 +22,14 @@ _INSTANT_S = 0.02
 """The interval that a wake, or a report without one, stands for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Signal:
+class Signal(Struct, frozen=True):
     """What is known of one revision's load now. `stable` and `panic` are None while nothing was ever heard."""
 
     stable: float | None = None
     panic: float | None = None
     in_flight: int = 0
     queued: int = 0
-    busy: dict[str, int] = field(default_factory=dict)
+    busy: dict[str, int] = {}
     """In flight by instance; who is not here is idle."""
     swelling: bool = False
     """A line somewhere is longer than what serves and comes will have served in a second."""
@@ -173,7 +172,7 @@ class Signals:
         track = self._tracks.get(revision)
         signal = track.signal(now) if track is not None else Signal()
         usage = self._usage.get(revision)
-        return replace(signal, used=usage.mean(now)) if usage is not None else signal
+        return structs.replace(signal, used=usage.mean(now)) if usage is not None else signal
 
     def usage(self, revision: RevisionKey) -> Usage:
         """What the revision's instances use; made on first use."""

@@ -16,7 +16,7 @@ from autoscaler.profile import GAP_S, Profile
 from autoscaler.signals import Signal, Signals
 from autoscaler.window import panic_length_s
 from store.messages import Refusal
-from store.model import Goal, RevisionKey
+from store.model import RevisionKey
 
 if TYPE_CHECKING:
     from deploy.simulate_world import App, World
@@ -93,11 +93,11 @@ class Scaler:
         """The throttler says that somebody waits with nothing to run it."""
         if not app.throttler.line.waiting:
             return
-        self.signals.track(app.revision.key, app.revision.scale).wake("ingress", waiting, self.world.now)
+        self.signals.track(app.key, app.revision.scale).wake("ingress", waiting, self.world.now)
         app.mind.waking = app.throttler.line.waiting
         self.decide(app, tick=False, waking=waiting)
-        if app.mind.row.wait_s(self.world.now) > 0 and not self.world.fleet.standing(app.revision.key).asked:
-            refusal = Refusal(revision=app.revision.key, reason="StartFailed", message="it exited", retry_after_s=1)
+        if app.mind.row.wait_s(self.world.now) > 0 and not self.world.fleet.standing(app.key).asked:
+            refusal = Refusal(revision=app.key, reason="StartFailed", message="it exited", retry_after_s=1)
             self.world.effects(app, app.throttler.refused(refusal, self.world.now))
 
     def swell(self, app: App) -> None:
@@ -105,7 +105,7 @@ class Scaler:
         interval_s = self.world.now - app.throttler.load.since
         said = sample(app.throttler, self.world.now)
         if said is not None:
-            self.signals.track(app.revision.key, app.revision.scale).take("ingress", interval_s, said, self.world.now)
+            self.signals.track(app.key, app.revision.scale).take("ingress", interval_s, said, self.world.now)
             self.decide(app, tick=False)
 
     def failed(self, app: App) -> None:
@@ -114,7 +114,7 @@ class Scaler:
 
     def decide(self, app: App, *, tick: bool, waking: int = 0) -> None:
         """One decision, and what follows from it, at once."""
-        world, mind, key, now = self.world, app.mind, app.revision.key, self.world.now
+        world, mind, key, now = self.world, app.mind, app.key, self.world.now
         standing = world.fleet.standing(key)
         if not standing.asked:
             mind.running_since = now
@@ -147,19 +147,14 @@ class Scaler:
     def _let_be(self, app: App, bounds: steady.Steady) -> None:
         """Without calls, averages only fade: it need not be looked at before one of them is empty, or the decision's time is over."""
         mind, now, spec = app.mind, self.world.now, app.revision.scale
-        if (
-            app.throttler.load.present
-            or app.revision.key in self.loud
-            or bounds.more_than > 0
-            or app.ledger.peak > bounds.at_most
-        ):
+        if app.throttler.load.present or app.key in self.loud or bounds.more_than > 0 or app.ledger.peak > bounds.at_most:
             return
         window_s = spec.stable_window_s if bounds.more_than == 0 else INF
         if bounds.panic_above >= 0:
             window_s = panic_length_s(spec.stable_window_s, spec.panic_window_percentage)
-        due_at = min(bounds.until, self.signals.loaded_at(app.revision.key) + window_s) - TICK_S
+        due_at = min(bounds.until, self.signals.loaded_at(app.key) + window_s) - TICK_S
         if due_at > now + TICK_S:
-            self.active.pop(app.revision.key, None)
+            self.active.pop(app.key, None)
             mind.due_at = due_at
             if due_at < INF:
                 self.world.after(due_at - now, self._look, app, due_at)
@@ -179,9 +174,9 @@ class Scaler:
         if app.mind.last is not None and app.mind.last.desired > spec.min_scale and not idle_s < ends_s:
             return  # It may go, but for something else that changes soon.
         app.mind.due_at = INF
-        self.active.pop(app.revision.key, None)
-        if not self.world.fleet.standing(app.revision.key).asked:
-            self.signals.forget([app.revision.key])
+        self.active.pop(app.key, None)
+        if not self.world.fleet.standing(app.key).asked:
+            self.signals.forget([app.key])
             if mode.keep is None:
                 return
         if idle_s <= ends_s < INF:
@@ -190,7 +185,7 @@ class Scaler:
 
     def _look(self, app: App, due_at: float) -> None:
         if app.mind.due_at == due_at:
-            self.active[app.revision.key] = app
+            self.active[app.key] = app
 
     def _keep(self, app: App) -> keepalive.Keep:
         keep, price_mb_s = app.mind.keep, self.budget.price_mb_s
@@ -228,8 +223,3 @@ class Scaler:
 
     def _name(self, revision: str) -> str:
         return plan.instance_name(revision, f"{next(self._names):08}")
-
-
-def parked(app: App, world: World) -> int:
-    """How many instances of `app` are parked or being so."""
-    return sum(1 for slot in world.fleet.of(app.revision.key) if slot.goal == Goal.PARK and not slot.ended)

@@ -17,7 +17,7 @@ from autoscaler.backoff import Row, failed
 from autoscaler.fleet import Fleet, Slot
 from autoscaler.placement import Need
 from deploy.simulate_ledger import Ledger
-from deploy.simulate_scaler import Mind, Scaler, parked
+from deploy.simulate_scaler import Mind, Scaler
 from deploy.simulate_traces import Trace
 from store.lifecycle import Phase
 from store.model import Assignment, Failure, Goal, Instance, Node, Revision, RevisionKey
@@ -42,6 +42,8 @@ class App:
     """One revision: its callers, its throttler, what the autoscaler remembers of it and what came of it all."""
 
     revision: Revision
+    key: RevisionKey
+    need: Need
     trace: Trace
     calls: Any
     throttler: Throttler[Call]
@@ -78,7 +80,7 @@ class World:
         self.apps: dict[RevisionKey, App] = {}
         self.answered: Callable[[App], None] = lambda _: None
         """Told of every call that was served."""
-        self.fleet = Fleet(lambda key: Need.of(self.apps[key].revision))
+        self.fleet = Fleet(lambda key: self.apps[key].need)
         self.scaler = Scaler(self, policy)
         self._machines = list(nodes)
         self._ticking: set[RevisionKey] = set()
@@ -90,10 +92,11 @@ class World:
         for revision, trace in apps:
             throttler = Throttler[Call](revision.key, revision.container_concurrency)
             ledger = Ledger(revision.memory_request_bytes / (1 << 20))
-            self.apps[revision.key] = App(revision, trace, trace.calls(until), throttler, ledger, Mind())
-            self._next_call(self.apps[revision.key])
+            app = App(revision, revision.key, Need.of(revision), trace, trace.calls(until), throttler, ledger, Mind())
+            self.apps[app.key] = app
+            self._next_call(app)
             if policy == "known":
-                self.scaler.foresee(self.apps[revision.key], until)
+                self.scaler.foresee(app, until)
         if self.faults.node:
             self.after(1.0, self._weather)
 
@@ -126,7 +129,7 @@ class World:
             self.scaler.calls_again(app)
         app.ledger.came += 1
         app.busy_at = now
-        self.scaler.loud[app.revision.key] = self.scaler.active[app.revision.key] = app
+        self.scaler.loud[app.key] = self.scaler.active[app.key] = app
         target = throttler.reserve(now, self.random.random())
         app.ledger.present(throttler.load.present, now)
         if target is not None:
@@ -138,12 +141,12 @@ class World:
         self._throttle_soon(app)
 
     def _throttle_soon(self, app: App) -> None:
-        if app.revision.key not in self._ticking:
-            self._ticking.add(app.revision.key)
+        if app.key not in self._ticking:
+            self._ticking.add(app.key)
             self.after(THROTTLE_S, self._throttle, app)
 
     def _throttle(self, app: App) -> None:
-        self._ticking.discard(app.revision.key)
+        self._ticking.discard(app.key)
         self.effects(app, app.throttler.tick(self.now))
         if app.throttler.restless:
             self._throttle_soon(app)
@@ -252,11 +255,18 @@ class World:
             self.after(mind.row.wait_s(self.now) + 0.01, self.scaler.failed, app)
         self._recount(app)
         self.effects(app, app.throttler.heard(news, self.now, stored=True))
-        self.scaler.active[app.revision.key] = app
+        self.scaler.active[app.key] = app
 
     def _recount(self, app: App) -> None:
-        standing = sum(1 for slot in self.fleet.of(app.revision.key) if slot.goal != Goal.PARK and not slot.ended)
-        app.ledger.stands(standing, parked(app, self), self.now)
+        standing = resting = 0
+        for slot in self.fleet.of(app.key):
+            if slot.ended:
+                continue
+            if slot.assignment.goal == Goal.PARK:
+                resting += 1
+            else:
+                standing += 1
+        app.ledger.stands(standing, resting, self.now)
 
     def _weather(self) -> None:
         up = [node for node in self._machines if self.fleet.alive(node.node)]
@@ -280,7 +290,7 @@ class World:
             self.effects(app, app.throttler.heard(gone, self.now, stored=True))
             self.fleet.remove(slot.name)
             self._recount(app)
-            self.scaler.active[app.revision.key] = app
+            self.scaler.active[app.key] = app
         self.after(self.faults.away_s, self.fleet.set_node, node)
 
     def _gone(self, slot: Slot) -> Instance:
@@ -296,9 +306,7 @@ class World:
         assert last is not None
         spec, desired = app.revision.scale, last.desired
         if (spec.max_scale and desired > spec.max_scale) or desired < min(spec.min_scale, spec.max_scale or spec.min_scale):
-            self.broken.append(
-                f"{self.now:.2f} {app.revision.key}: {desired} wished, {spec.min_scale}…{spec.max_scale} allowed"
-            )
+            self.broken.append(f"{self.now:.2f} {app.key}: {desired} wished, {spec.min_scale}…{spec.max_scale} allowed")
         for assignment, _ in made.puts:
             node = self.fleet.nodes.get(assignment.node)
             _, memory, count = self.fleet.placement.taken(assignment.node)

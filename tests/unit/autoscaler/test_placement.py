@@ -1,9 +1,7 @@
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import replace as with_
+from msgspec.structs import replace
 
 from autoscaler.placement import PARKED_BYTES, Need, Placement
 from store.model import Node, Revision
@@ -105,7 +103,7 @@ def test_without_a_request_the_limit_is_the_request() -> None:
 
 def test_a_revision_is_spread_over_zones_before_nodes() -> None:
     zones = {"a1": "a", "a2": "a", "a3": "a", "b1": "b"}
-    nodes = placement(*(with_(node(name), zone=zone) for name, zone in zones.items()))
+    nodes = placement(*(replace(node(name), zone=zone) for name, zone in zones.items()))
     taken = []
     for _ in range(4):
         chosen = nodes.choose(need(10))
@@ -119,7 +117,7 @@ def test_a_revision_is_spread_over_zones_before_nodes() -> None:
 
 
 def test_only_nodes_with_the_labels_asked_for_are_taken() -> None:
-    nodes = placement(node("a"), with_(node("b"), labels={"disk": "ssd", "room": "1"}))
+    nodes = placement(node("a"), replace(node("b"), labels={"disk": "ssd", "room": "1"}))
     nodes.take("b", need(900, revision="p/other"))
     asks = replace(need(10), selector=(("disk", "ssd"),))
     assert nodes.choose(asks) == "b"
@@ -130,7 +128,7 @@ def test_only_nodes_with_the_labels_asked_for_are_taken() -> None:
 
 def test_a_tainted_node_takes_only_what_tolerates_it() -> None:
     taints = [Taint(key="gpu", value="yes")]
-    nodes = placement(with_(node("a"), taints=taints))
+    nodes = placement(replace(node("a"), taints=taints))
     assert nodes.choose(need(10)) is None
     assert "toleration of taint gpu=yes" in nodes.refusal(need(10))
     for toleration, fits in [
@@ -144,7 +142,7 @@ def test_a_tainted_node_takes_only_what_tolerates_it() -> None:
 
 
 def test_disk_is_not_oversubscribed_where_it_is_known() -> None:
-    nodes = placement(with_(node("a"), disk_bytes=100 * MI))
+    nodes = placement(replace(node("a"), disk_bytes=100 * MI))
     big = replace(need(1), disk_bytes=60 * MI)
     assert nodes.choose(big) == "a"
     nodes.take("a", big)
@@ -185,7 +183,7 @@ def test_placement_never_oversubscribes_and_incremental_is_the_same_as_from_scra
             used = sum(n.memory_bytes for on, n in standing if on == name)
             room, slots = max(size, used // MI + 1), max(count, sum(on == name for on, _ in standing))
             disk = sum(n.disk_bytes for on, n in standing if on == name) + size
-            there[name] = with_(
+            there[name] = replace(
                 node(name, room, slots=slots, images=(f"sha256:{which % 2}",)),
                 zone="abc"[count % 3], labels={"parity": str(which % 2)}, disk_bytes=disk,
                 taints=[Taint(key="hot")] if which == 4 else [],

@@ -1,9 +1,8 @@
 """A revision that is steady is one whose decision would be the same: the short way never differs from the long one."""
 
-from dataclasses import replace
-
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from autoscaler import steady
 from autoscaler.idle import Reach
