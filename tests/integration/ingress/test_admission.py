@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import statistics
 import time
 
 import pytest
@@ -18,9 +19,10 @@ REVISION = "default/r1"
 
 
 class Unknown:
-    """As much of a held request as its holder looks at."""
+    """As much of a held request as its holder looks at. Its client has left by the time it is let go."""
 
-    held = ended = False
+    held = False
+    ended = True
 
 
 def waiting(door: Door) -> int:
@@ -45,15 +47,13 @@ async def test_a_request_that_comes_a_moment_before_its_route_is_served() -> Non
         assert (await request).startswith(b"HTTP/1.1 200 OK")
 
 
-async def test_a_flood_of_unknown_hosts_is_refused_at_once() -> None:
+async def test_a_flood_of_unknown_hosts_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strangers, "HOLD_S", 60.0)  # Whoever were held would not be answered in this test.
     async with open_door() as door:
         held = [door.ingress.gate.strangers.hold(Unknown()) for _ in range(strangers.MOST + 1)]
-        begin = time.monotonic()
         answer = await door.get()
-        took_s = time.monotonic() - begin
     assert held == [True] * strangers.MOST + [False]
     assert b"x-ebb-reason: no-route\r\n" in answer
-    assert took_s < strangers.HOLD_S
 
 
 async def test_a_cold_request_wakes_waits_and_is_served_when_the_bus_says_ready() -> None:
@@ -116,17 +116,20 @@ async def test_when_it_cannot_start_everybody_hears_why_at_once() -> None:
             assert b"ImagePullFailed: hello:v9 is not there" in answer
 
 
-async def test_above_the_queue_bound_a_request_is_turned_away_at_once() -> None:
-    async with open_door(queue_bound=3) as door:
+async def test_above_the_queue_bound_a_request_is_turned_away_within_50_ms_with_when_to_come_again() -> None:
+    async with open_door(queue_bound=100) as door:
         await door.route()
-        held = [asyncio.create_task(door.get()) for _ in range(3)]
-        await eventually(lambda: waiting(door) == 3)
-        begun = time.monotonic()
-        answer = await door.get()
-        assert time.monotonic() - begun < 0.5
-        assert answer.startswith(b"HTTP/1.1 503 ")
-        assert b"x-ebb-reason: queue-full\r\n" in answer
-        assert b"Retry-After: 1\r\n" in answer
+        held = [asyncio.create_task(door.get()) for _ in range(100)]
+        await eventually(lambda: waiting(door) == 100)
+        took_s = []
+        for _ in range(21):
+            begun = time.monotonic()
+            answer = await door.get()
+            took_s.append(time.monotonic() - begun)
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"x-ebb-reason: queue-full\r\n" in answer
+            assert b"Retry-After: 1\r\n" in answer
+        assert statistics.median(took_s) < 0.05
         for each in held:
             each.cancel()
         await asyncio.gather(*held, return_exceptions=True)
@@ -183,30 +186,6 @@ async def test_a_slow_start_of_the_answer_does_not_count_against_its_rest() -> N
         await door.route(timeout_s=9, response_start_timeout_s=0.3, idle_timeout_s=0.4)
         await door.ready("i1", port)
         assert (await door.get()).endswith(b"\r\n\r\naaaaa")
-
-
-async def test_a_client_that_leaves_the_line_is_never_dispatched() -> None:
-    recorder = Recorder()
-    async with open_door() as door, instance(recorder) as port:
-        await door.route()
-        writers = []
-        for place in range(300):
-            _, writer = await door.connect()
-            writer.write(f"GET /{place} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
-            writers.append(writer)
-        await eventually(lambda: waiting(door) == 300)
-        begun = time.monotonic()
-        for place, writer in enumerate(writers):
-            if place != 123:
-                writer.transport.abort()
-        await eventually(lambda: waiting(door) == 1)
-        assert time.monotonic() - begun < 1
-        await door.ready("i1", port)
-        await eventually(lambda: recorder.heads)
-        await eventually(lambda: door.ingress.admitter.throttler(REVISION).in_flight == 0)
-        assert [head.split(b" ")[1] for head in recorder.heads] == [b"/123"]
-        writers[123].close()
-        await eventually(lambda: len(door.ingress.listener) == 0)
 
 
 async def test_inside_an_instance_there_are_never_more_than_its_limit() -> None:
@@ -315,18 +294,24 @@ async def test_an_instance_that_dies_before_its_answer_is_a_502_and_nothing_is_s
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 100", b"Transfer-Encoding: chunked"])
-async def test_an_instance_that_dies_in_its_answer_is_seen_as_that(framing: bytes) -> None:
+async def test_an_instance_that_dies_in_its_answer_is_seen_as_that_and_nothing_is_sent_twice(framing: bytes) -> None:
+    count = 0
+
     async def dies(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal count
         await read_head(reader)
+        count += 1
         writer.write(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n5\r\nhello\r\n")
         await writer.drain()
 
-    async with open_door() as door, instance(dies) as port:
+    async with open_door() as door, instance(dies) as first, instance(dies) as second:
         await door.route()
-        await door.ready("i1", port)
+        await door.ready("i1", first)
+        await door.ready("i2", second)
         answer = await door.get()
         assert b"0\r\n\r\n" not in answer
         assert len(answer) < 200
+        assert count == 1
         assert door.ingress.admitter.throttler(REVISION).in_flight == 0
 
 

@@ -313,6 +313,22 @@ async def test_resets_go_both_ways_with_their_code() -> None:
         await eventually(lambda: door.ingress.admitter.throttler(REVISION).in_flight == 0)
 
 
+@pytest.mark.parametrize("framing", [b"Content-Length: 100", b"Transfer-Encoding: chunked"])
+async def test_an_answer_of_http1_that_breaks_off_is_a_reset_and_never_an_end(framing: bytes) -> None:
+    async def dies(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n5\r\nhello\r\n")
+        await writer.drain()
+
+    async with open_door() as door, instance(dies) as port, peer(door) as client:
+        await door.route()
+        await door.ready("i1", port)
+        stream = client.request("/")
+        await eventually(lambda: client.of(h2.events.StreamReset, stream) or client.of(h2.events.StreamEnded, stream))
+        assert client.of(h2.events.ResponseReceived, stream)
+        assert not client.of(h2.events.StreamEnded, stream)
+
+
 async def test_an_instance_that_says_goaway_finishes_and_gets_no_more() -> None:
     async with open_door() as door, h2c_instance(lambda *_: None) as (peers, port), peer(door) as client:
         await door.route(protocol="h2c")

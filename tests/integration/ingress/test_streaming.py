@@ -186,58 +186,6 @@ async def test_events_arrive_as_they_are_sent() -> None:
             assert await answer.content.readany() == b"data: 2\n\n"
 
 
-async def test_a_client_that_goes_away_mid_body_is_a_broken_request_for_the_instance() -> None:
-    ends: list[bytes] = []
-
-    async def counts(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_head(reader)
-        data = b""
-        try:
-            while more := await reader.read(65536):
-                data += more
-        except ConnectionResetError:
-            pass
-        ends.append(data)
-
-    async with open_door() as door, instance(counts) as port:
-        await door.route()
-        await door.ready("i1", port)
-        _, writer = await door.connect()
-        writer.write(f"POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n".encode())
-        await eventually(lambda: in_flight(door) == 1)
-        await asyncio.sleep(0.05)
-        writer.transport.abort()
-        await eventually(lambda: ends)
-        assert b"0\r\n\r\n" not in ends[0]
-        assert in_flight(door) == 0
-
-
-async def test_a_client_that_goes_away_mid_answer_frees_its_slot() -> None:
-    gone = asyncio.Event()
-
-    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_head(reader)
-        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        try:
-            while True:
-                writer.write(b"1\r\na\r\n")
-                await writer.drain()
-                await asyncio.sleep(0.005)
-        except ConnectionError:
-            gone.set()
-
-    async with open_door() as door, instance(endless) as port:
-        await door.route(container_concurrency=1)
-        await door.ready("i1", port)
-        reader, writer = await door.connect()
-        writer.write(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
-        await reader.readuntil(b"1\r\na\r\n")
-        assert in_flight(door) == 1
-        writer.transport.abort()
-        await eventually(lambda: in_flight(door) == 0, timeout_s=0.5)
-        await gone.wait()
-
-
 # -- WebSocket ----------------------------------------------------------------------------------------------------------------
 
 
