@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 
 from cli.client import EBB, Api, Object
-from cli.errors import Refused
+from cli.errors import BadUsage, Refused
 from cli.show import Form
 from store import auditchain
 
@@ -38,13 +38,22 @@ def text(line: Object) -> str:
     return "".join(c if c.isprintable() else "?" for c in words) + "\n"
 
 
-def verify(api: Api) -> None:
-    """Say how far the chain holds. Raises Refused when it does not."""
+def verify(api: Api, since: str) -> None:
+    """Say how far the chain holds, and that it goes on from the head `since` (SEQ:DIGEST; empty: none was kept).
+
+    Raises Refused when it does not, BadUsage.
+    """
+    try:
+        kept = auditchain.head_of(since) if since else None
+    except ValueError as error:
+        raise BadUsage(f"--since {error}") from None
 
     def every() -> Iterator[Object]:
         return api.lines(f"{EBB}/audit", {}, 60)
 
-    count, head, wrong = auditchain.check(every())
+    count, head, wrong = auditchain.check(every(), kept)
     if wrong:
-        raise Refused(f"the audit log was changed: {wrong}")
+        raise Refused(f"the audit log does not hold: {wrong}")
     sys.stdout.write(f"{count} lines hold, up to seq {head.seq} with digest {head.hash}\n")
+    if count:
+        sys.stdout.write(f"keep this elsewhere, and later: ebb audit --verify --since {head.seq}:{head.hash}\n")

@@ -68,6 +68,7 @@ def delete(names: Annotated[list[str], typer.Argument(metavar="NAME...")], api: 
 def audit(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Check that no line was changed or taken out.")] = False,
+    since: Annotated[str, typer.Option(help="With --verify: SEQ:DIGEST that it printed before; shows a cut-off end.")] = "",
     tail: Annotated[int, typer.Option(help="Only so many of the last lines; 0: all.")] = 100,
     project: Annotated[str, typer.Option("--project", "--namespace", "-n", help="Only of this project.")] = "",
     output: Output = Form.TABLE,
@@ -78,7 +79,7 @@ def audit(
     from cli import commands
 
     connected = commands.connect(api, project or "default")
-    if verify:
-        work.verify(connected)
+    if verify or since:
+        work.verify(connected, since)
     else:
         work.lines(connected, project, tail, follow, output)
