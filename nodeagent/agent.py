@@ -158,7 +158,9 @@ class Agent:
         self._admin = admin
         await self._containerd.ready(CONTAINERD_S)
         await runtime.clear(self._containerd)
-        self._hands.tasks.use(await runtime.choose(self._containerd, self._runtime, self.places.parent))
+        chosen = await runtime.choose(self._containerd, self._runtime, self.places.parent)
+        self._hands.tasks.use(chosen.path)
+        self._hands.tasks.direct = chosen.direct
         self._hands.tasks.hidden = self._hands.volumes.hidden
         await asyncio.to_thread(self._hands.fences.start)
         self._hands.tasks.shim = self._hands.joining.program() or self._hands.tasks.shim

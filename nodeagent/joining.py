@@ -16,9 +16,9 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from nodeagent.waiting import STATE
+
 SHIM = "containerd-shim-runc-v2"
-STATE = "/run/containerd/runc"
-"""Where the shim has the OCI runtime keep a directory for each container, by namespace; as containerd sees the file system."""
 
 _SCRIPT = r"""#!/bin/sh
 # Ebb: run by containerd for every task, in the task's bundle; see nodeagent/joining.py

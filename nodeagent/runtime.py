@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+from dataclasses import dataclass
 from typing import Any
 
 from nodeagent.containerd import errors
@@ -23,24 +24,33 @@ class NoRuntime(Exception):
     """No OCI runtime works here; the message says what each one said."""
 
 
-async def choose(containerd: Containerd, wanted: str, cgroup_parent: str) -> str:
-    """The path of the runtime to use. `wanted`: auto, crun or runc. Raises NoRuntime, and ValueError for another word."""
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The runtime to use: its path, and whether what it created can be started without it (`waiting`)."""
+
+    path: str
+    direct: bool
+
+
+async def choose(containerd: Containerd, wanted: str, cgroup_parent: str) -> Chosen:
+    """`wanted`: auto, crun or runc. Raises NoRuntime, and ValueError for another word."""
     if wanted not in CHOICES:
         raise ValueError(f"--runtime {wanted!r}: want one of {', '.join(CHOICES)}")
     said = []
-    for name in ("crun", "runc") if wanted == "auto" else (wanted,):
+    names = ("crun", "runc") if wanted == "auto" else (wanted,)
+    for name, direct in [(name, direct) for name in names for direct in (True, False) if name == "crun" or not direct]:
         path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/usr/local/bin")
         if path is None:
             said.append(f"{name}: not installed")
             continue
         try:
-            await try_out(containerd, path, cgroup_parent)
+            await try_out(containerd, path, cgroup_parent, direct)
         except (errors.ContainerdError, TimeoutError) as error:
             said.append(f"{name}: {error}")
-            log.info("runtime does not work here", runtime=name, error=str(error))
+            log.info("runtime does not work here", runtime=name, direct=direct, error=str(error))
             continue
-        log.info("runtime chosen", runtime=name, path=path)
-        return path
+        log.info("runtime chosen", runtime=name, path=path, direct=direct)
+        return Chosen(path, direct)
     raise NoRuntime("no OCI runtime works: " + "; ".join(said) + ". Install crun or runc (apt-get install crun runc)")
 
 
@@ -52,8 +62,9 @@ async def clear(containerd: Containerd) -> None:
         await tasks.delete_container(name)
 
 
-async def try_out(containerd: Containerd, binary: str, cgroup_parent: str) -> None:
-    """Create, start and delete a container that runs /bin/true of this machine. Raises ContainerdError, TimeoutError."""
+async def try_out(containerd: Containerd, binary: str, cgroup_parent: str, direct: bool = False) -> None:
+    """Create, start and delete a container that runs /bin/true of this machine. Raises ContainerdError, TimeoutError, also when it is
+    to be started directly (`waiting`) and is not."""
     tasks, name = Tasks(containerd, binary), f"{TRIAL}{short_id()}"
     try:
         async with asyncio.timeout(TRIAL_S):
@@ -62,7 +73,10 @@ async def try_out(containerd: Containerd, binary: str, cgroup_parent: str) -> No
                 os.mkdir(os.path.join(mounts[0].source, place))
             await tasks.create_container(name, {}, _spec(name, cgroup_parent))
             await tasks.create_task(name, "", "")
-            await tasks.start(name)
+            if not direct:
+                await tasks.start(name)
+            elif not tasks.let_go(name):
+                raise TimeoutError("where it waits for its start cannot be seen from here")
             await tasks.wait(name)
     finally:
         async with asyncio.timeout(TRIAL_S):

@@ -14,7 +14,7 @@ from nodeagent.tasks import Tasks
 class OneTask:
     """A containerd whose tasks all have `pid` for their first process."""
 
-    namespace = "ebb"
+    namespace, socket = "ebb", "/nowhere/containerd.sock"
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
