@@ -1,6 +1,7 @@
 """Workers of a front door as processes, on real etcd and NATS, with oracles as instances and clients that keep the score."""
 
 import asyncio
+import contextlib
 import itertools
 import json
 import signal
@@ -73,6 +74,21 @@ class Workers:
             await worker.wait()
 
 
+def clients_of(pid: int, port: int) -> set[int]:
+    """The clients' ports of the connections at `port` that process `pid` has accepted."""
+    inodes = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            inodes.add(str(entry.readlink()).removeprefix("socket:[").rstrip("]"))
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {int(row[2][-4:], 16) for row in rows if int(row[1][-4:], 16) == port and row[9] in inodes}
+
+
+def waited_s(pid: int) -> float:
+    """How long process `pid` was ready to run and had no core: the machine's other work, not its own."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+
+
 class Judge:
     """An oracle process as instances of one revision, and what its record says."""
 
@@ -132,6 +148,8 @@ class Score:
 
     def __init__(self) -> None:
         self.outcomes: dict[str, str] = {}
+        self.kept: list[KeepAlive] = []
+        """The clients that keep their connections."""
 
     @property
     def counts(self) -> Counter[str]:
@@ -173,6 +191,12 @@ class KeepAlive:
         self._ms = ms
         self._score = score
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self.lost = 0
+
+    @property
+    def port(self) -> int:
+        """Its own end of the connection it has, or 0."""
+        return 0 if self._streams is None else int(self._streams[1].get_extra_info("sockname")[1])
 
     async def run(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -181,6 +205,7 @@ class KeepAlive:
                 answer = await self._one(f"/work?id={request}&ms={self._ms:g}")
             except (OSError, asyncio.IncompleteReadError, TimeoutError):
                 answer = b""
+                self.lost += 1
                 self._close()
                 await asyncio.sleep(0.02)
             self._score.note(request, answer)
@@ -216,7 +241,8 @@ async def each_anew(port: int, judge: Judge, ms: float, score: Score, stop: asyn
 async def clients(workers: Workers, judge: Judge, *, kept: int, anew: int, ms: float) -> AsyncIterator[Score]:
     """So many clients, each with one request at a time, while the body runs."""
     score, stop = Score(), asyncio.Event()
-    jobs = [asyncio.create_task(KeepAlive(workers.port, judge, ms, score).run(stop)) for _ in range(kept)]
+    score.kept = [KeepAlive(workers.port, judge, ms, score) for _ in range(kept)]
+    jobs = [asyncio.create_task(each.run(stop)) for each in score.kept]
     jobs += [asyncio.create_task(each_anew(workers.port, judge, ms, score, stop)) for _ in range(anew)]
     try:
         yield score
