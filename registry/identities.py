@@ -34,6 +34,10 @@ class NoIdentity(Exception):
     """No token is given; the message says why."""
 
 
+class NotYet(NoIdentity):
+    """It is not who asks: in a moment there will be a key that signs."""
+
+
 class Identities:
     """One for a registry. `ring` opens private keys."""
 
@@ -52,13 +56,13 @@ class Identities:
         return {"keys": [jwk(key) for _, key in sorted(self.public.items())]}
 
     def token(self, principal: str, audience: str) -> Identity:
-        """A token for `principal`. Raises NoIdentity."""
+        """A token for `principal`. Raises NoIdentity; NotYet while no key signs."""
         if _ORIGIN.fullmatch(audience) is None:
             raise NoIdentity(f"audience {audience[:80]!r}: want the URL of the service that is called")
         now = self._clock.wall()
         kid = signing.current({key.kid: key.created_at for _, key in self._signers.items()}, now)
         if kid is None:
-            raise NoIdentity("no key signs yet; try again in a moment")
+            raise NotYet("no key signs yet; try again in a moment")
         key = self._opened.get(kid)
         if key is None:
             stored = self._signers.get(keys.signer(kid))

@@ -11,7 +11,7 @@ from registry.api.doors import DISCOVERY, EBB, JWKS
 from registry.api.gate import asked
 from registry.api.problems import ApiError
 from registry.api.routes import Http, answer, read
-from registry.identities import Identities, NoIdentity
+from registry.identities import Identities, NoIdentity, NotYet
 from store.identity import ISSUER
 
 _TAGS = ["People"]
@@ -31,6 +31,8 @@ def handlers(identities: Identities | None) -> list[BaseRouteHandler]:
             raise problems.unavailable("this registry signs nothing: it was started without --identity-key-file")
         try:
             made = identities.token(who.principal, audience)
+        except NotYet as error:
+            raise problems.unavailable(str(error)) from None
         except NoIdentity as error:
             raise problems.bad_request(str(error)) from None
         return answer({"token": made.token, "principal": who.principal, "expiresAt": rfc3339(made.expires_at)}, 201)
