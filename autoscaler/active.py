@@ -26,6 +26,8 @@ class Active:
     cause_id: str = ""
     row: Row = field(default_factory=Row)
     failure: Failure | None = None
+    unparked: bool = False
+    """The last failure was of making a parked instance, which says nothing of the app: it is tried again."""
     unplaced: str = ""
     unplaced_as: str = "NoRoom"
     verified: bool = False

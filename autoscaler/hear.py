@@ -106,6 +106,8 @@ class Ears:
             active.waking, active.cause_id, active.failure = 0, "", None
         elif status.phase is Phase.FAILED:
             self.on_failed(slot, status)
+        elif status.phase is Phase.PARKED and active.unparked:
+            active.row, active.failure, active.unparked = Row(), None, False
         elif (slot.ended or status.phase is Phase.DRAINING) and active.ready_since.pop(slot.name, None) is not None:
             active.row = Row()
         self.mark(status.revision_key)
@@ -122,6 +124,7 @@ class Ears:
         measures.FAILURES.inc()
         active.row = failed(active.row, slot.assignment.at, wall)
         active.failure = record(active.row, status, wall)
+        active.unparked = slot.goal == Goal.PARK
         asyncio.get_running_loop().call_later(active.row.wait_s(wall) + 0.01, self.mark, key)
         self._hands.refuse(key)
 

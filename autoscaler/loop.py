@@ -186,7 +186,7 @@ class Scaler:
         wish = plan.Wish(
             decision.desired,
             may_start=active.row.wait_s(wall) == 0,
-            park=self._park(revision, active, mode.reach, decision),
+            park=self._park(revision, active, mode.reach, decision, wall),
             freeze=freezing.wanted(revision, mode.reach) and key not in mind.relief.given_up,
             lost=mind.lost,
             cause_id=active.cause_id,
@@ -199,14 +199,14 @@ class Scaler:
         if not self._act(revision, active, decision, standing, made, wall) and not active.committing:
             mind.remember(revision, active, decision, signal, standing, mode, now)
 
-    def _park(self, revision: Revision, active: Active, reach: Reach, decision: Decision) -> bool:
+    def _park(self, revision: Revision, active: Active, reach: Reach, decision: Decision, wall: float) -> bool:
         wanted, _ = parking.wanted(
             revision,
             enabled=self.mind.limits.park,
             given_up=self.mind.relief.given_up.get(revision.key, ""),
             reach=reach,
             verified=active.verified,
-            failing=active.failure is not None,
+            failing=active.failure is not None and not (active.unparked and active.row.wait_s(wall) == 0),
             desired=decision.desired,
         )
         return wanted

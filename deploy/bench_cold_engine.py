@@ -214,11 +214,19 @@ class BenchEngine:
         """Wait until none of `names` runs, and each has one instance in the phase `standing`; with "" none at all."""
         want = [standing] if standing else []
 
-        def quiet() -> bool:
+        def other() -> dict[str, list[str]]:
             phases = self.phases()
-            return all(sorted(p for p in phases.get(name, []) if p in STANDING) == want for name in names)
+            found = {name: sorted(p for p in phases.get(name, []) if p in STANDING) for name in names}
+            return {name: stands for name, stands in found.items() if stands != want}
 
-        until(quiet, f"{len(names)} services are at zero, {standing or 'nothing'} stands", timeout_s, 0.2)
+        what = f"{len(names)} services are at zero, {standing or 'nothing'} stands"
+        try:
+            until(lambda: not other(), what, timeout_s, 0.2)
+        except NotInTime:
+            left = other()
+            raise NotInTime(
+                f"not within {timeout_s:g} s: {what}; {len(left)} are not, as {dict(list(left.items())[:5])}"
+            ) from None
 
     def parked(self) -> int:
         """How many instances are parked."""

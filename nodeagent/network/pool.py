@@ -29,9 +29,9 @@ from nodeagent.firewall import Caps, Doors, Permit, Resident
 from nodeagent.network import links
 from nodeagent.network.addresses import Addresses, BadSubnet, check_free
 from nodeagent.network.errors import NetworkError
+from nodeagent.network.nft import Nft
 from nodeagent.network.permits import Permits
 from nodeagent.network.rtnetlink import Netlink
-from nodeagent.nft import Nft
 from process import logs
 from process.run import Jobs
 

@@ -8,8 +8,9 @@ from tests.e2e.engine import Engine, Load, until
 DEPLOYS = 20
 
 
-async def test_twenty_deploys_under_200_rps_with_shifting_traffic_fail_no_request(engine: Engine, app: str) -> None:
-    """Each deploy gets half of the traffic first and then all of it. What p95 does on a quiet machine: `deploy/bench cold --only
+async def test_twenty_deploys_under_200_rps_and_one_that_does_not_work_fail_no_request(engine: Engine, app: str) -> None:
+    """Each deploy gets half of the traffic first and then all of it; the last one exits at its start. What p95 does on a quiet
+    machine: `deploy/bench cold --only
     rollout`; here others may use the machine, so its bound only says that nobody waits for a deploy."""
 
     def deploy(version: int, traffic: list[dict[str, Any]]) -> None:
@@ -26,6 +27,11 @@ async def test_twenty_deploys_under_200_rps_with_shifting_traffic_fail_no_reques
             half = [{"revisionName": f"{app}-{version - 1:05d}", "percent": 50}, {**newest, "percent": 50}]
             await asyncio.to_thread(deploy, version, half)
             await asyncio.to_thread(deploy, version, [{**newest, "percent": 100}])
+        await asyncio.to_thread(engine.deploy, app, "test/testapp:v1", env={"EXIT_AT_START": "5"}, wait_s=0)
+        bad = f"{app}-{2 + DEPLOYS:05d}"
+        await asyncio.to_thread(
+            until, lambda: engine.condition(bad, "revisions").get("status") == "False", "the last one has failed", 40
+        )
     before_s, during_s = quiet.outcomes.percentile_s(0.95), outcomes.percentile_s(0.95)
     print(
         f"p95 {before_s * 1000:.1f} ms in quiet, {during_s * 1000:.1f} ms during {DEPLOYS} deploys: {during_s / before_s:.2f} ×"

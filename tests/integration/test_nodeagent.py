@@ -2,6 +2,7 @@
 
 import os
 import signal
+import statistics
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,8 +13,9 @@ from store import keys, messages
 from store.backend import Store
 from store.bus import Bus
 from store.lifecycle import Phase
-from store.model import Goal, Member, Probe, encode
+from store.model import Goal, Instance, Member, Probe, decode, encode
 from tests import real
+from tests.eventually import eventually
 from tests.integration.agent_world import NODE, SERVE, World, fetch, world
 
 pytestmark = pytest.mark.real
@@ -149,6 +151,31 @@ async def test_a_crash_in_service_is_reported_within_a_moment(node: World) -> No
     assert failed.failure.reason == "Signal"
     assert "SIGKILL" in failed.failure.message
     assert set(failed.failure.log_tail) == {"serving", "beside"}
+
+
+async def test_whoever_sends_to_an_instance_hears_of_its_death_within_100_ms(node: World, bus: Bus) -> None:
+    """In the median of seven; the front door takes it out of its choice as it hears it."""
+    heard: dict[str, float] = {}
+
+    def hear(subject: str, data: bytes) -> None:
+        told = decode(Instance, data)
+        if told.phase == Phase.FAILED:
+            heard.setdefault(told.instance, time.monotonic())
+
+    await bus.handle(messages.INSTANCES, hear)
+    await node.revision()
+    names = [f"app-{n}" for n in range(7)]
+    for name in names:
+        await node.assign(name, Goal.RUN)
+    took = []
+    for name in names:
+        await node.phase(name, Phase.READY)
+        pid = await node.task_pid(name)
+        begun = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        await eventually(lambda name=name: name in heard, "its death is told")  # type: ignore[misc]
+        took.append(heard[name] - begun)
+    assert statistics.median(took) < 0.1, took
 
 
 async def test_an_exec_probe_runs_in_the_instance(node: World) -> None:

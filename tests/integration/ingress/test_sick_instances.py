@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from nodeagent.network.nft import Nft
 from tests.children import Child
 from tests.eventually import eventually
 from tests.integration.ingress.door import Door, Recorder, instance, open_door, read_head
+from tests.integration.netns_world import Machine, run_on_a_machine
 
 REVISION = "default/r1"
 SERVER = """
@@ -60,31 +62,61 @@ async def paced(door: Door, count: int, every_s: float = 0.01) -> list[float]:
     return [task.result() for task in done] + [float("inf")] * len(held)
 
 
+async def holds_nobody_up(door: Door, sick: str, cut: Callable[[], None], mend: Callable[[], None]) -> None:
+    """Three instances are ready; `sick` is cut off by `cut` under load, and whole again by `mend`."""
+    target = door.ingress.admitter.throttler(REVISION).targets[sick]
+    await paced(door, 30)
+    cut()
+    pressing = asyncio.create_task(paced(door, 250))
+    await eventually(lambda: target.ejected_until, "it is out", timeout_s=5)
+    held = target.in_flight
+    took = await pressing
+    assert sum(each == float("inf") for each in took) <= held + 1, "one probe at most found it still cut off"
+    answered = sorted(each for each in took if each != float("inf"))
+    assert answered[int(len(answered) * 0.99)] < 0.25
+    assert len(answered) > 240
+    mend()
+    await eventually(lambda: not target.doubted or not target.in_flight, "what it held is over")
+    for _ in range(200):
+        await door.get()
+        if not target.doubted:
+            break
+        await asyncio.sleep(0.02)
+    assert not target.ejected_until
+
+
 async def test_a_stopped_instance_among_others_holds_nobody_up_and_is_back_when_it_goes_on() -> None:
     """Its kernel takes connections and bytes all the while."""
     async with open_door() as door, process() as (stopped, port), instance(Recorder()) as second, instance(Recorder()) as third:
         await door.route()
         for name, where in (("i1", port), ("i2", second), ("i3", third)):
             await door.ready(name, where)
-        target = door.ingress.admitter.throttler(REVISION).targets["i1"]
-        await paced(door, 30)
-        stopped.send_signal(signal.SIGSTOP)
-        pressing = asyncio.create_task(paced(door, 250))
-        await eventually(lambda: target.ejected_until, "it is out", timeout_s=5)
-        held = target.in_flight
-        took = await pressing
-        assert sum(each == float("inf") for each in took) <= held + 1, "one probe at most found it stopped again"
-        answered = sorted(each for each in took if each != float("inf"))
-        assert answered[int(len(answered) * 0.99)] < 0.25
-        assert len(answered) > 240
-        stopped.send_signal(signal.SIGCONT)
-        await eventually(lambda: not target.doubted or not target.in_flight, "what it held is over")
-        for _ in range(200):
-            await door.get()
-            if not target.doubted:
-                break
-            await asyncio.sleep(0.02)
-        assert not target.ejected_until
+        await holds_nobody_up(
+            door, "i1", lambda: stopped.send_signal(signal.SIGSTOP), lambda: stopped.send_signal(signal.SIGCONT)
+        )
+
+
+def test_an_instance_whose_packets_are_dropped_holds_nobody_up_and_is_back_when_they_pass() -> None:
+    """Nothing answers there: no connection is made and none is refused. In a network namespace of the test's own."""
+
+    async def on_the_machine(machine: Machine) -> None:
+        async with (
+            open_door() as door,
+            instance(Recorder()) as first,
+            instance(Recorder()) as second,
+            instance(Recorder()) as third,
+        ):
+            await door.route()
+            for name, where in (("i1", first), ("i2", second), ("i3", third)):
+                await door.ready(name, where)
+            nft = Nft()
+            drop = f"table inet hole {{ chain in {{ type filter hook input priority 0; tcp dport {first} drop\n}}\n}}\n"
+            try:
+                await holds_nobody_up(door, "i1", lambda: nft.apply(drop), lambda: nft.apply("delete table inet hole"))
+            finally:
+                nft.close()
+
+    run_on_a_machine(on_the_machine)
 
 
 async def test_an_instance_that_fails_every_request_gets_one_in_a_while() -> None:

@@ -207,6 +207,23 @@ def test_a_good_start_clears_the_failure_and_in_time_the_row() -> None:
     play(body)
 
 
+def test_a_parked_instance_that_could_not_be_made_is_tried_again_without_a_call() -> None:
+    async def body(world: World) -> None:
+        await world.deploy("r")
+        await world.traffic("r", 1, 5)
+        await asyncio.sleep(100)
+        [parked] = world.assigned("r")
+        world.say(parked, Phase.FAILED, Failure(reason="StartFailed", message="no room for its network"))
+        await asyncio.sleep(0.5)
+        assert (await world.scale("r")).failure is not None
+        await asyncio.sleep(5)
+        assert world.goals("r") == [Goal.PARK]
+        assert [again.instance for again in world.assigned("r")] != [parked.instance]
+        assert (await world.scale("r")).failure is None
+
+    play(body)
+
+
 def test_a_revision_that_never_starts_is_given_up_at_its_deadline() -> None:
     async def body(world: World) -> None:
         world.failing.add("r")

@@ -134,6 +134,9 @@ class World:
     def goals(self, name: str) -> list[str]:
         return sorted(a.goal for _, a in self.table.items() if a.revision == name)
 
+    def assigned(self, name: str) -> list[Assignment]:
+        return [a for _, a in self.table.items() if a.revision == name]
+
     async def scale(self, name: str) -> Scale:
         entry = await self.store.get(keys.scale("p", name))
         assert entry is not None
