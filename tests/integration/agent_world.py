@@ -104,10 +104,13 @@ class World:
 
     def sweep(self) -> None:
         """Remove what an agent that was killed in the end could not; what is frozen dies only when it is thawed."""
+        # Below our own alone: beside it, cgroups of others come and go while one looks.
+        all_groups = Path("/sys/fs/cgroup")
+        own = [path / f"ebb-{self.id}" for path in (all_groups, *all_groups.iterdir())]
         for name, word in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
-            for file in Path("/sys/fs/cgroup").glob(f"**/ebb-{self.id}/**/{name}"):
+            for file in (file for path in own for file in path.glob(f"**/{name}")):
                 file.write_text(word)
-        for procs in Path("/sys/fs/cgroup").glob(f"**/ebb-{self.id}/**/cgroup.procs"):
+        for procs in (file for path in own for file in path.glob("**/cgroup.procs")):
             for pid in procs.read_text().split():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
