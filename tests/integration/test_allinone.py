@@ -87,7 +87,8 @@ class Engine:
                     found.append(f"process {pid}: {line[:120]}")
         found += [f"mount {m}" for m in Path("/proc/self/mounts").read_text().splitlines() if str(self.root.parent) in m]
         found += [f"interface {name}" for name in os.listdir("/sys/class/net") if name.startswith(self.id)]
-        found += [f"cgroup {path}" for path in Path("/sys/fs/cgroup").glob(f"**/*ebb-{self.id}*")]
+        groups = os.walk("/sys/fs/cgroup")  # Others' come and go meanwhile: a walk does not mind.
+        found += [f"cgroup {at}/{name}" for at, below, _ in groups for name in below if f"ebb-{self.id}" in name]
         tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, timeout=20, check=True).stdout
         found += [f"table {line}" for line in tables.splitlines() if line.endswith(f"ebb_{self.id}")]
         routes = subprocess.run(["ip", "route"], capture_output=True, text=True, timeout=20, check=True).stdout
