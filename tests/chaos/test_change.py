@@ -1,6 +1,7 @@
 """Change under load loses nothing: revisions roll, instances come and go."""
 
 import asyncio
+import time
 from typing import Any
 
 from tests.e2e.engine import Engine, Load, until
@@ -18,6 +19,8 @@ async def test_twenty_deploys_under_200_rps_and_one_that_does_not_work_fail_no_r
         engine.deploy(app, "test/testapp:v1", env={"VERSION": str(version)}, annotations=annotations, traffic=traffic)
 
     newest = {"latestRevision": True}
+    left: dict[str, float] = {}
+    """When the API had said that no traffic goes to a revision any more."""
     await asyncio.to_thread(deploy, 1, [{**newest, "percent": 100}])
     quiet, during = Load(engine, app, "/?ms=5"), Load(engine, app, "/?ms=5")
     async with quiet.steady(200):
@@ -27,6 +30,7 @@ async def test_twenty_deploys_under_200_rps_and_one_that_does_not_work_fail_no_r
             half = [{"revisionName": f"{app}-{version - 1:05d}", "percent": 50}, {**newest, "percent": 50}]
             await asyncio.to_thread(deploy, version, half)
             await asyncio.to_thread(deploy, version, [{**newest, "percent": 100}])
+            left[f"{app}-{version - 1:05d}"] = time.monotonic()
         await asyncio.to_thread(engine.deploy, app, "test/testapp:v1", env={"EXIT_AT_START": "5"}, wait_s=0)
         bad = f"{app}-{2 + DEPLOYS:05d}"
         await asyncio.to_thread(
@@ -38,6 +42,8 @@ async def test_twenty_deploys_under_200_rps_and_one_that_does_not_work_fail_no_r
     )
     assert quiet.outcomes.failed + outcomes.failed == 0, (quiet.outcomes.failures + outcomes.failures)[:5]
     assert set(outcomes.by_revision) == {f"{app}-{n:05d}" for n in range(1, 2 + DEPLOYS)}
+    late = {name: outcomes.last_begun[name] - at for name, at in left.items() if outcomes.last_begun[name] > at + 1}
+    assert not late, f"requests begun more than a second after their revision had lost its traffic: {late}"
     assert during_s < max(5 * before_s, before_s + 0.2)
     last = f"{1 + DEPLOYS:05d}"
     ready = lambda: [i for i in engine.instances(service=app, phases=("Ready",)) if not i["revision"].endswith(last)]  # noqa: E731
@@ -73,6 +79,8 @@ async def test_a_load_that_steps_tenfold_loses_no_request_and_is_not_felt_next_d
     for load in (low, high, calm, shaken):
         assert load.outcomes.failed == 0, load.outcomes.failures[:5]
     assert high.outcomes.total >= 400
+    for name, load in ((app, high), (beside, shaken)):
+        assert {revision.rpartition("-")[0] for revision in load.outcomes.by_revision} == {name}, "nobody gets another's answer"
     assert len(high.outcomes.by_instance) > len(low.outcomes.by_instance), "it got what it needs"
     assert max(high.outcomes.latencies_s) < 10
     before_s, during_s = calm.outcomes.percentile_s(0.95), shaken.outcomes.percentile_s(0.95)

@@ -231,6 +231,8 @@ class Outcomes:
     by_instance: Counter[str] = field(default_factory=Counter)
     latencies_s: list[float] = field(default_factory=list)
     failures: list[tuple[float, str]] = field(default_factory=list)
+    last_begun: dict[str, float] = field(default_factory=dict)
+    """When the latest request began that a revision answered, by the monotonic clock."""
 
     @property
     def total(self) -> int:
@@ -262,6 +264,8 @@ class Load:
                 if answer.status == 200 and body.startswith(b"{"):
                     said = json.loads(body)
                     self.outcomes.by_revision[said.get("revision")] += 1
+                    last = self.outcomes.last_begun.get(said.get("revision"), begin)
+                    self.outcomes.last_begun[said.get("revision")] = max(begin, last)
                     self.outcomes.by_instance[said.get("instance")] += 1
                 elif answer.status != 200:
                     outcome = f"{answer.status} {answer.headers.get('x-ebb-reason', '')} {body[:120]!r}"
