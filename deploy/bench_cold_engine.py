@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from deploy.bench_images import static_image
+from deploy.ports import free_ports
 from deploy.settings import PORTS
 
 T = TypeVar("T")
@@ -330,16 +331,3 @@ def note(text: str) -> None:
 
 def _request(service: str) -> bytes:
     return f"GET / HTTP/1.1\r\nHost: {service}.default.localhost\r\nConnection: close\r\n\r\n".encode()
-
-
-def free_ports(count: int) -> int:
-    """The first of so many ports in a row that nobody uses. Raises RuntimeError."""
-    for base in range(21000 + os.getpid() % 4000, 32000, 16):
-        with contextlib.ExitStack() as stack:
-            try:
-                for port in range(base, base + count):
-                    stack.enter_context(contextlib.closing(socket.socket())).bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return base
-    raise RuntimeError("no free ports from 21000 to 32000")

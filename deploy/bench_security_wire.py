@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy import components
-from deploy.bench_cold_engine import free_ports
-from deploy.bench_warm_rivals import BIN, Started, free_port
+from deploy.bench_warm_rivals import BIN, Started
 from deploy.issued import Issued
+from deploy.ports import free_port, free_ports
 from deploy.settings import PORTS, Engine
 from process.identity import Identity
 from store import keys, messages

@@ -4,7 +4,8 @@ import asyncio
 import sys
 from functools import partial
 
-from deploy.bench_warm_rivals import BIN, GRPC, HOST, WEBSOCKET, Backends, Door, Start, Started, free_port
+from deploy.bench_warm_rivals import BIN, GRPC, HOST, WEBSOCKET, Backends, Door, Start, Started
+from deploy.ports import free_port
 from store import keys
 from store.backend import Store
 from store.connect import open_store

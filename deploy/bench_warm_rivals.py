@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.components import environment
+from deploy.ports import free_port
 
 BIN = Path(sys.executable).parent
 HOST = "bench.default.localhost"
@@ -45,12 +46,6 @@ class Backends:
     """The same nginx, for a client that comes without a door."""
     websocket: int
     grpc: int
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class Started:

@@ -27,6 +27,7 @@ from typing import Any
 
 from deploy import nats_config
 from deploy.identities import DIRECT, Identities
+from deploy.ports import free_port
 from process.identity import Identity, Who
 from store.connect import open_store
 
@@ -122,13 +123,6 @@ class Server:
             if self._process is None or self._process.poll() is not None or time.monotonic() > until:
                 raise NotStarted(f"{self.name} does not answer on {self.address}; its log ends:\n{self.log()[-2000:]}")
             yield 0.02
-
-
-def free_port() -> int:
-    """A TCP port of loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def make_etcd(directory: Path, *flags: str) -> Server:

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 
 from activator.ownership import View
 from deploy import readiness
+from deploy.ports import free_port, free_ports
 from store import keys, messages
 from store.backend import Store
 from store.bus import Bus
@@ -59,10 +60,8 @@ class Cold(Judge):
         self._table = Table(store, keys.assignments(NODE), Assignment, self._changed)
 
     async def exist(self) -> None:
-        taken = [socket.create_server(("127.0.0.1", 0)) for _ in range(self.most)]
-        self._free = [sock.getsockname()[1] for sock in taken]
-        for sock in taken:
-            sock.close()
+        first = free_ports(self.most)
+        self._free = list(range(first, first + self.most))
         self._ports = list(self._free)
         argv = [sys.executable, str(ORACLE), *map(str, self._free)]
         process = Child(argv, stdout=subprocess.PIPE)
@@ -132,7 +131,7 @@ class Cold(Judge):
 
 @asynccontextmanager
 async def autoscaler(etcd: real.Server, nats: real.Server) -> AsyncIterator[None]:
-    admin = real.free_port()
+    admin = free_port()
     argv = [sys.executable, "-m", "autoscaler", "--etcd", etcd.address, "--nats", nats.url, "--park", "false"]
     process = Child([*argv, "--admin", f"127.0.0.1:{admin}", "--log-level", "warning"])
 

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from deploy import readiness
+from deploy.ports import free_port
 from store import keys
 from store.backend import Store
 from store.lifecycle import Phase
@@ -29,7 +30,7 @@ class Workers:
     """`python -m ingress` several times on one port."""
 
     def __init__(self, etcd: real.Server, nats: real.Server, peers: Path, *flags: str) -> None:
-        self.port = real.free_port()
+        self.port = free_port()
         self._argv = ["-m", "ingress", "--etcd", etcd.address, "--nats", nats.url, "--listen", f"127.0.0.1:{self.port}"]
         self._argv += ["--peers", str(peers), "--drain-timeout-s", "10", "--log-level", "warning", *flags]
         self.running: list[Child] = []
@@ -39,7 +40,7 @@ class Workers:
 
     async def start(self) -> Child:
         """One more; it accepts when this returns."""
-        admin = real.free_port()
+        admin = free_port()
         worker = Child([sys.executable, *self._argv, "--admin", f"127.0.0.1:{admin}"])
 
         async def ready() -> bool:
@@ -111,7 +112,7 @@ class Judge:
 
     async def instance(self) -> None:
         """One more oracle, Ready."""
-        port = real.free_port()
+        port = free_port()
         process = Child([sys.executable, str(ORACLE), str(port)], stdout=subprocess.PIPE)
         assert process.stdout is not None
         await asyncio.to_thread(process.stdout.readline)

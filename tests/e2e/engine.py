@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import random
-import socket
 import ssl
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 import aiohttp
 import httpx
 
+from deploy.ports import free_ports
 from process.ids import short_id
 
 SERVING = "/apis/serving.knative.dev/v1"
@@ -43,19 +43,6 @@ def until(check: Callable[[], Any], what: str, timeout_s: float = 30, every_s: f
     raise NotYet(f"not within {timeout_s} s: {what}; last seen: {seen}")
 
 
-def free_port_base(count: int = 8) -> int:
-    """A port from which `count` in a row are free now."""
-    for base in random.sample(range(20000, 32000, 16), 50):
-        with contextlib.ExitStack() as stack:
-            try:
-                for port in range(base, base + count):
-                    stack.enter_context(contextlib.closing(socket.socket())).bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return base
-    raise RuntimeError("no free ports")
-
-
 def free_subnet() -> str:
     """A /16 that this machine does not route."""
     routed = subprocess.run(["ip", "-4", "route", "show", "table", "all"], capture_output=True, text=True, check=True).stdout
@@ -71,7 +58,7 @@ class Engine:
         # Names of its own, so that two runs on one machine leave each other alone.
         self.name = f"t{short_id(4)}"
         self.root, self.run = home / "root", home / "run"
-        base = free_port_base(16)
+        base = free_ports(16)
         self.port_base, self.http_port, self.https_port = base, base + 14, base + 15
         self.pressure = home / "pressure"
         """For tests that tell it of memory pressure (`--pressure-file`)."""

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.engine import Engine, free_port_base, until
+from deploy.ports import free_port
+from tests.e2e.engine import Engine, until
 
 ECHO = "exec /bin/busybox nc -ll -p $PORT -e /bin/busybox cat"
 
@@ -27,7 +28,7 @@ def said_back(port: int, words: bytes) -> bytes:
 def test_an_unmodified_server_wakes_on_connect_and_the_next_in_line_gets_its_port(
     engine: Engine, app: str, second: str
 ) -> None:
-    port = free_port_base(1)
+    port = free_port()
     flags = ["--image", "test/static:v1", "--tcp", str(port), "--args", f"sh,-c,{ECHO}", "--command", "/bin/busybox"]
     flags += ["-a", "autoscaling.knative.dev/window=6s"]
     done = engine.ebb("deploy", app, *flags)

@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 
+from deploy.ports import free_port
 from nodeagent import cgroups
 from nodeagent.containerd.client import Containerd
 from nodeagent.images.facade import ImageStore
@@ -43,7 +44,7 @@ class World:
         self.id = f"t{number}"
         self.subnet = f"10.{232 + number // 256}.{number % 256}.0/24"
         self.image = ""
-        self.port = real.free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     # -- the agent -------------------------------------------------------------------------------------------------------------

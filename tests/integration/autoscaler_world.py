@@ -12,6 +12,7 @@ from pathlib import Path
 
 import aiohttp
 
+from deploy.ports import free_port
 from store import keys, messages
 from store.backend import Store
 from store.bus import Bus
@@ -121,7 +122,7 @@ class Engine:
         self.refusals: list[Refusal] = []
 
     async def autoscaler(self, *flags: str) -> subprocess.Popen[bytes]:
-        port = real.free_port()
+        port = free_port()
         argv = [sys.executable, "-m", "autoscaler", "--etcd", self.etcd.address, "--nats", self.nats.url]
         argv += ["--admin", f"127.0.0.1:{port}", "--tick-s", "0.5", "--node-gone-s", "1", *flags]
         process = spawn(argv)

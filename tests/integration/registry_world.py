@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from deploy.ports import free_port
 from registry import authority
 from store import keys
 from store.backend import Store
@@ -42,7 +43,7 @@ def make_tls_registry(directory: Path, etcd: str, nats: str, *flags: str) -> tup
 
 def make_registry(directory: Path, etcd: str, nats: str, *flags: str) -> real.Server:
     """`python -m registry`, not started; its admin endpoint is on `admin_port`."""
-    port, admin = real.free_port(), real.free_port()
+    port, admin = free_port(), free_port()
     argv = [sys.executable, "-m", "registry", "--etcd", etcd, "--nats", nats, "--listen", f"127.0.0.1:{port}"]
     argv += ["--admin", f"127.0.0.1:{admin}", "--data", str(directory / "spool"), "--lead-ttl-s", "1.5"]
     argv += ["--admin-token-file", str(token_file(directory)), *flags]

@@ -17,6 +17,7 @@ import httpx
 import pytest
 from msgspec.structs import replace
 
+from deploy.ports import free_port
 from store import keys
 from store.backend import Store
 from store.bus import Bus
@@ -38,7 +39,7 @@ class Authority:
 
     def __init__(self, directory: Path, world: World, http_port: int) -> None:
         self.ca = world.ca
-        self.port, self.management, dns, self.dns_management = (real.free_port() for _ in range(4))
+        self.port, self.management, dns, self.dns_management = (free_port() for _ in range(4))
         made = world.authority.issue(("127.0.0.1", "localhost"), time.time())
         (directory / "pebble.pem").write_text(made.chain)
         (directory / "pebble.key").write_bytes(made.key)
@@ -128,7 +129,7 @@ def conditions_of(obj: dict[str, Any]) -> dict[str, Any]:
 async def test_a_mapped_host_gets_a_certificate_that_is_renewed_and_a_failure_says_why(
     store: Store, bus: Bus, etcd: real.Server, nats: real.Server, tmp_path: Path
 ) -> None:
-    world, http, tls = World(tmp_path), real.free_port(), real.free_port()
+    world, http, tls = World(tmp_path), free_port(), free_port()
     common = ["--etcd", etcd.address, "--nats", nats.url, "--certificate-key-file", str(world.keys)]
     listen = ["--listen", f"127.0.0.1:{http}", "--listen-tls", f"127.0.0.1:{tls}"]
     (tmp_path / "door").mkdir()

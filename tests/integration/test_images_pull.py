@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.ports import free_port
 from nodeagent.images import errors, facade, ingest
 from nodeagent.images.challenge import Credential
 from tests import archives, real
@@ -198,7 +199,7 @@ async def test_an_image_that_does_not_exist_is_said_so(here: World, fake: FakeRe
 async def test_a_registry_that_is_not_there_is_unavailable(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nodeagent.images.registry.BACKOFF_S", 0.001)
     with pytest.raises(errors.RegistryUnavailable, match="5 tries"):
-        await here.images.resolve(f"127.0.0.1:{real.free_port()}/hello")
+        await here.images.resolve(f"127.0.0.1:{free_port()}/hello")
 
 
 async def test_a_cut_layer_goes_on_where_it_was_cut(here: World, fake: FakeRegistry) -> None:

@@ -9,11 +9,11 @@ import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from deploy.ports import free_port
 from nodeagent.images.errors import RegistryUnavailable, Unauthorized
 from nodeagent.images.registry import Registry
 from process.outbound import NotAllowed, Outbound
 from store.imageref import parse
-from tests.real import free_port
 
 ALLOWED = "127.0.0.2"
 """Plays the internet: the one address that may be reached."""

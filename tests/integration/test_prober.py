@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
+from deploy.ports import free_port
 from nodeagent import checks
 from nodeagent.prober import Prober
 from nodeagent.readiness import Became, Verdict
@@ -24,11 +25,6 @@ HERE = "127.0.0.1"
 
 def revision(port: int, **fields: Any) -> Revision:
     return Revision(project="default", name="p-1", image="x", port=port, **fields)
-
-
-def free_port() -> int:
-    with socket.create_server((HERE, 0)) as found:
-        return int(found.getsockname()[1])
 
 
 @contextlib.asynccontextmanager

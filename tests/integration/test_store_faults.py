@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from deploy.ports import free_port
 from store.election import lead
 from store.errors import Compacted, StoreError, Unavailable
 from store.etcd import EtcdStore
@@ -212,7 +213,7 @@ async def test_a_full_etcd_says_what_to_do() -> None:
 
 
 async def test_several_endpoints_are_one_store(own: real.Server) -> None:
-    client = EtcdStore(f"localhost:{real.free_port()},{own.address}", deadline_s=3)
+    client = EtcdStore(f"localhost:{free_port()},{own.address}", deadline_s=3)
     await client.put("/ebb/a", b"1")
     assert await client.count("/ebb/") == 1
     await client.close()

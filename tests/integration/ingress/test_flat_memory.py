@@ -7,6 +7,7 @@ import asyncio
 import os
 from pathlib import Path
 
+from deploy.ports import free_port
 from store import keys
 from store.backend import Store
 from store.model import encode
@@ -76,7 +77,7 @@ async def exchange(port: int, method: str, path: str, *, slow: bool) -> int:
 
 
 async def test_large_bodies_pass_both_ways_in_flat_memory(store: Store, etcd: real.Server, nats: real.Server) -> None:
-    port = real.free_port()
+    port = free_port()
     await store.put(keys.route("default", "hello"), encode(ROUTE))
     async with instance(app) as at, ingress(etcd.address, nats.url, port, "w1") as process:
         await store.put(keys.instance("n1", "i1"), encode(news(at)))

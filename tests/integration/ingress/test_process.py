@@ -10,6 +10,7 @@ import aiohttp
 import grpc
 import grpc.aio
 
+from deploy.ports import free_port
 from ingress.metrics import BOUNDS
 from store import keys, messages
 from store.backend import Store
@@ -68,7 +69,7 @@ async def get(session: aiohttp.ClientSession, port: int) -> int:
 
 
 async def test_cold_then_warm_through_real_etcd_and_nats(store: Store, bus: Bus, etcd: real.Server, nats: real.Server) -> None:
-    port, wakes = real.free_port(), []
+    port, wakes = free_port(), []
     await bus.handle(messages.WAKE, lambda _, data: wakes.append(decode(Wake, data)))
     async with ingress(etcd.address, nats.url, port, "a"), instance(Recorder()) as backend, aiohttp.ClientSession() as session:
         assert await get(session, port) == 404
@@ -89,7 +90,7 @@ async def test_cold_then_warm_through_real_etcd_and_nats(store: Store, bus: Bus,
 async def test_etcd_and_nats_may_go_and_warm_requests_do_not_notice() -> None:
     async with real.etcd() as etcd, real.nats() as nats:
         store = await open_store(etcd.address)
-        port = real.free_port()
+        port = free_port()
         async with (
             ingress(etcd.address, nats.url, port, "a"),
             instance(Recorder()) as backend,
@@ -116,7 +117,7 @@ async def test_etcd_and_nats_may_go_and_warm_requests_do_not_notice() -> None:
 async def test_rolling_the_front_door_under_load_loses_no_request(store: Store, etcd: real.Server, nats: real.Server) -> None:
     """Successor first (SO_REUSEPORT), then SIGTERM, four times; kept and new connections."""
     await store.put(keys.route("default", "hello"), encode(ROUTE))
-    port, done, failures = real.free_port(), asyncio.Event(), []
+    port, done, failures = free_port(), asyncio.Event(), []
     served = 0
 
     async def load(kept: bool) -> None:
@@ -167,7 +168,7 @@ async def test_rolling_the_front_door_loses_no_grpc_call(store: Store, etcd: rea
         project="default", route="echo", hosts={HOST: [TrafficTarget(revision="r1", percent=100)]}, limits=limits
     )
     await store.put(keys.route("default", "echo"), encode(route))
-    port, done, failures = real.free_port(), asyncio.Event(), []
+    port, done, failures = free_port(), asyncio.Event(), []
     served = 0
 
     async def load(kept: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from deploy.ports import free_port
 from store import keys, messages
 from store.lifecycle import Phase
 from store.messages import Refusal, Wake
@@ -18,12 +19,6 @@ from tests.integration.ingress.door import Door, Handler, instance, open_door
 
 REVISION = "default/r1"
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

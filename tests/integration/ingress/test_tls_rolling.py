@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 
+from deploy.ports import free_port
 from store import keys
 from store.backend import Store
 from store.model import encode
@@ -23,7 +24,7 @@ async def test_rolling_the_front_door_and_its_certificate_loses_no_request_by_tl
 ) -> None:
     """Successor first (SO_REUSEPORT), then a new certificate, then SIGTERM; twice, with kept and new connections."""
     world, done, failures, served = World(tmp_path), asyncio.Event(), list[str](), 0
-    plain, secure = real.free_port(), real.free_port()
+    plain, secure = free_port(), free_port()
     flags = ("--listen-tls", f"127.0.0.1:{secure}", "--certificate-key-file", str(world.keys))
     verify: dict[str, Any] = {
         "ssl": ssl.create_default_context(cafile=world.ca),

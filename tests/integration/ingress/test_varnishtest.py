@@ -1,12 +1,12 @@
 """Framing and desynchronisation, as scripts of varnishtest: its clients and servers say every byte, the real front door is between."""
 
 import asyncio
-import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from deploy.ports import free_port
 from tests.integration.ingress.door import HOST, open_door
 
 SCRIPTS = sorted((Path(__file__).parents[2] / "varnish").glob("*.vtc"))
@@ -14,9 +14,7 @@ SCRIPTS = sorted((Path(__file__).parents[2] / "varnish").glob("*.vtc"))
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 async def test_the_script_is_played_to_its_end(script: Path, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     async with open_door() as door:
         await door.route()
         await door.ready("i1", port)

@@ -1,13 +1,13 @@
 """Two workers of one front door, with real sockets between them: they share every slot and lose nobody."""
 
 import asyncio
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from deploy.ports import free_port
 from ingress.rules import Ruled
 from store import keys
 from store.model import Limits, RouteEntry, TrafficTarget, encode
@@ -112,9 +112,7 @@ async def test_a_service_of_raw_tcp_has_one_limit_over_all_workers(doors: tuple[
         finally:
             writer.close()
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     async with instance(counted) as at:
         await one.route_port(port, container_concurrency=2)
         await one.ready("i1", at)
