@@ -5,6 +5,7 @@ import itertools
 import math
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -83,7 +84,9 @@ async def test_above_the_bound_of_the_line_everybody_is_told_at_once_and_the_oth
         await workers.close()
     most, ran = await cold.record()
     refused = {request: answer for request, answer in herd.answers.items() if answer[9:12] == b"503"}
-    say(f"{dict(herd.counts)}; refused after at most {max(herd.took_s[request] for request in refused):.2f} s")
+    latest = max(herd.took_s[request] for request in refused)
+    reasons = Counter(answer.partition(b"x-ebb-reason: ")[2].partition(b"\r\n")[0].decode() for answer in refused.values())
+    say(f"{dict(herd.counts)}; refused after at most {latest:.2f} s: {dict(reasons)}")
     assert herd.counts == {"200": 1000, "503": 1000}
     assert all(b"Retry-After: " in answer and b"x-ebb-reason: queue-full" in answer for answer in refused.values())
     assert all(herd.sent_at + herd.took_s[request] < cold.ready_at for request in refused), "long before anything was Ready"
