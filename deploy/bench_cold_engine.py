@@ -190,6 +190,10 @@ class BenchEngine:
         """Delete services and wait until nothing of them runs."""
         for name in names:
             self.call("DELETE", f"{SERVICES}/{name}")
+        self.until_gone(names)
+
+    def until_gone(self, names: Sequence[str]) -> None:
+        """Wait until nothing of these services runs."""
         until(lambda: not self.phases().keys() & set(names), f"{len(names)} services are gone", 60)
 
     def services(self) -> list[dict[str, Any]]:
