@@ -15,7 +15,7 @@ _ROUTE = RouteEntry(project="", route="", hosts={})
 
 
 def revision(full: Revision) -> Revision:
-    """`full` without what only a node needs: environment, commands, probes, labels. Its spec is shared when it is the usual one."""
+    """`full` without what only a node needs: environment, commands, volumes, probes, labels. Its spec is shared when it is the usual one."""
     return msgspec.structs.replace(
         full,
         project=intern(full.project),
@@ -28,6 +28,9 @@ def revision(full: Revision) -> Revision:
         command=_NO_LIST,
         args=_NO_LIST,
         env=_NO_LIST,
+        env_refs=_NO_LIST,
+        env_from=_NO_LIST,
+        volumes=_NO_LIST,
         working_dir="",
         user="",
         startup_probe=None,
