@@ -14,6 +14,7 @@ from store import keys, messages
 from store.backend import Entry, Store
 from store.bus import Bus
 from store.errors import Conflict, Unavailable
+from store.grouping import Grouped
 from store.messages import Refusal
 from store.model import Revision, RevisionKey, Scale, decode, encode
 from store.scaling import Habits
@@ -32,6 +33,7 @@ class Hands:
 
     def __init__(self, mind: Mind, store: Store, bus: Bus, clock: Clock, story: Story, jobs: Jobs) -> None:
         self._mind, self._store, self._bus, self._clock, self._story, self._jobs = mind, store, bus, clock, story, jobs
+        self._commits = Grouped(store)
         self.mark: Callable[[RevisionKey], None] = lambda _: None
 
     def write(self, revision: Revision, active: Active, made: Plan, scale: Scale | None) -> None:
@@ -49,7 +51,7 @@ class Hands:
             made, revision, mind.world.revision_rev(revision.key), (scale, entry) if scale else None, mind.guards
         )
         try:
-            store_rev = await self._store.commit(txn)
+            store_rev = await self._commits.commit(txn)
         except (Conflict, Unavailable) as error:
             made.revert(mind.fleet)
             measures.COMMITS.labels(type(error).__name__.lower()).inc()

@@ -61,9 +61,10 @@ class Store(Protocol):
     async def delete(self, key: str) -> bool:
         """Whether the key existed."""
 
-    def watch(self, prefix: str, *, after: int) -> AsyncIterator[tuple[Change, ...]]:
+    def watch(self, prefix: str, *, after: int, previous: bool = True) -> AsyncIterator[tuple[Change, ...]]:
         """Changes with store_rev > `after`, in order, those of one transaction together, without gap or repeat, across
-        reconnects. Raises Compacted when `after` is too old. Ends never by itself; `aclose()` the iterator."""
+        reconnects. Raises Compacted when `after` is too old. Ends never by itself; `aclose()` the iterator. Without `previous`
+        no change says what the key held, which the store would look up for each event and each watch."""
 
     async def grant(self, ttl_s: float) -> int:
         """A new lease."""

@@ -69,7 +69,7 @@ async def _vacant(store: Store, key: str) -> None:
     listing = await store.list(key)
     if not any(entry.key == key for entry in listing.entries):
         return
-    async with aclosing(store.watch(key, after=listing.store_rev)) as batches:  # type: ignore[type-var]
+    async with aclosing(store.watch(key, after=listing.store_rev, previous=False)) as batches:  # type: ignore[type-var]
         async for batch in batches:
             if any(change.key == key and change.value is None for change in batch):
                 return

@@ -140,14 +140,14 @@ class EtcdStore:
 
     # -- watches ---------------------------------------------------------------------------------------------------------------
 
-    async def watch(self, prefix: str, *, after: int) -> AsyncIterator[tuple[Change, ...]]:
+    async def watch(self, prefix: str, *, after: int, previous: bool = True) -> AsyncIterator[tuple[Change, ...]]:
         start, end = prefix_range(prefix)
         pause_s = 0.02
         while True:
             call = self._watch.Watch(wait_for_ready=True)
             self._watching.add(call)
             try:
-                create = pb.WatchCreateRequest(key=start, range_end=end, start_revision=after + 1, prev_kv=True)
+                create = pb.WatchCreateRequest(key=start, range_end=end, start_revision=after + 1, prev_kv=previous)
                 await call.write(pb.WatchRequest(create_request=create))
                 pending: list[Any] = []
                 while (answer := await call.read()) is not grpc.aio.EOF:

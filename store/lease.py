@@ -8,6 +8,8 @@ from typing import TypeVar
 from process import logs
 from store.backend import Store
 from store.errors import LeaseLost, StoreError, Unavailable
+from store.grouping import Grouped
+from store.txn import Delete, Put, Txn
 
 R = TypeVar("R")
 
@@ -25,6 +27,7 @@ class Presence:
 
     def __init__(self, store: Store, ttl_s: float) -> None:
         self._store = store
+        self._commits = Grouped(store)
         self._ttl_s = ttl_s
         self._wanted: dict[str, bytes] = {}
         self._written: dict[str, tuple[int, bytes]] = {}
@@ -82,10 +85,10 @@ class Presence:
             value, lease = self._wanted.get(key), self._lease
             try:
                 if value is None:
-                    await self._store.delete(key)
+                    await self._commits.commit(Txn(writes=(Delete(key),)))
                     self._written.pop(key, None)
                 elif self._written.get(key) != (lease, value):
-                    await self._store.put(key, value, lease=lease)
+                    await self._commits.commit(Txn(writes=(Put(key, value, lease),)))
                     self._written[key] = (lease, value)
             except (Unavailable, LeaseLost) as error:
                 self._problem = f"{key} is not written: {error}"

@@ -7,7 +7,7 @@ import asyncio
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from process.clock import Clock
 from store.backend import Change, Entry, Listing
@@ -106,7 +106,7 @@ class MemoryStore:
 
     # -- watches ---------------------------------------------------------------------------------------------------------------
 
-    async def watch(self, prefix: str, *, after: int) -> AsyncIterator[tuple[Change, ...]]:
+    async def watch(self, prefix: str, *, after: int, previous: bool = True) -> AsyncIterator[tuple[Change, ...]]:
         watcher = _Watcher(prefix)
         if after + 1 < self._compacted:
             raise Compacted(self._compacted)
@@ -120,7 +120,7 @@ class MemoryStore:
                     batch = watcher.pending.popleft()
                     if batch[0].store_rev > after:
                         after = batch[0].store_rev
-                        yield batch
+                        yield batch if previous else tuple(replace(change, previous=None) for change in batch)
                 if watcher.broken:
                     raise Unavailable("the watch was dropped")
                 watcher.arrived.clear()

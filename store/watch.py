@@ -113,7 +113,7 @@ class Table(Generic[T]):
         pause_s = 0.02
         while True:
             try:
-                async with aclosing(self._store.watch(self._prefix, after=after)) as batches:  # type: ignore[type-var]
+                async with aclosing(self._store.watch(self._prefix, after=after, previous=False)) as batches:  # type: ignore[type-var]
                     async for batch in batches:
                         after = batch[0].store_rev
                         pause_s = 0.02

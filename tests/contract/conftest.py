@@ -47,10 +47,10 @@ async def buses(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Bus, Bus]
 class Watched:
     """What a watch gave out so far, gathered in the background."""
 
-    def __init__(self, store: Store, prefix: str, after: int) -> None:
+    def __init__(self, store: Store, prefix: str, after: int, *, previous: bool = True) -> None:
         self.batches: list[tuple[Change, ...]] = []
         self._arrived = asyncio.Condition()
-        self._task = asyncio.create_task(self._gather(store, prefix, after))
+        self._task = asyncio.create_task(self._gather(store, prefix, after, previous))
 
     @property
     def changes(self) -> list[Change]:
@@ -68,9 +68,9 @@ class Watched:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _gather(self, store: Store, prefix: str, after: int) -> None:
+    async def _gather(self, store: Store, prefix: str, after: int, previous: bool) -> None:
         try:
-            async for batch in store.watch(prefix, after=after):
+            async for batch in store.watch(prefix, after=after, previous=previous):
                 async with self._arrived:
                     self.batches.append(batch)
                     self._arrived.notify_all()
@@ -84,8 +84,8 @@ async def watched() -> AsyncIterator[Callable[..., Watched]]:
     """`watched(store, prefix, after)` begins a watch that ends with the test."""
     open_ones: list[Watched] = []
 
-    def begin(store: Store, prefix: str, after: int) -> Watched:
-        open_ones.append(Watched(store, prefix, after))
+    def begin(store: Store, prefix: str, after: int, *, previous: bool = True) -> Watched:
+        open_ones.append(Watched(store, prefix, after, previous=previous))
         return open_ones[-1]
 
     yield begin

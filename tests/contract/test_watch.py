@@ -45,6 +45,15 @@ async def test_a_deletion_carries_what_was_there(either: Store, watched: Begin) 
     assert (seen.changes[0].value, seen.changes[0].previous) == (None, b"last words")
 
 
+async def test_a_watch_that_does_not_ask_is_not_told_what_was_there(either: Store, watched: Callable[..., Watched]) -> None:
+    start = await either.put("/ebb/a", b"1")
+    seen = watched(either, "/ebb/", start, previous=False)
+    await either.put("/ebb/a", b"2")
+    await either.delete("/ebb/a")
+    await seen.until(lambda w: len(w.changes) == 2)
+    assert [(change.value, change.previous) for change in seen.changes] == [(b"2", None), (None, None)]
+
+
 async def test_a_watch_hears_its_prefix_alone(either: Store, watched: Begin) -> None:
     start = (await either.list("")).store_rev
     seen = watched(either, "/ebb/a/", start)
