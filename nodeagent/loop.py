@@ -38,6 +38,7 @@ class Loop:
         self.assignments = Table(hands.store, self._prefix, Assignment, self._assigned)
         self.ingresses = Table(hands.store, keys.members("ingress"), Member, self._member)
         self._executor = Executor(hands, self.tell, self.give_up)
+        reporter.wanted = lambda instance: self.want(instance) is not None
         self._running: dict[tuple[str, Do], asyncio.Task[None]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._open = False

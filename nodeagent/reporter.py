@@ -1,6 +1,7 @@
 """Says what became of each instance: on NATS at once, in etcd under the node's lease right behind, in the story and the metrics."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -35,6 +36,8 @@ class Reporter:
         self._node, self._bus, self._presence, self._story = node, bus, presence, story
         self._subject = messages.instance(node)
         self._clock, self._jobs, self._root = clock, jobs, root
+        self.wanted: Callable[[str], bool] = lambda _: True
+        """Whether the instance still has its assignment."""
         self._said: dict[str, Instance] = {}
         self._seq: dict[str, int] = {}
         self._tier: dict[str, str] = {}
@@ -157,8 +160,11 @@ class Reporter:
 
     def _store_if_still(self, instance: str, seq: int, data: bytes) -> None:
         status = self._said.get(instance)
-        if status is not None and status.seq == seq:
-            self._store(instance, data)
+        if status is None or status.seq != seq:
+            return
+        if status.phase is Phase.STOPPED and not self.wanted(instance):
+            return  # who waited to hear it has, and its key goes when all of it is gone
+        self._store(instance, data)
 
     def _tell(self, status: Instance, before: Instance | None) -> None:
         what = status.phase.value.lower()

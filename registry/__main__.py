@@ -37,7 +37,7 @@ from store.bus import Bus
 from store.connect import open_both
 from store.election import lead
 from store.lease import Presence
-from store.messages import IMAGE_PROGRESSES, SAMPLES, STORY, PullProgress, SampleReport, StoryEvent, said_by
+from store.messages import IMAGE_PROGRESSES, SAMPLES, STORY, PullProgress, SampleReport, StoryEvents, said_by
 from store.model import Member, decode, encode
 from store.seal import Keyring
 from store.story import Story
@@ -52,7 +52,8 @@ async def _listen(bus: Bus, book: StoryBook, samples: Samples, controller: Contr
     """What is said on the bus: the story, samples for `ebb top`, pulls."""
 
     def story(_: str, data: bytes) -> None:
-        book.add(decode(StoryEvent, data))
+        for event in decode(StoryEvents, data).events:
+            book.add(event)
 
     def sample(_: str, data: bytes) -> None:
         samples.add(decode(SampleReport, data), clock.now())

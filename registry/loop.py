@@ -22,6 +22,9 @@ WORKERS = 16
 QUIET_S = 2.0
 """What may wait (counts, progress words) is written at most this often for one name."""
 COUNTS_S = 1.0
+COUNTS_GAP_S = 0.05
+"""Mere counts are looked at so long after they changed, and so many names a second: in a burst of starts they wait, for it is over or
+the next change, and one write tells of both."""
 ECHOES = 64
 CONFLICT_WAIT_S = 0.02
 CATCH_UP_S = 0.01
@@ -35,6 +38,19 @@ _WRITES = metrics.counter("registry_writes_total", "Transactions of the controll
 _QUEUE = metrics.gauge("registry_queue", "Names that wait for the controller.")
 
 
+class Turns:
+    """For what may wait: each has its turn `after_s`, or so much later that there is `gap_s` between two."""
+
+    def __init__(self, after_s: float, gap_s: float) -> None:
+        self._after_s, self._gap_s = after_s, gap_s
+        self._last = float("-inf")
+
+    def wait_s(self, now: float) -> float:
+        """How long the next waits who comes `now`."""
+        self._last = max(self._last + self._gap_s, now + self._after_s)
+        return self._last - now
+
+
 class Controller:
     """Reconciles names while it leads. `mark(unit)` may be called at any time."""
 
@@ -46,6 +62,9 @@ class Controller:
         self._ready = asyncio.Event()
         self._timers: dict[Unit, tuple[float, asyncio.Handle]] = {}
         """When each will be marked again. The time is kept here: uvloop's handles do not always know theirs."""
+        self._counting: set[Unit] = set()
+        """Whose counts have their turn to come."""
+        self._turns = Turns(COUNTS_S, COUNTS_GAP_S)
         self._wrote_at: dict[Unit, float] = {}
         self._awaited: dict[Unit, tuple[str, int, float]] = {}
         """By name, what it wrote last: until the table shows that (or a second is over), planning would only conflict."""
@@ -69,8 +88,10 @@ class Controller:
 
     def mark_counted(self, unit: Unit) -> None:
         """Only counts of `unit` changed: looked at once a while, since a start and a stop change them several times."""
-        if self._leading:
-            self._later(unit, COUNTS_S)
+        if not self._leading or unit in self._counting:
+            return
+        self._counting.add(unit)
+        self._later(unit, self._turns.wait_s(asyncio.get_running_loop().time()))
 
     def echo(self, store_rev: int) -> bool:
         """Whether what was written then was a plan's that leaves nothing to do."""
@@ -112,6 +133,7 @@ class Controller:
             for _, timer in self._timers.values():
                 timer.cancel()
             self._timers.clear()
+            self._counting.clear()
             self._dirty.clear()
             for worker in workers:
                 worker.cancel()
@@ -221,6 +243,7 @@ class Controller:
 
     def _timer_over(self, unit: Unit) -> None:
         self._timers.pop(unit, None)
+        self._counting.discard(unit)
         self.mark(unit)
 
     def _progress(self, image: str) -> str:

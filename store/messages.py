@@ -11,7 +11,7 @@ that names another node is not believed (`said_by`).
 | ebb.usage.<node>                 | UsageReport   | agent → autoscaler      | 1 in 5 s a node that is asked for it     |
 | ebb.refusal                      | Refusal       | autoscaler → activators | when a start fails or nothing fits       |
 | ebb.drained.<node>               | Drained       | activator → agent       | one a drained or frozen instance         |
-| ebb.story                        | StoryEvent    | all → registry          | a few a cold start; none when warm       |
+| ebb.story                        | StoryEvents   | all → registry          | one in 50 ms with starts; none when warm |
 | ebb.image.resolve (request)      | ResolveImage  | registry → any agent    | one a minted revision                    |
 | ebb.image.progress.<node>        | PullProgress  | agent → registry        | ≤ 5/s a pull                             |
 | ebb.identity.<node> (request)    | AskIdentity   | agent → registry        | one an hour an instance and service that it calls |
@@ -144,6 +144,13 @@ class StoryEvent(Model, frozen=True, kw_only=True):
     instance: str = ""
     revision: RevisionKey = ""
     detail: dict[str, str | int | float] = {}
+
+
+class StoryEvents(Model, frozen=True, kw_only=True):
+    """What one process tells at once."""
+
+    v: int = V1
+    events: list[StoryEvent]
 
 
 class ResolveImage(Model, frozen=True, kw_only=True):

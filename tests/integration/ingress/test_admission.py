@@ -10,8 +10,9 @@ import pytest
 from ingress import strangers
 from store import keys, messages
 from store.lifecycle import Phase
-from store.messages import Drained, Refusal, SampleReport, StoryEvent, Wake
+from store.messages import Drained, Refusal, SampleReport, StoryEvents, Wake
 from store.model import decode, encode
+from store.story import TOGETHER_S
 from tests.eventually import eventually, eventually_async
 from tests.integration.ingress.door import HOST, Door, Recorder, instance, open_door, read_head
 
@@ -56,6 +57,12 @@ async def test_a_flood_of_unknown_hosts_is_refused_at_once(monkeypatch: pytest.M
     assert b"x-ebb-reason: no-route\r\n" in answer
 
 
+def told(door: Door) -> list[str]:
+    """The steps of the story of the request me-1."""
+    events = [event for said in door.said(StoryEvents, messages.STORY) for event in said.events]
+    return [event.what for event in events if event.cause_id == "me-1"]
+
+
 async def test_a_cold_request_wakes_waits_and_is_served_when_the_bus_says_ready() -> None:
     recorder = Recorder()
     async with open_door() as door, instance(recorder) as port:
@@ -69,7 +76,8 @@ async def test_a_cold_request_wakes_waits_and_is_served_when_the_bus_says_ready(
         assert reports[0].samples[0].queued == 1
         door.tell(door.news("i1", Phase.READY, f"127.0.0.1:{port}"))
         answer = await request
-        story = [each.what for each in door.said(StoryEvent, messages.STORY) if each.cause_id == "me-1"]
+        await eventually(lambda: "first byte" in told(door), "the story")
+        story = told(door)
     assert answer.startswith(b"HTTP/1.1 200 OK")
     assert b"x-ebb-cause: me-1\r\n" in answer
     assert [each for each in story if each != "wake sent"] == ["request waiting", "dispatched", "first byte"]
@@ -81,7 +89,8 @@ async def test_a_warm_request_tells_no_story_and_names_no_cause() -> None:
         await door.route()
         await door.ready("i1", port)
         assert b"x-ebb-cause" not in await door.get()
-        assert door.said(StoryEvent, messages.STORY) == []
+        await asyncio.sleep(2 * TOGETHER_S)
+        assert door.said(StoryEvents, messages.STORY) == []
 
 
 async def test_without_the_bus_the_wake_goes_through_the_store() -> None:

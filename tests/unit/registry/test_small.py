@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from registry import gc, objects
 from registry.api import body, columns, patches, selectors
 from registry.api.problems import ApiError
+from registry.loop import Turns
 from registry.quantity import byte_count, duration_s, milli_cores
 from registry.story import StoryBook
 from registry.top import Samples, snapshot
@@ -217,3 +218,13 @@ def test_revisions_in_use_or_marked_or_few_are_never_collected() -> None:
     assert "r-00000" not in gc.disposable(marked, [], gc.Retention(), now)
     assert gc.disposable(_old(25), [], gc.Retention(), 1_577_836_800.0 + 10) == []
     assert len(gc.disposable(_old(25), [], gc.Retention(max_kept=10), 1_577_836_800.0 + 10)) == 15
+
+
+def test_who_comes_alone_has_its_turn_in_time_and_a_burst_is_spread() -> None:
+    turns = Turns(1.0, 0.05)
+    assert turns.wait_s(100.0) == pytest.approx(1)
+    assert turns.wait_s(107.0) == pytest.approx(1)
+    burst = [turns.wait_s(200.0) for _ in range(101)]
+    assert (burst[0], burst[-1]) == pytest.approx((1, 6))
+    assert turns.wait_s(203.0) == pytest.approx(3.05), "behind those before it"
+    assert turns.wait_s(300.0) == pytest.approx(1)

@@ -4,15 +4,16 @@ import asyncio
 
 import pytest
 
+from process.clock import SystemClock
 from store import keys, messages
 from store.election import lead, leader
 from store.errors import Conflict, Unavailable
 from store.lease import Presence
 from store.memory import MemoryStore
 from store.memory_bus import MemoryBus
-from store.messages import StoryEvent
+from store.messages import StoryEvent, StoryEvents
 from store.model import decode
-from store.story import Story
+from store.story import TOGETHER_MOST, TOGETHER_S, Story
 from store.txn import Guard, Put, Txn
 
 pytestmark = pytest.mark.looptime
@@ -205,15 +206,27 @@ async def test_a_story_is_told_with_its_cause_and_never_fails() -> None:
 
     bus = MemoryBus()
     heard: list[StoryEvent] = []
-    await bus.handle(messages.STORY, lambda _, data: heard.append(decode(StoryEvent, data)))
+    await bus.handle(messages.STORY, lambda _, data: heard.extend(decode(StoryEvents, data).events))
     story = Story(bus, "ingress", Clock())
     story.tell("wake sent", cause_id="c-1", revision="p/r", waiting=3)
     story.tell("ready", instance="i", at=999.5)
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(2 * TOGETHER_S)
     assert heard[0] == StoryEvent(
         at=1000, process="ingress", what="wake sent", cause_id="c-1", revision="p/r", detail={"waiting": 3}
     )
     assert (heard[1].at, heard[1].instance) == (999.5, "i")
     bus.hub.up = False
     story.tell("lost")
+    await asyncio.sleep(2 * TOGETHER_S)
     assert bus.lost == 1
+
+
+async def test_what_is_told_within_a_moment_is_one_message_and_a_flood_goes_out_in_bounded_ones() -> None:
+    bus = MemoryBus()
+    heard: list[int] = []
+    await bus.handle(messages.STORY, lambda _, data: heard.append(len(decode(StoryEvents, data).events)))
+    story = Story(bus, "ingress", SystemClock())
+    for number in range(TOGETHER_MOST + 3):
+        story.tell("step", number=number)
+    await asyncio.sleep(2 * TOGETHER_S)
+    assert heard == [TOGETHER_MOST, 3]
