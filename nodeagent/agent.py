@@ -106,7 +106,7 @@ class Agent:
         self.inputs = Inputs(store, Keyring(secret_keys) if secret_keys is not None else None)
         self.images = ImageStore(
             self._containerd, node=node, spool=root / "spool", registry=registry, on_progress=self._progress,
-            credentials=self.inputs.credentials,
+            credentials=self.inputs.credentials, in_use=self.images_in_use, quota=self.image_bytes,
         )  # fmt: skip
         self.around = Surroundings(store, bus, jobs, self.clock, node, root, ground)
         self.pool = self.around.pool
@@ -152,6 +152,10 @@ class Agent:
     def images_in_use(self) -> set[str]:
         """References by digest that instances here stand on."""
         return {have.revision.image for have in self.loop.observed.values() if have.revision is not None}
+
+    def image_bytes(self, project: str) -> int:
+        """The most that it may hold here; 0: no limit."""
+        return self.around.project(project).quota.image_bytes
 
     async def start(self, admin: str) -> None:
         """Adopt what is here and begin to act. Raises what makes that impossible."""

@@ -12,7 +12,14 @@ from store.model import decode, encode
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_STATUS = {"ImageNotFound": 404, "TooLarge": 413, "DiskFull": 507, "RegistryUnavailable": 502, "ContainerdUnavailable": 503}
+_STATUS = {
+    "QuotaExceeded": 403,
+    "ImageNotFound": 404,
+    "TooLarge": 413,
+    "DiskFull": 507,
+    "RegistryUnavailable": 502,
+    "ContainerdUnavailable": 503,
+}
 
 
 def routes(images: ImageStore, in_use: Callable[[], Set[str]]) -> list[tuple[str, str, Handler]]:

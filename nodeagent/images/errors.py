@@ -39,6 +39,12 @@ class TooLarge(ImageProblem):
     reason = "TooLarge"
 
 
+class OverQuota(ImageProblem):
+    """The project has as many bytes of images here as it may."""
+
+    reason = "QuotaExceeded"
+
+
 class BadImage(ImageProblem):
     """Not an image that can be run: malformed, of an unknown kind, or inconsistent with itself."""
 

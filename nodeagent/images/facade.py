@@ -8,8 +8,9 @@ with its own credentials, also for what is here.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from nodeagent.containerd import errors as engine_errors
@@ -21,6 +22,7 @@ from nodeagent.images.flight import Flights
 from nodeagent.images.manifest import Platform
 from nodeagent.images.progress import Listener, Progress
 from nodeagent.images.puller import FromRegistry, Names, Origin, Puller, ReadyImage
+from nodeagent.images.quota import Layers, Quota
 from nodeagent.images.registry import Registry
 from process import logs
 from process.clock import Clock, SystemClock
@@ -76,9 +78,12 @@ class ImageStore:
         registry: Registry | None = None,
         here: Platform | None = None,
         clock: Clock | None = None,
+        quota: Callable[[str], int] = lambda project: 0,
+        in_use: Callable[[], Set[str]] = frozenset,
     ) -> None:
         """`spool`: where archives wait while they are read. `insecure`: host:port spoken to by plain HTTP.
-        `max_bytes`: of one image's layers, or one archive. `on_progress` hears of every pull."""
+        `max_bytes`: of one image's layers, or one archive. `on_progress` hears of every pull. `quota`: the most bytes of
+        images that a project may have here (0: no limit). `in_use`: references by digest that instances here stand on."""
         self._engine = engine
         self._node = node
         self._spool = spool
@@ -89,6 +94,7 @@ class ImageStore:
         self._here = here or local.this_machine()
         self._clock = clock or SystemClock()
         self._puller = Puller(engine, self._here, max_bytes)
+        self._quota, self._in_use = Quota(quota), in_use
         self._pulls: Flights[ReadyImage] = Flights()
         self._progress: dict[str, Progress] = {}
         self._ready: dict[tuple[str, str], ReadyImage] = {}
@@ -226,9 +232,7 @@ class ImageStore:
         exact = ref.at(image.digest)
         progress = self._new_progress(named)
         names = Names((named, exact), project)
-        ready = await self._under_lease(opened, image.digest, names, f"ebb-import-{short_id()}", progress, True)
-        self._ready[exact, project] = ready
-        self._last_used[ready.digest] = self._clock.wall()
+        await self._under_lease(opened, image.digest, names, f"ebb-import-{short_id()}", progress, True)
         return named, image.digest
 
     async def list(self) -> list[Listed]:
@@ -311,7 +315,8 @@ class ImageStore:
             with local.translated(names.names[0]):
                 await records.take_lease(self._engine, lease, self._clock.wall() + LEASE_S)
                 try:
-                    ready = await self._puller.pull(origin, digest, names, lease, progress, imported)
+                    room = partial(self._make_room, names.project, digest)
+                    ready = await self._puller.pull(origin, digest, names, lease, progress, imported, room)
                 except (RegistryUnavailable, engine_errors.Unavailable, asyncio.CancelledError):
                     keep = not imported
                     raise
@@ -321,8 +326,32 @@ class ImageStore:
         except ImageProblem as problem:
             progress.state("failed", problem.message)
             raise
+        finally:
+            self._quota.done(names.project, digest)
+        # Known before anything else runs, since what was on its way does not count any more.
+        for name in names.names:
+            if "@" in name:
+                self._ready[name, names.project] = ready
+        self._last_used[digest] = self._clock.wall()
         progress.state("done")
         return ready
+
+    async def _make_room(self, project: str, digest: str, layers: Layers) -> None:
+        """For an image of `project`, within its quota; what it pulled and nobody uses goes for it. Raises OverQuota."""
+        if not self._quota.limits(project):
+            return
+        mine = [record for record in await records.all_(self._engine) if record.project == project]
+        used = {image.rpartition("@")[2] for image in self._in_use()} | {record.digest for record in mine if record.imported}
+        has = {ready.digest: ready.layers for (_, whose), ready in self._ready.items() if whose == project}
+        idle = sorted(has.keys() - used, key=lambda each: self._last_used.get(each, 0))
+        gone = self._quota.take(project, digest, layers, has, idle)
+        for record in mine:
+            if record.digest in gone:
+                await records.delete(self._engine, record.name, project)
+        for each in gone:
+            self._forget(each, project)
+        if gone:
+            log.info("images let go for another, at the quota of their project", project=project, images=gone)
 
     def _lookup(self, project: str, pull_secrets: Sequence[str | Values]) -> Callable[[str], Awaitable[Credential | None]]:
         async def lookup(host: str) -> Credential | None:

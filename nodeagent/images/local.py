@@ -39,7 +39,7 @@ async def find(engine: Containerd, here: Platform, record: Record) -> ReadyImage
             chain_id = manifest.chain_ids(parsed.diff_ids)[-1] if parsed.diff_ids else ""
             if chain_id and not await unpacked(engine, chain_id):
                 return None
-            return ReadyImage(record.digest, parsed.config, chain_id, sum(layer.size for layer in document.layers))
+            return ReadyImage(record.digest, parsed.config, chain_id, {layer.digest: layer.size for layer in document.layers})
     except (engine_errors.NotFound, ImageProblem):
         return None
     return None

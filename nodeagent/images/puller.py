@@ -1,9 +1,9 @@
 """One image from where its blobs are (a registry, an archive) into containerd, unpacked, under a gc_lease all the way."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from nodeagent.containerd.client import Containerd
@@ -12,12 +12,15 @@ from nodeagent.images.errors import BadImage, RegistryUnavailable, TooLarge
 from nodeagent.images.flight import Flights
 from nodeagent.images.manifest import Descriptor, ImageConfig, Index, Manifest, Platform
 from nodeagent.images.progress import Progress
+from nodeagent.images.quota import Layers
 from nodeagent.images.registry import TRIES, Lookup, Registry, Transient, pause_s
 from nodeagent.images.survey import Room
 from nodeagent.images.unpack import unpack
 from store.imageref import ImageRef
 
 PARALLEL = 3
+Fits = Callable[[Layers], Awaitable[None]]
+"""Raises OverQuota when there is no room for an image of these layers."""
 MAX_DEPTH = 3
 """An index in an index in an index."""
 
@@ -29,8 +32,12 @@ class ReadyImage:
     digest: str
     config: ImageConfig
     chain_id: str
-    size_bytes: int
-    """Of the compressed layers."""
+    layers: Layers = field(hash=False)
+    """As they are stored, mostly compressed."""
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(self.layers.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +84,19 @@ class Puller:
         self._chains: Flights[None] = Flights()
 
     async def pull(
-        self, origin: Origin, digest: str, names: Names, gc_lease: str, progress: Progress, imported: bool = False
+        self, origin: Origin, digest: str, names: Names, gc_lease: str, progress: Progress, imported: bool, room: Fits
     ) -> ReadyImage:
         """Have image `digest` here, unpacked and recorded under `names`. Raises ImageProblem, containerd's errors.
 
-        Its manifests are asked of `origin` also when they are here: that is how `origin` says who may have them.
+        Its manifests are asked of `origin` also when they are here: that is how `origin` says who may have them. `room` is asked
+        before a layer is fetched.
         """
         engine = self._engine.under(gc_lease)
         path, found = await self._descend(engine, gc_lease, origin, digest)
         progress.state("pulling")
         self._check_size(found)
+        layers = {layer.digest: layer.size for layer in found.layers}
+        await room(layers)
         await self._fetch(engine, gc_lease, origin, found.config, None)
         raw = await ingest.read(engine, found.config.digest, manifest.MAX_CONFIG_BYTES)
         parsed = manifest.parse_config(raw, self._here, len(found.layers))
@@ -97,12 +107,12 @@ class Puller:
         chain_id = await unpack(engine, gc_lease, found.layers, parsed.diff_ids, self._chains, Room(2 * self._max_bytes))
         # From the leaves up: each label is true when it is set.
         await records.refer_snapshot(engine, found.config.digest, chain_id)
-        await records.refer(engine, path[-1].digest, [found.config.digest, *dict.fromkeys(x.digest for x in found.layers)])
+        await records.refer(engine, path[-1].digest, [found.config.digest, *layers])
         for parent, child in zip(path[-2::-1], path[:0:-1], strict=True):
             await records.refer(engine, parent.digest, [child.digest])
         for name in names.names:
             await records.save(engine, name, names.project, path[0], imported)
-        return ReadyImage(digest, parsed.config, chain_id, sum(layer.size for layer in found.layers))
+        return ReadyImage(digest, parsed.config, chain_id, layers)
 
     async def _descend(
         self, engine: Containerd, gc_lease: str, origin: Origin, digest: str
