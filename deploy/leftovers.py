@@ -15,6 +15,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from deploy import handover
 from deploy.settings import Engine
 from process import pids
 
@@ -85,6 +86,7 @@ def remove(engine: Engine) -> list[str]:
         subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True, timeout=30)
     for name in tables(engine):
         _nft(f"delete table {name}")
+    handover.end(Path(engine.run))
     # /run/containerd stays, empty: removing it would take away what another engine has mounted there in its own namespace.
     if not shims(engine) and not mounts(engine):
         shutil.rmtree(engine.containerd_socket.parent, ignore_errors=True)

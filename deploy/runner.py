@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from deploy import components, containerd_config, kubeconfig, leftovers, logintoken, preflight, readiness, statefile
+from deploy import components, containerd_config, handover, kubeconfig, leftovers, logintoken, preflight, readiness, statefile
 from deploy.issued import Issued
 from deploy.settings import Engine
 from deploy.statefile import ChildState, EngineState
@@ -64,6 +64,8 @@ class Runner:
             raise preflight.Refused("left by an earlier run and not removable: " + "; ".join(stuck))
         config = containerd_config.write(Path(engine.root) / "containerd", engine.containerd_socket.parent)
         _keys(engine)
+        if worse := handover.begin(Path(engine.run)):
+            self._tell(worse)
         issued = Issued(engine)
         issued.renew()
         specs = components.specs(engine, config)
@@ -114,6 +116,7 @@ class Runner:
     async def _roll(self, supervisor: Supervisor) -> None:
         spare = components.spare_door(self.engine)
         self.state.roll_error = ""
+        handover.begin(Path(self.engine.run))  # Another engine that has stopped may have put it back.
         try:
             if spare.name not in supervisor.children:
                 await supervisor.add(spare)

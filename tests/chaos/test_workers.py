@@ -12,6 +12,7 @@ import pytest
 import websockets
 from grpc.aio import insecure_channel
 
+from deploy import handover
 from store.backend import Store
 from tests import real
 from tests.chaos.workers_world import IDS, Judge, Score, Workers, clients, clients_of, fetch, waited_s
@@ -29,11 +30,13 @@ def say(what: str) -> None:
 @pytest.fixture
 async def workers(etcd: real.Server, nats: real.Server, tmp_path: Path) -> AsyncIterator[Workers]:
     made = Workers(etcd, nats, tmp_path / "peers")
+    handover.begin(tmp_path)
     try:
         await asyncio.gather(made.start(), made.start())
         yield made
     finally:
         await made.close()
+        handover.end(tmp_path)
 
 
 @pytest.fixture(params=[1, 5])
@@ -104,7 +107,7 @@ async def test_all_workers_killed_serve_again_within_moments(workers: Workers, j
     await verdict(judge, score, lost_most=len(score.outcomes))
 
 
-async def test_workers_replaced_one_by_one_under_load_lose_no_request_that_reached_them(workers: Workers, store: Store) -> None:
+async def test_workers_replaced_one_by_one_under_load_lose_nothing(workers: Workers, store: Store) -> None:
     judge, sockets, calls = Judge(store, "rolled", 20), Counter[str](), Counter[str]()
     websocket, grpc = Judge(store, "rolled-ws", 0), Judge(store, "rolled-grpc", 10)
     stop = asyncio.Event()
@@ -148,8 +151,7 @@ async def test_workers_replaced_one_by_one_under_load_lose_no_request_that_reach
                 await eventually(lambda: len(score.outcomes) >= 10_000, "enough requests", timeout_s=60, every_s=0.1)
                 stop.set()
                 await asyncio.gather(*others)
-            # The kernel resets a handshake that is under way as its listener closes, unless net.ipv4.tcp_migrate_req is 1.
-            await verdict(judge, score, lost_most=len(score.outcomes) // 10_000)
+            await verdict(judge, score, lost_most=0)
         finally:
             stop.set()
             await judge.close()

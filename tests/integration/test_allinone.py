@@ -16,6 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.integration.netns_world import in_namespace
+
 pytestmark = [pytest.mark.real, pytest.mark.timeout(170)]
 
 COMPONENTS = ["ebb up", "etcd", "nats", "containerd", "gate", "registry", "autoscaler", "nodeagent", "ingress"]
@@ -184,3 +186,22 @@ def test_two_engines_live_side_by_side_and_stopping_one_leaves_the_other_alone(e
     finally:
         other.down()
     assert other.left() == []
+
+
+def test_while_an_engine_is_up_the_kernel_hands_what_waits_at_a_closing_socket_to_another(engine: Engine) -> None:
+    """In a network namespace of its own: the setting is everybody's."""
+    setting = Path("/proc/sys/net/ipv4/tcp_migrate_req")
+
+    def body() -> list[str]:
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True, timeout=10)
+        setting.write_text("0")
+        seen = []
+        engine.up()
+        seen.append(setting.read_text().strip())
+        setting.write_text("0")  # As another engine does that stops.
+        assert engine.ebb("roll", "--run", str(engine.run)).returncode == 0
+        seen.append(setting.read_text().strip())
+        engine.down()
+        return [*seen, setting.read_text().strip()]
+
+    assert in_namespace(None, body) == ["1", "1", "0"]
