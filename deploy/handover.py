@@ -1,8 +1,8 @@
 """Has the kernel hand what waits at a closing socket to another one that listens on the same port.
 
 A worker of the front door accepts all that waits before it closes its socket, but a handshake may begin before that and end after it,
-and what waits at a worker that is killed has nobody to accept it. With `net.ipv4.tcp_migrate_req` (kernel 5.14; for IPv6 too) another worker
-gets both; without it the kernel resets them. It counts for the whole network namespace, so what it was before is kept and put back.
+and what waits at a worker that is killed has nobody to accept it. With `net.ipv4.tcp_migrate_req` (kernel 5.14; for IPv6 too) another
+worker gets both; without it the kernel resets them. It counts for the whole network namespace, so what it was before is kept and put back.
 """
 
 from pathlib import Path
@@ -18,7 +18,9 @@ def begin(run: Path) -> str:
             _kept(run).write_text("0\n")
             _MIGRATE.write_text("1")
     except OSError as error:
-        return f"net.ipv4.tcp_migrate_req cannot be 1 ({error.strerror}): `ebb roll` may break off connections that are just made"
+        return (
+            f"net.ipv4.tcp_migrate_req cannot be 1 ({error.strerror}): `ebb roll` may break off connections that are just made"
+        )
     return ""
 
 

@@ -189,7 +189,10 @@ class _Client(Client):
             max_outstanding_pings=2,
             **secure,
         )
-        self._socket = cast(Any, self._transport)._io_writer.transport
+        self._socket = made = cast(Any, self._transport)._io_writer.transport
+        if identity is not None:
+            # nats-py does not tell its reader of the connection over TLS: that could not be paused, and was thought to end by halves.
+            made.get_protocol().connection_made(made)
 
     def write(self, subject: str, data: bytes) -> bool:
         """Publish at once; False when it is lost. Raises ValueError for a subject that would end the command early."""

@@ -1,10 +1,13 @@
 """The real NATS stopped and started again, and what its clients notice of it."""
 
 import asyncio
+import logging
 import time
+from pathlib import Path
 
 import pytest
 
+from process.identity import Who
 from store.errors import BusUnavailable
 from store.nats import NatsBus
 from tests import real
@@ -131,3 +134,16 @@ async def _first(listening: object, count: int):  # type: ignore[no-untyped-def]
         count -= 1
         if not count:
             return
+
+
+async def test_the_end_of_a_server_that_speaks_tls_is_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cluster = real.Cluster(tmp_path)
+    async with real.secure_nats(cluster, Who("ingress", "a")) as server:
+        bus = NatsBus(server.url, "one", cluster.identity("ingress", "a"))
+        await bus.start()
+        assert bus.connected
+        with caplog.at_level(logging.WARNING, "asyncio"):
+            server.kill()
+            await eventually(lambda: not bus.connected)
+        await bus.close()
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
