@@ -15,6 +15,7 @@ from nodeagent.firewall import Caps
 from nodeagent.images import admin_routes as image_routes
 from nodeagent.images.registry import Registry
 from nodeagent.resolv import check_servers
+from nodeagent.server import Server
 from nodeagent.surroundings import Ground
 from process import run
 from process.admin import Admin
@@ -81,8 +82,10 @@ class Settings(Common, frozen=True, kw_only=True):
     """The first of the ids that projects get, 65,536 each."""
     id_ranges: int = uids.MOST
     """How many projects can have instances here at once."""
+    listen: str = "127.0.0.1:0"
+    """host:port where the registry asks for logs, instances and images: by TLS with `--identity`, without it on loopback alone."""
     advertise: str = ""
-    """host:port at which others reach the admin endpoint; default: the address it listens on."""
+    """host:port at which the registry reaches that; default: the address it listens on."""
 
 
 def words(text: str) -> list[str]:
@@ -144,11 +147,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         secret_keys=Path(settings.secret_key_file) if settings.secret_key_file else None,
     )
     own = Routes(agent.loop, agent.reporter, agent.logs, agent.clock, agent.places)
-    admin = Admin(agent.checks(), [*own.all(), *image_routes.routes(agent.images, agent.images_in_use)])
+    admin = Admin(agent.checks())
     await admin.start(settings.admin)
-    host = settings.admin.rpartition(":")[0]
+    asked = Server(identity, [*own.all(), *image_routes.routes(agent.images, agent.images_in_use)])
+    await asked.start(settings.listen, jobs)
+    host = settings.listen.rpartition(":")[0]
     try:
-        starting = asyncio.ensure_future(agent.start(settings.advertise or f"{host}:{admin.port}"))
+        starting = asyncio.ensure_future(agent.start(settings.advertise or f"{host}:{asked.port}"))
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
@@ -159,6 +164,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         await stopping
         await agent.stop(everything=settings.on_stop == "stop")
     finally:
+        await asked.stop()
         await admin.stop()
         await jobs.cancel()
         await bus.close()

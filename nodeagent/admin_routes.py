@@ -25,7 +25,7 @@ _encoder = msgspec.json.Encoder()
 
 
 class Routes:
-    """For `process.admin.Admin`: `routes.all()`."""
+    """For `nodeagent.server.Server`: `routes.all()`."""
 
     def __init__(self, loop: Loop, reporter: Reporter, logs: Logs, clock: Clock, places: Places) -> None:
         self._loop, self._reporter, self._logs, self._clock = loop, reporter, logs, clock

@@ -138,7 +138,7 @@ class Agent:
         self.inputs.changed = self._hands.volumes.hear
         self._engine = Engine(self._containerd, self._hands, self.loop, self.reporter, self.places)
         self._parked_most, self._pressure_file = parked_most, pressure_file
-        self._pressed, self._admin, self._started = "", "", False
+        self._pressed, self._address, self._started = "", "", False
 
     def checks(self) -> dict[str, Check]:
         """For /readyz."""
@@ -157,9 +157,9 @@ class Agent:
         """The most that it may hold here; 0: no limit."""
         return self.around.project(project).quota.image_bytes
 
-    async def start(self, admin: str) -> None:
+    async def start(self, address: str) -> None:
         """Adopt what is here and begin to act. Raises what makes that impossible."""
-        self._admin = admin
+        self._address = address
         await self._containerd.ready(CONTAINERD_S)
         await runtime.clear(self._containerd)
         chosen = await runtime.choose(self._containerd, self._runtime, self.places.parent)
@@ -293,7 +293,7 @@ class Agent:
             labels=self._labels,
             taints=self._taints,
             zone=self._zone,
-            admin=self._admin,
+            address=self._address,
             images=self.images.unpacked_digests,
             pressed=self._pressed,
             parked_most=self._parked_most,

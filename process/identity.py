@@ -94,9 +94,12 @@ class Identity:
         own = self.certificate()
         return min(30.0, (own.not_valid_after_utc - own.not_valid_before_utc).total_seconds() / 40)
 
-    def client(self) -> ssl.SSLContext:
-        """To dial with: TLS 1.3, the authority's servers alone, our own certificate."""
-        return self._context(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    def client(self, server: Who | None = None) -> ssl.SSLContext:
+        """To dial with: TLS 1.3, the authority's servers alone, our own certificate. `server`: none but that one, of its role."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if server is not None:
+            context.sslobject_class = _only(server)
+        return self._context(context)
 
     def server(self) -> ssl.SSLContext:
         """To listen with: a client without a certificate of the authority is refused."""
@@ -163,5 +166,29 @@ def who_in(uris: list[str]) -> Who | None:
 
 def peer(transport: Any) -> Who | None:
     """Who is at the other end of a connection of `server()` or `client()`."""
-    told = transport.get_extra_info("peercert") or {}
-    return who_in([value for kind, value in told.get("subjectAltName", ()) if kind == "URI"])
+    return _named(transport.get_extra_info("peercert"))
+
+
+def caller(transport: Any, wall: float) -> Who | None:
+    """`peer`, for as long as its certificate lasts: a connection may outlive it. None: nobody, or nobody any more."""
+    told = transport.get_extra_info("peercert") if transport is not None else None
+    if not told or wall >= ssl.cert_time_to_seconds(told["notAfter"]):
+        return None
+    return _named(told)
+
+
+def _named(told: Any) -> Who | None:
+    return who_in([value for kind, value in (told or {}).get("subjectAltName", ()) if kind == "URI"])
+
+
+def _only(server: Who) -> type[ssl.SSLObject]:
+    """Connections whose handshake fails unless `server` is at the other end: nothing is said to another."""
+
+    class Only(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            super().do_handshake()
+            found = _named(self.getpeercert())
+            if found != server:
+                raise ssl.SSLCertVerificationError(1, f"it is {found.uri if found else 'nobody'} and not {server.uri}")
+
+    return Only

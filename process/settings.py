@@ -4,6 +4,8 @@ Every field `drain_timeout_s: float = 30` is the flag `--drain-timeout-s 30` and
 by `--config`; flags win. All that is wrong is reported at once, with the key, the value and what is allowed.
 """
 
+import contextlib
+import ipaddress
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -66,6 +68,14 @@ def load(kind: type[T], argv: Sequence[str]) -> T:
     if problems:
         raise BadSettings("\n".join(problems))
     return kind(**taken)
+
+
+def loopback(listen: str) -> bool:
+    """Whether nobody beyond this machine can reach `host:port`."""
+    host = listen.rpartition(":")[0].strip("[]")
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def _flags(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:

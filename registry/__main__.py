@@ -34,7 +34,7 @@ from registry.top import Samples
 from store import keys
 from store.backend import Store
 from store.bus import Bus
-from store.connect import open_both
+from store.connect import identity_of, open_both
 from store.election import lead
 from store.lease import Presence
 from store.messages import IMAGE_PROGRESSES, SAMPLES, STORY, PullProgress, SampleReport, StoryEvents, said_by
@@ -129,7 +129,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     digests = Digests(bus, clock, jobs, controller.mark_revision, values.stored_secrets, front.policy)
     controller.wire(observed, digests)
     await _listen(bus, book, samples, controller, clock)
-    agents = NodeAgents(lambda: [node for _, node in observed.nodes.items()])
+    agents = NodeAgents(lambda: [node for _, node in observed.nodes.items()], identity_of(settings))
     knative = routes.KnativeRoutes(Resources(store, bounds, clock, front.counts), Watches(store, streams), clock)
     issuer = _issuer(settings, store, clock, ring, observed)
     signed = _signed(settings, store, clock)

@@ -1,7 +1,5 @@
 """The API put together: who there is, what is audited, the gate, and the routes behind it."""
 
-import contextlib
-import ipaddress
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from litestar.handlers import BaseRouteHandler
 from process import logs
 from process.clock import Clock
 from process.run import Jobs
-from process.settings import BadSettings
+from process.settings import BadSettings, loopback
 from registry import oidc
 from registry.api import app, audit_routes, people_routes, project_routes
 from registry.api.gate import Gate
@@ -123,11 +121,3 @@ def _private(path: Path) -> str:
     if path.stat().st_mode & 0o077:
         raise BadSettings(f"{path} may be read by others; chmod 600 it")
     return path.read_text().strip()
-
-
-def loopback(listen: str) -> bool:
-    """Whether nobody beyond this machine can reach `host:port`."""
-    host = listen.rpartition(":")[0].strip("[]")
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"

@@ -1,6 +1,7 @@
 """The node agents' own HTTP: images and logs, asked of all nodes at once and put together."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import aiohttp
 import msgspec
 
 from process import logs
+from process.identity import AGENT, BadIdentity, Identity, Who
 from store.messages import LogLine
 from store.model import Node
 
@@ -30,11 +32,16 @@ class NodeError(Exception):
 
 
 class NodeAgents:
-    """Client of every live agent; `live` says which there are now."""
+    """Client of every live agent; `live` says which there are now.
 
-    def __init__(self, live: Callable[[], list[Node]]) -> None:
-        self._live = live
+    With an `identity` an agent is spoken to by TLS, and only when its certificate is of the node that was meant.
+    """
+
+    def __init__(self, live: Callable[[], list[Node]], identity: Identity | None = None) -> None:
+        self._live, self._identity = live, identity
         self._session: aiohttp.ClientSession | None = None
+        self._contexts: dict[str, tuple[tuple[int, int], ssl.SSLContext]] = {}
+        """By node, and of which of our certificates."""
 
     def _http(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -47,7 +54,7 @@ class NodeAgents:
 
     def nodes(self) -> list[Node]:
         """Live nodes whose agent can be asked."""
-        return [node for node in self._live() if node.admin]
+        return [node for node in self._live() if node.address]
 
     async def import_image(self, node: Node, file: Path, name: str, project: str | None) -> list[dict[str, Any]]:
         """Give the archive in `file` to `node`, for `project` or all; the images that came of it. Raises NodeError."""
@@ -68,28 +75,42 @@ class NodeAgents:
     async def _ask(self, node: Node, method: str, path: str, timeout_s: float, **how: Any) -> Any:
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=ASK_TIMEOUT_S)
         try:
-            async with self._http().request(method, f"http://{node.admin}{path}", timeout=timeout, **how) as answer:
+            url, secure = self._at(node, path)
+            async with self._http().request(method, url, timeout=timeout, **secure, **how) as answer:
                 data = await answer.read()
                 if answer.status >= 400:
                     raise _node_error(node, answer.status, data)
                 return msgspec.json.decode(data) if data.strip() else {}
-        except (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError) as error:
-            said = f"the agent at {node.admin} did not answer {method} {path}: {error or type(error).__name__}"
+        except (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError, BadIdentity) as error:
+            said = f"the agent at {node.address} did not answer {method} {path}: {error or type(error).__name__}"
             raise NodeError(node.node, 502, "NodeUnreachable", said) from error
+
+    def _at(self, node: Node, path: str) -> tuple[str, dict[str, Any]]:
+        """URL, and how it is spoken to. Raises BadIdentity."""
+        if self._identity is None:
+            return f"http://{node.address}{path}", {}
+        stamp, context = self._contexts.get(node.node, (None, None))
+        if context is None or self._identity.stamp() not in (stamp, (0, 0)):
+            there = {each.node for each in self._live()}
+            self._contexts = {name: known for name, known in self._contexts.items() if name in there}
+            stamp, context = self._identity.stamp(), self._identity.client(Who("nodeagent", node.node))
+            self._contexts[node.node] = (stamp, context)
+        return f"https://{node.address}{path}", {"ssl": context, "server_hostname": AGENT}
 
     async def lines(self, node: Node, params: dict[str, str]) -> AsyncIterator[LogLine]:
         """Log lines of one node as its agent sends them; ends when the agent does, or cannot be reached."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=ASK_TIMEOUT_S)
         decoder = msgspec.json.Decoder(LogLine)
         try:
-            async with self._http().get(f"http://{node.admin}/logs", params=params, timeout=timeout) as answer:
+            url, secure = self._at(node, "/logs")
+            async with self._http().get(url, params=params, timeout=timeout, **secure) as answer:
                 if answer.status >= 400:
                     log.warning("no logs from node", node=node.node, status=answer.status)
                     return
                 async for line in answer.content:
                     if line.strip():
                         yield decoder.decode(line)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, BadIdentity) as error:
             log.info("logs of node ended", node=node.node, error=repr(error))
 
     async def recent(self, params: dict[str, str], tail: int) -> list[LogLine]:

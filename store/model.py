@@ -363,8 +363,8 @@ class Node(Model, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     taints: list[Taint] = []
     zone: str = ""
-    admin: str = ""
-    """`host:port` of the agent's admin endpoint (logs, image import)."""
+    address: str = ""
+    """`host:port` where the registry asks its agent (logs, instances, images)."""
     images: list[str] = []
     """Digests of unpacked images: placement prefers a node that has them."""
     slots: int = 1000  # how many instances it takes at most

@@ -1,4 +1,4 @@
-"""The agent's HTTP routes about images, for `process.admin.Admin`, and the answer to `ebb.image.resolve` on the bus."""
+"""The agent's HTTP routes about images, for `nodeagent.server.Server`, and the answer to `ebb.image.resolve` on the bus."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Set
 

@@ -44,7 +44,8 @@ class World:
         self.id = f"t{number}"
         self.subnet = f"10.{232 + number // 256}.{number % 256}.0/24"
         self.image = ""
-        self.port = free_port()
+        self.port, self.asked = free_port(), free_port()
+        """Of health, and of what the registry asks for."""
         self._process: subprocess.Popen[bytes] | None = None
 
     # -- the agent -------------------------------------------------------------------------------------------------------------
@@ -67,6 +68,7 @@ class World:
         argv = [sys.executable, "-P", "-m", "nodeagent", "--etcd", self.etcd.address, "--nats", self.nats.url]
         argv += ["--node", NODE, "--containerd", self.containerd.socket, "--root", str(self.home / "node"), "--id", self.id]
         argv += ["--subnet", self.subnet, "--admin", f"127.0.0.1:{self.port}", "--pool-size", "3"]
+        argv += ["--listen", f"127.0.0.1:{self.asked}"]
         argv += ["--allow-private-registries", "127.0.0.0/8", *flags]
         self._spawn(argv)
         await self.until(self.ready, "the agent is ready")
@@ -125,7 +127,7 @@ class World:
         cgroups.remove(cgroups.detect(), f"/ebb-{self.id}")
 
     async def get(self, path: str) -> str:
-        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{self.port}{path}") as answer:
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{self.asked}{path}") as answer:
             assert answer.status == 200, await answer.text()
             return await answer.text()
 
@@ -199,7 +201,7 @@ class World:
         """The first `count` lines that GET /logs streams."""
         found: list[LogLine] = []
         async with asyncio.timeout(10), aiohttp.ClientSession() as session:
-            async with session.get(f"http://127.0.0.1:{self.port}/logs?{query}") as answer:
+            async with session.get(f"http://127.0.0.1:{self.asked}/logs?{query}") as answer:
                 async for raw in answer.content:
                     found.append(decode(LogLine, raw))
                     if len(found) == count:

@@ -12,7 +12,8 @@ import aiohttp
 import pytest
 
 from nodeagent.images import admin_routes, errors
-from process.admin import Admin
+from nodeagent.server import Server
+from process.run import Jobs
 from store.messages import ResolvedImage, ResolveImage
 from store.model import decode, encode
 from tests import archives
@@ -194,10 +195,10 @@ async def test_an_archive_over_the_limit_is_refused() -> None:
 
 
 async def test_the_admin_routes_import_list_and_remove(here: World) -> None:
-    admin = Admin({}, admin_routes.routes(here.images, lambda: {EXACT}))
-    await admin.start("127.0.0.1:0")
+    server, jobs = Server(None, admin_routes.routes(here.images, lambda: {EXACT})), Jobs("test")
+    await server.start("127.0.0.1:0", jobs)
     try:
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{admin.port}") as http:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{server.port}") as http:
             async with http.post("/images/import?name=hello:v1", data=stream(archives.oci_tar(HELLO))) as answer:
                 assert answer.status == 200, await answer.text()
                 assert await answer.json() == {"images": [{"name": "docker.io/library/hello:v1", "digest": HELLO.manifest}]}
@@ -214,7 +215,7 @@ async def test_the_admin_routes_import_list_and_remove(here: World) -> None:
                 async with http.delete("/images?name=hello:v1") as answer:
                     assert answer.status == status
     finally:
-        await admin.stop()
+        await server.stop()
 
 
 async def test_the_bus_is_answered_with_a_digest_or_a_reason(here: World) -> None:

@@ -99,7 +99,7 @@ async def world(store: Store, bus: Bus, etcd: real.Server, nats: real.Server, tm
     agents = [Agent("a1"), Agent("a2")]
     try:
         for agent in agents:
-            node = Node(node=agent.name, cpu_m=1000, memory_bytes=2**30, admin=await agent.start())
+            node = Node(node=agent.name, cpu_m=1000, memory_bytes=2**30, address=await agent.start())
             await store.put(keys.node(agent.name), encode(node))
         await server.answering()
         api = Client(server.url)
