@@ -89,9 +89,9 @@ def _gains(profile: Profile, price_s: float) -> list[float]:
     each = PRIOR / (BINS + 1)
     gains: list[float] = []
     left = 1.0
-    for index in range(BINS):
-        share = (profile.idle[index] + each) / total
-        gains.append(share * price_s - (left - share / 2) * _WIDTH_S[index])
+    for count, width_s in zip(profile.idle, _WIDTH_S, strict=False):  # What lies beyond the range wins nothing.
+        share = (count + each) / total
+        gains.append(share * price_s - (left - share / 2) * width_s)
         left -= share
     return gains
 

@@ -121,6 +121,10 @@ class Track:
         """Of the stable and of the panic window, as in `signal`."""
         return self._stable.average(now), self._panic.average(now)
 
+    def leaves(self, now: float, stable: tuple[float, float], panic: tuple[float, float]) -> float:
+        """When, with nothing said any more, one of the averages is first outside its pair, not above the first or over the second."""
+        return min(self._stable.leaves(now, *stable), self._panic.leaves(now, *panic))
+
     def signal(self, now: float, stale_after_s: float = STALE_AFTER_S) -> Signal:
         """The merged view at `now`; senders silent for too long are dropped."""
         in_flight = queued = 0
@@ -185,6 +189,11 @@ class Signals:
         """Of the stable and of the panic window; None when nothing was heard."""
         track = self._tracks.get(revision)
         return track.averages(now) if track is not None else (None, None)
+
+    def leaves(self, revision: RevisionKey, now: float, stable: tuple[float, float], panic: tuple[float, float]) -> float:
+        """When its averages are first outside these pairs, as in `Track.leaves`; now, when nothing was heard."""
+        track = self._tracks.get(revision)
+        return track.leaves(now, stable, panic) if track is not None else now
 
     def loaded_at(self, revision: RevisionKey) -> float:
         """When the revision last had load, on the clock of `now`; minus infinity when never."""

@@ -10,6 +10,7 @@ import math
 
 DIGITS = 6
 """Averages are rounded to so many digits, so that 0.1 + 0.2 does not ask for one instance more."""
+_ROUNDS = 10.0**-DIGITS
 
 
 class Window:
@@ -62,6 +63,32 @@ class Window:
         if late >= self._length:
             return 0.0
         return round(self._weighted(second, late) if self._decay else self._linear(late), DIGITS)
+
+    def leaves(self, now: float, above: float, up_to: float) -> float:
+        """The first second, from `now` on, in which the average will not be above `above` or will exceed `up_to` when nothing is added
+        any more; infinity: never. Now, when nothing was ever written."""
+        second = math.floor(now)
+        over = self._last + self._length
+        if self._last < 0:
+            return float(second)
+        if self._decay:
+            seconds = range(second, max(second, over) + 1)
+            return next((float(each) for each in seconds if not above < (self.average(each) or 0.0) <= up_to), math.inf)
+        if second < over:
+            total, late = self._total, max(0, second - self._last)
+            for gap in range(self._last + 1, self._last + late + 1):
+                total -= self._buckets[gap % self._length]
+            held = self._last - self._first + 1
+            begin, low, high = self._last + late, above + _ROUNDS, up_to - _ROUNDS
+            for at in range(begin, over):
+                if at > begin:
+                    total -= self._buckets[at % self._length]
+                average = total / (held if held < over - at else over - at)
+                if low < average < high:
+                    continue
+                if not above < round(max(0.0, average), DIGITS) <= up_to:
+                    return float(at if at > begin else second)
+        return math.inf if above < 0 <= up_to else float(max(second, over))
 
     def _linear(self, late: int) -> float:
         total = self._total

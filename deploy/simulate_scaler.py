@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,14 +15,13 @@ from autoscaler.idle import Reach
 from autoscaler.policy import Decision, Memory, Mode, Standing, decide, target_of
 from autoscaler.profile import GAP_S, Profile
 from autoscaler.signals import Signal, Signals
-from autoscaler.window import panic_length_s
 from store.messages import Refusal
 from store.model import RevisionKey
 
 if TYPE_CHECKING:
     from deploy.simulate_world import App, World
 
-INF = float("inf")
+INF = math.inf
 TICK_S, SAMPLE_S = 2.0, 1.0
 GRACE_S = 30.0
 """What Knative waits at most beyond the window, before the last instance goes."""
@@ -144,20 +144,26 @@ class Scaler:
         elif tick and self._may_rest(signal, standing, mind):
             self._rest(app, mode)
 
-    def _let_be(self, app: App, bounds: steady.Steady) -> None:
-        """Without calls, averages only fade: it need not be looked at before one of them is empty, or the decision's time is over."""
-        mind, now, spec = app.mind, self.world.now, app.revision.scale
-        if app.throttler.load.present or app.key in self.loud or bounds.more_than > 0 or app.ledger.peak > bounds.at_most:
-            return
-        window_s = spec.stable_window_s if bounds.more_than == 0 else INF
-        if bounds.panic_above >= 0:
-            window_s = panic_length_s(spec.stable_window_s, spec.panic_window_percentage)
-        due_at = min(bounds.until, self.signals.loaded_at(app.key) + window_s) - TICK_S
+    def _settled(self, app: App, bounds: steady.Steady) -> bool:
+        """Whether the last decision holds; what is quiet is not looked at again before it may not."""
+        now, key = self.world.now, app.key
+        if now >= bounds.until:
+            return False
+        if app.throttler.load.present or key in self.loud:
+            heard = bounds.panic_above < 0 or self.signals.loaded_at(key) > now - SAMPLE_S
+            if heard and bounds.more_than <= 0 and app.ledger.peak <= bounds.at_most and app.ledger.peak < bounds.panic_below:
+                return True  # No average exceeds the most that was here, and somebody is.
+            return bounds.holds(*self.signals.averages(key, now))
+        # Without calls, averages only fade, and when they leave the bounds can be told.
+        panic = bounds.panic_above, math.nextafter(bounds.panic_below, 0.0)
+        leaves_at = self.signals.leaves(key, now, (bounds.more_than, bounds.at_most), panic)
+        due_at = min(bounds.until, leaves_at)
         if due_at > now + TICK_S:
-            self.active.pop(app.key, None)
-            mind.due_at = due_at
+            self.active.pop(key, None)
+            app.mind.due_at = due_at
             if due_at < INF:
-                self.world.after(due_at - now, self._look, app, due_at)
+                self.world.after(due_at - now - TICK_S / 2, self._look, app, due_at)
+        return leaves_at > now
 
     def _may_rest(self, signal: Signal, standing: Standing, mind: Mind) -> bool:
         """Whether only time, or a call, can change the decision."""
@@ -205,6 +211,7 @@ class Scaler:
             said = sample(app.throttler, now)
             if said is None:
                 del self.loud[key]
+                self.active[key] = app
                 continue
             self.signals.track(key, app.revision.scale).take("ingress", SAMPLE_S, said, now)
             if said.queued:
@@ -212,13 +219,10 @@ class Scaler:
         self.world.after(SAMPLE_S, self._sample)
 
     def _tick(self) -> None:
-        now = self.world.now
-        for key, app in list(self.active.items()):
+        for app in list(self.active.values()):
             bounds = app.mind.bounds
-            if bounds is None or now >= bounds.until or not bounds.holds(*self.signals.averages(key, now)):
+            if bounds is None or not self._settled(app, bounds):
                 self.decide(app, tick=True)
-            else:
-                self._let_be(app, bounds)
         self.world.after(TICK_S, self._tick)
 
     def _name(self, revision: str) -> str:

@@ -19,7 +19,7 @@ from autoscaler.placement import Need
 from deploy.simulate_ledger import Ledger
 from deploy.simulate_scaler import Mind, Scaler
 from deploy.simulate_traces import Trace
-from store.lifecycle import Phase
+from store.lifecycle import ENDED, Phase
 from store.model import Assignment, Failure, Goal, Instance, Node, Revision, RevisionKey
 
 THROTTLE_S = 0.05
@@ -131,12 +131,13 @@ class World:
         app.busy_at = now
         self.scaler.loud[app.key] = self.scaler.active[app.key] = app
         target = throttler.reserve(now, self.random.random())
-        app.ledger.present(throttler.load.present, now)
         if target is not None:
+            app.ledger.present(throttler.load.present, now)
             self._begin(app, call, target, 0.0)
             return
         call.cold = not throttler.serving
         _, effects = throttler.arrive(call, now, now + app.revision.timeout_s)
+        app.ledger.present(throttler.load.present, now)
         self.effects(app, effects)
         self._throttle_soon(app)
 
@@ -253,7 +254,8 @@ class World:
         elif phase is Phase.FAILED:
             mind.row = failed(mind.row, a.at, self.now)
             self.after(mind.row.wait_s(self.now) + 0.01, self.scaler.failed, app)
-        self._recount(app)
+        if phase in ENDED:
+            self._recount(app)
         self.effects(app, app.throttler.heard(news, self.now, stored=True))
         self.scaler.active[app.key] = app
 

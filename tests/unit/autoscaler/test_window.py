@@ -104,3 +104,26 @@ def test_a_linear_average_is_what_its_definition_says(steps: list[tuple[int, flo
     average = window.average(at)
     assert average is not None
     assert abs(average - want) < 1e-5
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0.0, 0.2, 1.0, 4.0])), min_size=1, max_size=30),
+    st.sampled_from([1, 6, 20]),
+    st.integers(-1, 25),
+    st.sampled_from([(-1.0, 0.5), (0.0, 1.0), (0.3, 2.0), (-1.0, 0.0)]),
+    st.booleans(),
+)
+def test_when_an_average_leaves_its_bounds_is_the_first_second_in_which_it_is_outside(
+    said: list[tuple[int, float]], length_s: int, later: int, bounds: tuple[float, float], exponential: bool
+) -> None:
+    window, at = Window(length_s, exponential=exponential), 10
+    for gap, value in said:
+        at += gap
+        window.add(at, value)
+    begin, (above, up_to) = at + later, bounds
+    outside = (t for t in range(begin, at + length_s + later + 2) if not above < (window.average(t) or 0.0) <= up_to)
+    assert window.leaves(begin + 0.5, above, up_to) == next(outside, math.inf)
+
+
+def test_a_window_in_which_nothing_was_written_is_outside_its_bounds_now() -> None:
+    assert Window(6).leaves(5.5, -1.0, 1.0) == 5
