@@ -39,6 +39,8 @@ from store.messages import Wake
 from store.model import Instance, Limits, RouteEntry, TrafficTarget
 
 SERVICES = 1_000
+_NEVER = float("inf")
+"""When an idle connection is probed or given up here, however long the machine does other things."""
 KNOWN = b"GET / HTTP/1.1\r\nHost: " + HOST.encode() + b"\r\n\r\n"
 BROWSER = (
     b"GET /page?number=%d HTTP/1.1\r\nHost: " + HOST.encode() + b"\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n"
@@ -101,7 +103,7 @@ class Bench:
 
     def whole(self, head: bytes, answer: bytes) -> None:
         """One request and its answer, through everything."""
-        self.upstream.since = self.gate.now()
+        self.upstream.since = self.upstream.idle_until = _NEVER
         self.client.data_received(head)
         self.upstream.data_received(answer)
 

@@ -19,63 +19,83 @@ from store.projects import Project
 if TYPE_CHECKING:
     from ingress.forward import Exchange
     from ingress.gate import Gate
-    from ingress.http1 import Request
+    from ingress.http1 import Fields, Request
 
 LOCAL = ".svc.cluster.local"
 """Behind `<service>.<project>`: the names that instances call by."""
 PRINCIPAL = b"X-Ebb-Principal"
+SEEN_MOST = 256
+"""Heads that a guard remembers."""
 _BEARER = b"bearer "
 
 
 class Guard(Split):
     """What stands before `behind`."""
 
-    __slots__ = ("_access", "_hosts", "_private", "_project", "_rates", "behind")
+    __slots__ = ("_access", "_closed", "_hosts", "_private", "_project", "_rates", "_seen", "_seen_by", "behind", "plain")
 
     def __init__(self, behind: Split, access: Access, hosts: frozenset[str], project: Project, rates: Rates | None) -> None:
         """`hosts`: those of the route, which a token may be for."""
         super().__init__(behind.project, [])
         self.behind = behind
+        self.plain = behind.only if type(behind) is Split else None
+        """The one revision behind it, where nothing else is to be asked."""
         self._access = access
+        self._closed = access.ingress != "all"
         self._hosts = hosts
         self._project = project
         self._private = project.policy.private if access.private is None else access.private
         if ALL_USERS in access.invokers:
             self._private = False
         self._rates = rates
+        self._seen: dict[int, _Seen] = {}
+        """Heads that were let in and come again, by the id of their fields."""
+        self._seen_by = 0
+        """The `version` of the identities that all of these hold for."""
 
     def lets(self, gate: "Gate", exchange: "Exchange") -> bool:
         """Whether `exchange` may go on; else it was answered here, and has ended."""
-        access, front = self._access, exchange.front
-        inner = front.inner
-        if access.ingress != "all" and not (inner and access.ingress == "internal"):
+        if self._closed and not (exchange.front.inner and self._access.ingress == "internal"):
             exchange.refused("no-route", f"no service answers to host {exchange.request.host.decode('latin-1')}")
             return False
-        if self._private and not self._known(gate.identities, exchange, inner, gate.clock.wall()):
-            return False
+        if self._private:
+            request, identities = exchange.request, gate.identities
+            seen = self._seen.get(id(request.fields))
+            if (
+                seen is not None
+                and seen.host is request.host
+                and exchange.started < seen.until
+                and self._seen_by == identities.version
+            ):
+                request.fields, request.begun = seen.more, seen.begun
+            elif not self._known(gate, identities, exchange):
+                return False
         if self._rates is not None:
-            crowd = self._rates.enter(gate.now())
+            crowd = self._rates.enter(exchange.started)
             if isinstance(crowd, tuple):
                 exchange.refused(*crowd)
                 return False
             exchange.crowd = crowd
         return True
 
-    def _known(self, identities: Identities, exchange: "Exchange", inner: bool, wall: float) -> bool:
+    def _known(self, gate: "Gate", identities: Identities, exchange: "Exchange") -> bool:
         """Whether the caller is known, and may call. Its principal goes on to the instance."""
-        request = exchange.request
+        request, inner = exchange.request, exchange.front.inner
         if identities.may_invoke(self.project, ALL_USERS):
             return True
         token = _token(request)
+        left_s = 0.0
         if token:
+            wall = gate.clock.wall()
             try:
-                principal, audience = identities.who(token, wall)
+                principal, audience, expires = identities.who(token, wall)
             except BadToken as error:
                 exchange.refused("unauthenticated", f"the identity token {error}")
                 return False
             if audience not in self._hosts and audience != canonical(request.host):
                 exchange.refused("unauthenticated", f"the identity token is for {audience}, which is not this service")
                 return False
+            left_s = expires - wall
         else:
             principal = identities.resident(exchange.front.client) if inner else ""
             if not principal:
@@ -84,8 +104,27 @@ class Guard(Split):
         if principal not in self._access.invokers and not identities.may_invoke(self.project, principal):
             exchange.refused("forbidden", f"{principal} may not call this service; its project can make it an invoker")
             return False
+        fields, shared = request.fields, bool(request.begun)
         request.add(PRINCIPAL, principal.encode())
+        if token and shared:
+            self._remember(identities.version, fields, request, exchange.started + left_s)
         return True
+
+    def _remember(self, version: int, fields: "Fields", request: "Request", until: float) -> None:
+        """A head whose `fields` other requests share was let in: for as long as its token counts they need not be looked through."""
+        if self._seen_by != version or len(self._seen) >= SEEN_MOST:
+            self._seen.clear()
+            self._seen_by = version
+        self._seen[id(fields)] = _Seen(fields, request.host, request.fields, request.begun, until)
+
+
+class _Seen:
+    """What became of a head: `more` are its fields with the principal. `fields` is kept so that its id stays its own."""
+
+    __slots__ = ("begun", "fields", "host", "more", "until")
+
+    def __init__(self, fields: "Fields", host: bytes, more: "Fields", begun: bytes, until: float) -> None:
+        self.fields, self.host, self.more, self.begun, self.until = fields, host, more, begun, until
 
 
 def _token(request: "Request") -> bytes:

@@ -27,9 +27,11 @@ class Identities:
         self._invokers: set[tuple[str, str]] = set()
         self._residents: dict[str, tuple[str, str]] = {}
         """Address → instance, and principal of its service."""
+        self.version = 0
+        """Another one whenever a token may no longer count, or its principal no longer call."""
 
-    def who(self, token: bytes, wall: float) -> tuple[str, str]:
-        """Principal, and the host it is for. Raises BadToken."""
+    def who(self, token: bytes, wall: float) -> tuple[str, str, int]:
+        """Principal, the host it is for, and until when (wall seconds). Raises BadToken."""
         known = self._verified.get(token)
         if known is None:
             claims = verify(token, self._keys, wall)
@@ -42,7 +44,7 @@ class Identities:
         elif wall >= known[2]:
             del self._verified[token]
             raise BadToken("has expired")
-        return known[0], known[1]
+        return known
 
     def may_invoke(self, project: str, principal: str) -> bool:
         """Whether the principal's role in the project, or everywhere, lets it call any service there."""
@@ -59,6 +61,7 @@ class Identities:
         """A signing key is there, or not any more: then neither is what it signed."""
         self._keys.pop(kid, None)
         self._verified.clear()
+        self.version += 1
         if key is not None:
             try:
                 self._keys[kid] = public_key(key)
@@ -68,6 +71,7 @@ class Identities:
     def bound(self, project: str, principal: str, roles: Iterable[str]) -> None:
         """What roles a principal has in a project; in the empty one: everywhere."""
         invokes = not CALLERS.isdisjoint(roles)
+        self.version += 1
         (self._invokers.add if invokes else self._invokers.discard)((project, principal))
 
     def instance(self, name: str, new: Instance | None, old: Instance | None) -> None:

@@ -29,25 +29,32 @@ class Bucket:
 
     def take(self, now: float) -> float:
         """0: taken. Else nothing was, and in so many seconds there is one."""
-        self._refill(now)
-        if self._level >= 1:
-            self._level -= 1
+        level = self._level
+        if now > self._at:
+            level += (now - self._at) * self._per_s
+            if level > self._most:
+                level = self._most
+            self._at = now
+        if level >= 1:
+            self._level = level - 1
             return 0.0
-        return (1 - self._level) / self._per_s
+        self._level = level
+        return (1 - level) / self._per_s
 
     def give_back(self) -> None:
         """What was taken last was not used."""
         self._level = min(self._most, self._level + 1)
 
     def _refill(self, now: float) -> None:
-        self._level = min(self._most, self._level + max(0.0, now - self._at) * self._per_s)
-        self._at = now
+        if now > self._at:
+            self._level = min(self._most, self._level + (now - self._at) * self._per_s)
+            self._at = now
 
 
 class Crowd:
     """All guarded requests of one project in this worker."""
 
-    __slots__ = ("_counted", "_since", "bucket", "in_flight", "in_flight_most", "per_s", "queued", "queued_most", "whole")
+    __slots__ = ("_counted", "bucket", "in_flight", "in_flight_most", "per_s", "queued", "queued_most", "since", "whole")
 
     def __init__(self, queued: Callable[[], int]) -> None:
         self.bucket: Bucket | None = None
@@ -57,7 +64,7 @@ class Crowd:
         """Caps over all workers, as people know them: in flight, queued."""
         self.queued = queued
         """How many requests of the project wait now: asks each of its revisions."""
-        self._counted = self._since = 0
+        self._counted = self.since = 0
         """How many waited when last asked, and how many were let in since. At first: as if the line were full."""
 
     def change(self, per_s: int, in_flight: int, queued: int, workers: int, now: float) -> None:
@@ -65,19 +72,14 @@ class Crowd:
         self.per_s, self.whole = per_s, (in_flight, queued)
         self.bucket = _changed(self.bucket, per_s / workers, now)
         self.in_flight_most, self.queued_most = -(-in_flight // workers), -(-queued // workers)
-        self._counted, self._since = self.queued_most, 0
+        self._counted, self.since = self.queued_most, 0
 
     def line_full(self) -> bool:
         """Whether as many wait as may. No more can have joined than were let in, so the revisions need not be asked each time."""
-        if self._counted + self._since < self.queued_most:
+        if self._counted + self.since < self.queued_most:
             return False
-        self._counted, self._since = self.queued(), 0
+        self._counted, self.since = self.queued(), 0
         return self._counted >= self.queued_most
-
-    def enter(self) -> None:
-        """A request is let in."""
-        self.in_flight += 1
-        self._since += 1
 
     def leave(self) -> None:
         """A request that was let in is over."""
@@ -102,18 +104,21 @@ class Rates:
     def enter(self, now: float) -> Crowd | tuple[str, str, float]:
         """Let one request in: who is to be told when it is over; or a refusal's reason, message and seconds to wait."""
         crowd = self._crowd
-        most, queued = crowd.whole
         if crowd.in_flight_most and crowd.in_flight >= crowd.in_flight_most:
+            most = crowd.whole[0]
             return "project-full", f"project {self._project} has its {most} requests in flight; its quota says no more", 1
         if crowd.queued_most and crowd.line_full():
+            queued = crowd.whole[1]
             return "project-full", f"project {self._project} has its {queued} requests waiting; its quota says no more", 1
-        if self._bucket is not None and (wait_s := self._bucket.take(now)):
+        bucket = self._bucket
+        if bucket is not None and (wait_s := bucket.take(now)):
             return "rate-limited", f"this service takes {self._per_s:g} requests a second", wait_s
         if crowd.bucket is not None and (wait_s := crowd.bucket.take(now)):
-            if self._bucket is not None:
-                self._bucket.give_back()
+            if bucket is not None:
+                bucket.give_back()
             return "rate-limited", f"project {self._project} takes {crowd.per_s} requests a second", wait_s
-        crowd.enter()
+        crowd.in_flight += 1
+        crowd.since += 1
         return crowd
 
 

@@ -174,12 +174,15 @@ def by_tls(gate: Gate, exchange: Exchange) -> bool:
 def follow(gate: Gate, exchange: Exchange, split: Split) -> bool:
     """Begin `exchange` by the rules of `split`, or answer it here; False when they name no revision."""
     while isinstance(split, _BEFORE):
-        if isinstance(split, Paths):
-            found = split.at(exchange.request)
-        elif isinstance(split, Guard):
+        if isinstance(split, Guard):
             if not split.lets(gate, exchange):
                 return True
-            found = split.behind
+            if split.plain is not None:
+                exchange.begin(split.plain)
+                return True
+            found: Split | None = split.behind
+        elif isinstance(split, Paths):
+            found = split.at(exchange.request)
         else:
             if split.took(exchange, exchange.front.inner or by_tls(gate, exchange)):
                 return True
