@@ -15,7 +15,7 @@ _ROUTE = RouteEntry(project="", route="", hosts={})
 
 
 def revision(full: Revision) -> Revision:
-    """`full` without what only a node needs: environment, commands, volumes, probes, labels. Its spec is shared when it is the usual one."""
+    """`full` without what only a node needs: environment, commands, volumes, probes, labels. A usual spec is shared."""
     return msgspec.structs.replace(
         full,
         project=intern(full.project),
