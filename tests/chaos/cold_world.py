@@ -154,6 +154,8 @@ class Herd:
         self._socks = [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
         for sock in self._socks:
             sock.setblocking(False)
+        self.ports = {str(number): sock.getsockname()[1] for number, sock in enumerate(self._socks)}
+        """By request, the client's own end of its connection."""
         self.sent_s = 0.0
         """What it took to send all."""
         self.sent_at = 0.0

@@ -3,6 +3,8 @@
 import asyncio
 import itertools
 import math
+import signal
+import statistics
 import sys
 import time
 from collections import Counter
@@ -15,7 +17,7 @@ from store.backend import Store
 from store.bus import Bus
 from tests import real
 from tests.chaos.cold_world import Cold, Herd, autoscaler
-from tests.chaos.workers_world import Score, Workers, fetch
+from tests.chaos.workers_world import Score, Workers, clients_of, fetch
 from tests.eventually import eventually
 
 BOOT_S = 1.0
@@ -104,7 +106,10 @@ async def test_a_worker_killed_with_a_thousand_in_line_costs_those_in_it_alone_a
         await eventually(lambda: cold.started, "a start is ordered", timeout_s=10)
         await asyncio.sleep(BOOT_S / 4)  # Whoever is slow has come by then, and nothing is Ready yet.
         assert cold.ready_at == float("inf")
-        workers.kill(await cold.owner(workers))
+        victim = await cold.owner(workers)
+        victim.send_signal(signal.SIGSTOP)  # From now on it accepts nobody.
+        inside = clients_of(victim.pid, workers.port)
+        workers.kill(victim)
         killed_at = time.monotonic()
         fresh, tries = b"", itertools.count()
         while not fresh and not cold.faults:  # The dead worker's socket takes connections for a moment longer, and resets them.
@@ -124,6 +129,11 @@ async def test_a_worker_killed_with_a_thousand_in_line_costs_those_in_it_alone_a
     assert len(herd.answers) == 1000
     assert set(herd.counts) <= {"200", "lost"}
     assert 300 < herd.counts["lost"] < 700, "the kernel gave the two workers about half each"
+    good = {request: answer[9:12] == b"200" for request, answer in herd.answers.items() if herd.ports[request] not in inside}
+    share = statistics.mean(good.values())
+    say(f"of {len(good)} that the dead worker had not accepted {share:.2%} are good")
+    assert share >= 0.995
+    assert herd.counts["lost"] >= 1000 - len(good), "what it had accepted died with it"
     outcomes.agree(ran)
     assert most <= LIMIT
     assert fresh[9:12] == b"200"

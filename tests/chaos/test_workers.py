@@ -12,7 +12,6 @@ import pytest
 import websockets
 from grpc.aio import insecure_channel
 
-from deploy import handover
 from store.backend import Store
 from tests import real
 from tests.chaos.workers_world import IDS, Judge, Score, Workers, clients, clients_of, fetch, waited_s
@@ -30,13 +29,11 @@ def say(what: str) -> None:
 @pytest.fixture
 async def workers(etcd: real.Server, nats: real.Server, tmp_path: Path) -> AsyncIterator[Workers]:
     made = Workers(etcd, nats, tmp_path / "peers")
-    handover.begin(tmp_path)
     try:
         await asyncio.gather(made.start(), made.start())
         yield made
     finally:
         await made.close()
-        handover.end(tmp_path)
 
 
 @pytest.fixture(params=[1, 5])

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from deploy import readiness
+from deploy import handover, readiness
 from deploy.ports import free_port
 from store import keys
 from store.backend import Store
@@ -36,10 +36,12 @@ class Workers:
         self.running: list[Child] = []
         self.at: dict[str, Child] = {}
         """By admin address."""
+        self._run = peers.parent
         self._killed: list[Child] = []
 
     async def start(self) -> Child:
         """One more; it accepts when this returns."""
+        handover.begin(self._run)  # As `ebb up` does.
         admin = free_port()
         worker = Child([sys.executable, *self._argv, "--admin", f"127.0.0.1:{admin}"])
 
@@ -73,6 +75,7 @@ class Workers:
             self.kill(worker)
         for worker in self._killed:
             await worker.wait()
+        handover.end(self._run)
 
 
 def clients_of(pid: int, port: int) -> set[int]:

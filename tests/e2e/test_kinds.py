@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import time
 
 import pytest
 import websockets
@@ -47,6 +48,41 @@ async def test_an_open_websocket_keeps_its_instance(engine: Engine, app: str) ->
         await socket.send("still here")
         assert await socket.recv() == "still here"
     await asyncio.to_thread(engine.at_zero, app, 40)
+
+
+async def test_a_websocket_whose_instance_is_taken_away_runs_to_its_limit_and_ends_with_1001(engine: Engine, app: str) -> None:
+    """Two instances with one WebSocket each, where one instance would do: the other is drained under its own."""
+    limit_s = 25.0
+    annotations = {"window": "6s", "initial-scale": "2", "target": "10"}
+    spec = {"timeoutSeconds": int(limit_s)}
+    await asyncio.to_thread(engine.deploy, app, "test/node:v1", annotations=annotations, spec=spec)
+
+    def phases() -> list[str]:
+        return sorted(i["phase"] for i in engine.instances(service=app, phases=("Ready", "Draining")))
+
+    async def talk(socket: websockets.ClientConnection) -> tuple[int, float]:
+        """Until it is closed: with which code, and how long after the first word."""
+        began = time.monotonic()
+        try:
+            while True:
+                await socket.send("still here")
+                assert await socket.recv() == "still here"
+                await asyncio.sleep(0.1)
+        except websockets.ConnectionClosed as closed:
+            return closed.rcvd.code if closed.rcvd else 0, time.monotonic() - began
+
+    def dial() -> websockets.connect:
+        return websockets.connect(f"ws://{engine.host(app)}/", host="127.0.0.1", port=engine.http_port)
+
+    async with dial() as one, dial() as two:
+        assert await asyncio.to_thread(phases) == ["Ready", "Ready"]
+        talks = [asyncio.create_task(talk(socket)) for socket in (one, two)]
+        await asyncio.to_thread(until, lambda: phases() == ["Draining", "Ready"], "one is taken away", 20)
+        assert not any(each.done() for each in talks)
+        for code, took_s in await asyncio.gather(*talks):
+            assert code == 1001
+            assert limit_s - 1 < took_s < limit_s + 5
+    await asyncio.to_thread(until, lambda: "Draining" not in phases(), "the instance is gone", 5)
 
 
 def test_an_image_is_deployed_by_digest_and_keeps_it(engine: Engine, app: str) -> None:
