@@ -13,7 +13,7 @@ from store import messages
 from store.messages import SampleReport, Wake
 from tests.eventually import eventually
 from tests.integration.ingress.door import HOST, Door, Recorder, instance, open_door, read_head
-from tests.integration.ingress.test_http2 import peer
+from tests.integration.ingress.http2_peer import peer
 
 REVISION = "default/r1"
 TRIES = 15
