@@ -130,9 +130,8 @@ class Api:
                 if answer.status_code >= 400:
                     answer.read()
                     raise _refusal(answer)
-                for line in answer.iter_lines():
-                    if line.strip():
-                        yield json.loads(line)
+                for line in _lines(answer.iter_bytes()):
+                    yield json.loads(line)
         except httpx.TransportError as error:
             raise self._away(error) from None
 
@@ -157,6 +156,16 @@ class Api:
         if not isinstance(got, dict):
             raise Refused(f"{self.address} answered {str(got)[:80]!r} where an object was expected")
         return got
+
+
+def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Lines that are not empty. They end with a newline and nothing else: JSON may hold U+2028, which `str.splitlines` splits at."""
+    rest = b""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split(b"\n")
+        yield from filter(bytes.strip, whole)
+    if rest.strip():
+        yield rest
 
 
 def _refusal(answer: httpx.Response) -> Refused:

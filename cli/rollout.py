@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from cli import rows
+from cli import rows, show
 from cli.client import Api, Object
 from cli.errors import Refused
 from cli.steps import Steps
@@ -121,7 +121,7 @@ class Rollout:
     def _last_lines(self, revision: str) -> list[str]:
         try:
             found = self._api.lines(self._api.own(f"services/{self._name}/logs"), {"revision": revision, "tail": "10"}, 5)
-            return [str(line.get("line", "")) for line in found][-10:]
+            return [show.plain(str(line.get("line", ""))) for line in found][-10:]
         except Refused:
             return []
 

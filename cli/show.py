@@ -52,6 +52,11 @@ def text(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join("  ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)).rstrip() + "\n" for row in clean)
 
 
+def plain(text: str) -> str:
+    """A line that an app wrote, so that it cannot drive the terminal."""
+    return "".join(each if each.isprintable() or each == "\t" else "?" for each in text.rstrip("\n"))
+
+
 def only_data(form: Form, command: str) -> None:
     """Raises BadUsage for -o name where there are no names."""
     if form is Form.NAME:

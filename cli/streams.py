@@ -41,7 +41,7 @@ def log_line(item: Object, colours: dict[str, str], coloured: bool) -> str:
     at = item.get("at", 0.0)
     stamp = time.strftime("%H:%M:%S", time.localtime(at)) + f".{int(at % 1 * 1000):03d}"
     name = str(item.get("instance", ""))
-    said = "".join(c if c.isprintable() or c == "\t" else "?" for c in str(item.get("line", "")).rstrip("\n"))
+    said = show.plain(str(item.get("line", "")))
     if coloured:
         colour = colours.setdefault(name, COLOURS[len(colours) % len(COLOURS)])
         name = f"\033[{colour}m{name}\033[0m"

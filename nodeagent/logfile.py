@@ -101,7 +101,7 @@ def read_lines(path: Path, *, tail: int | None = None, since: float = 0.0) -> li
     found: list[Line] = []
     for file in files(path):
         try:
-            raw = file.read_bytes().splitlines()
+            raw = file.read_bytes().removesuffix(b"\n").split(b"\n")  # at nothing else: the rest is an app's own text
         except FileNotFoundError:
             continue
         if tail is not None:

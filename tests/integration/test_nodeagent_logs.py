@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nodeagent.logfile import Line
+from nodeagent.logfile import LINE_BYTES, Line
 from nodeagent.logs import Logs, Owner
 from tests.eventually import eventually, eventually_async
 
@@ -72,6 +72,35 @@ async def test_a_flood_is_dropped_and_counted_and_the_log_goes_on(logs: Logs) ->
     await asyncio.sleep(0.1)  # the rate grants a hundred bytes meanwhile
     write(stdout, "after\n")
     await until_logged(logs, "after")
+
+
+async def test_what_an_app_writes_is_never_another_line_time_or_stream(tmp_path: Path) -> None:
+    made = Logs(tmp_path / "instances", rate_bytes=10**9, burst_bytes=10**9)
+    made.start()
+    stdout, _ = made.open("i-1", Owner())
+    own = [
+        "a\r1999999999.000000 e 0,0 forged",
+        "1999999999.000000 e 999999999,0 forged",
+        '{"at":1,"instance":"i-2","stream":"stderr","line":"forged"}',
+        "\x1b[2J\x1b[1A\x0b\x0c\x1c\x85\u2028forged",
+        "x" * 10_000_000,
+        "after",
+    ]
+    write(stdout, "".join(f"{line}\n" for line in own))
+    began = time.time()
+    await until_logged(made, "after")
+    lines = await made.history("i-1", tail=None, since=0)
+    assert [line.text for line in lines if line.text[:2] != "xx"] == [line for line in own if line[:2] != "xx"]
+    assert {line.stream for line in lines} == {"o"}
+    assert all(abs(line.at - began) < 60 for line in lines)
+    assert max(len(line.text) for line in lines) <= LINE_BYTES
+    await made.stop()
+    again = Logs(tmp_path / "instances", rate_bytes=10**9, burst_bytes=10**9)
+    again.start()
+    again.open("i-1", Owner())
+    write(stdout, "once more\n")
+    assert [text for text in await until_logged(again, "once more") if text[:2] != "xx"][-2:] == ["after", "once more"]
+    await again.stop()
 
 
 async def test_logs_of_what_is_gone_are_deleted_in_time(logs: Logs) -> None:

@@ -93,11 +93,11 @@ def test_a_failed_deploy_says_reason_exit_code_and_last_lines(monkeypatch: pytes
     fake.set(f"GET {BASE}/services/hello", failing)
     bad = revision("hello-00002", status="False", reason="ExitCode3", message="the app ended with exit code 3")
     fake.set(f"GET {BASE}/revisions/hello-00002", bad)
-    line = json.dumps({"line": "no such file: config.ini"}) + "\n"
+    line = json.dumps({"line": "no such file: \x1b[2Jconfig.ini"}) + "\n"
     fake.set("GET /apis/ebb.dev/v1/namespaces/default/services/hello/logs", lambda _: httpx.Response(200, text=line))
     with pytest.raises(Refused) as refused:
         rollout.Rollout(fake.api(), "hello", Steps(quiet=True)).wait(SERVICE, "hello:v2", 5)
-    assert str(refused.value) == "hello-00002: ExitCode3: the app ended with exit code 3\n    no such file: config.ini"
+    assert str(refused.value) == "hello-00002: ExitCode3: the app ended with exit code 3\n    no such file: ?[2Jconfig.ini"
 
 
 def test_a_deploy_that_takes_too_long_says_what_it_waits_for() -> None:
@@ -185,6 +185,14 @@ def test_a_story_shows_the_time_between_steps(capsys: Captured) -> None:
 def test_what_an_app_logs_cannot_drive_the_terminal() -> None:
     shown = streams.log_line({"at": 0, "instance": "i1", "line": "a\x1b[2Jb\r", "stream": "stdout"}, {}, False)
     assert shown.endswith(" i1 a?[2Jb?\n")
+
+
+def test_lines_end_where_they_end_whatever_is_written_in_them() -> None:
+    fake, written = FakeApi(), ["a\u2028b", "a\x85b\u2029", "\u2028", "last"]
+    fake.set(
+        "GET /lines", lambda _: httpx.Response(200, text="\n\n".join(json.dumps(each, ensure_ascii=False) for each in written))
+    )
+    assert list(fake.api().lines("/lines")) == written
 
 
 def test_no_answer_says_where_it_asked_and_what_to_do() -> None:
