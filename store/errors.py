@@ -17,6 +17,10 @@ class Compacted(StoreError):
         self.compact_rev = compact_rev
 
 
+class Ahead(StoreError):
+    """The asked-for store_rev is in the future of the store: it never gave it, or was restored from a backup."""
+
+
 class LeaseLost(StoreError):
     """The lease expired or was revoked; everything written under it is gone."""
 

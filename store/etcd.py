@@ -17,7 +17,7 @@ from process import logs
 from process.identity import Identity, when_renewed
 from store.backend import Change, Entry, Listing
 from store.channel import open_channel
-from store.errors import Compacted, Conflict, Forbidden, LeaseLost, StoreError, TooLarge, Unavailable
+from store.errors import Ahead, Compacted, Conflict, Forbidden, LeaseLost, StoreError, TooLarge, Unavailable
 from store.pb import rpc_pb2 as pb
 from store.pb import rpc_pb2_grpc as stubs
 from store.renewals import Renewals
@@ -236,7 +236,7 @@ class EtcdStore:
         if "required revision has been compacted" in details:
             return Compacted(at + 1)
         if "future revision" in details:
-            return StoreError(f"store_rev {at} is in the future of etcd {self._etcd}: it may have been restored from a backup")
+            return Ahead(f"store_rev {at} is in the future of etcd {self._etcd}: it may have been restored from a backup")
         if "lease not found" in details:
             return LeaseLost("the lease expired or was revoked")
         if "request is too large" in details:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from process.clock import Clock
 from store.backend import Change, Entry, Listing
-from store.errors import Compacted, Conflict, LeaseLost, StoreError, Unavailable
+from store.errors import Ahead, Compacted, Conflict, LeaseLost, Unavailable
 from store.txn import Delete, Put, Txn, check_size
 
 
@@ -78,7 +78,7 @@ class MemoryStore:
         if at and at < self._compacted:
             raise Compacted(self._compacted)
         if at > self._rev:
-            raise StoreError(f"store_rev {at} is in the future of the store, which is at {self._rev}")
+            raise Ahead(f"store_rev {at} is in the future of the store, which is at {self._rev}")
         entries = tuple(self._as_of(prefix, at) if at else self._under(prefix))
         return Listing(tuple(entry for entry in entries if entry.store_rev > since), at or self._rev, len(entries))
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from registry.api import schemas
 from registry.api.doors import DOORS, HEALTH, OPEN
 
 Document = dict[str, Any]
@@ -21,6 +22,7 @@ _ERRORS: Mapping[str, str] = {
     "415": "Not a format of bodies that is taken here",
     "422": "Not valid; details.causes names each field",
     "429": "Too many requests; Retry-After says when",
+    "502": "A node did not answer",
     "503": "A part that is needed does not answer; details.retryAfterSeconds says when to try again",
     "507": "No room for what was sent",
 }
@@ -76,10 +78,10 @@ def completed(document: Document) -> Document:
 def _complete(path: str, method: str, operation: Document) -> None:
     media = "text/plain" if path in HEALTH else LINES if path.endswith(_STREAMS) else "application/json"
     good = {code: said for code, said in operation.get("responses", {}).items() if code.startswith("2")}
-    if method == "patch":
+    if method == "patch" and "{plural}" in path:
         good.setdefault("201", {"description": "Created, by server-side apply"})
     for said in good.values():
-        said["content"] = {media: {"schema": {}}}
+        said["content"] = {media: {"schema": {} if media == LINES else schemas.answered(path, method)}}
         said.pop("headers", None)
     status = {"application/json": {"schema": {"$ref": "#/components/schemas/Status"}}}
     bad = {} if path in OPEN else {code: {"description": text, "content": status} for code, text in _ERRORS.items()}
@@ -89,6 +91,9 @@ def _complete(path: str, method: str, operation: Document) -> None:
     if method in ("post", "put", "patch") and "/bindings/" not in path and not path.endswith("secrets:rotate"):
         operation["requestBody"] = _body(path, method)
     given = [one for one in operation.get("parameters", []) if one["in"] == "path"]
+    for one in given:
+        if one["name"] == "plural":
+            one["schema"] = {"type": "string", "enum": schemas.plurals(path)}
     operation["parameters"] = [*given, *_queries(path, method)]
 
 
@@ -96,7 +101,7 @@ def _body(path: str, method: str) -> Document:
     if path.endswith("/images"):
         return {"required": True, "content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}}
     media = MERGE if method == "patch" else "application/json"
-    return {"required": True, "content": {media: {"schema": {"type": "object"}}}}
+    return {"required": True, "content": {media: {"schema": schemas.sent(path, method)}}}
 
 
 def _queries(path: str, method: str) -> list[Document]:

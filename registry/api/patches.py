@@ -21,11 +21,15 @@ def merge(target: Any, patch: Any) -> Any:
 
 def apply(target: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
     """Server-side apply: labels and annotations are merged; each field of `spec` that `body` gives replaces the old whole."""
-    meta, given = dict(target.get("metadata", {})), body.get("metadata", {})
+    meta, given = dict(target.get("metadata", {})), body.get("metadata") or {}
+    if not isinstance(given, dict):
+        return {**target, **body}  # which the check of the whole refuses, naming the field
     for field in ("labels", "annotations"):
-        if isinstance(given, dict) and isinstance(given.get(field), dict):
-            meta[field] = {**meta.get(field, {}), **given[field]}
-    if isinstance(given, dict) and "resourceVersion" in given:
+        if isinstance(value := given.get(field) or {}, dict):
+            meta[field] = {**meta.get(field, {}), **value}
+        else:
+            meta[field] = value
+    if "resourceVersion" in given:
         meta["resourceVersion"] = given["resourceVersion"]
     spec = body.get("spec", {})
     rest = {name: value for name, value in body.items() if name not in ("metadata", "spec", "status")}

@@ -19,12 +19,13 @@ from registry.problem import DNS_LABEL
 from registry.quotas import Counts
 from store import keys
 from store.backend import Entry, Store
-from store.errors import Compacted, Conflict
+from store.errors import Ahead, Compacted, Conflict
 from store.txn import Delete, Guard, Put, Txn
 
 PATCH_TRIES = 8
 LIST_MAX = 10_000
 _CHUNK = 100
+_NO_TOKEN = "the continue token is not one of ours; list again without it"
 
 Change = Callable[[Object], Object]
 """The stored object as a client sees it → the body that shall replace it."""
@@ -61,6 +62,8 @@ class Resources:
             listing = await self._store.list(_prefix(kind, project or namespace, name), at=at)
         except Compacted:
             raise problems.gone("the continue token is too old; list again without it") from None
+        except Ahead:
+            raise problems.bad_request(_NO_TOKEN) from None
         store_rev = at or listing.store_rev
         items: list[Object] = []
         last = ""
@@ -160,7 +163,7 @@ class Resources:
         """The pruned body, valid. `name`: what the path says, for a body that does not."""
         _client_may_write(kind)
         body = defaults.prune(raw)
-        if name and isinstance(body, dict):
+        if name and isinstance(body, dict) and isinstance(body.get("metadata", {}), dict):
             body = {**body, "metadata": {**_metadata(body), "name": name}}
         found = validate.validate(kind, body, self._bounds)
         if kind is DOMAIN_MAPPING and not found:
@@ -308,7 +311,9 @@ def _read_token(token: str) -> tuple[int, str]:
     if not token:
         return 0, ""
     try:
-        store_rev, _, key = base64.urlsafe_b64decode(token).decode().partition(" ")
+        store_rev, _, key = base64.b64decode(token, altchars=b"-_", validate=True).decode().partition(" ")
+        if not (store_rev.isascii() and store_rev.isdigit() and 0 < int(store_rev) < 2**63):
+            raise ValueError
         return int(store_rev), key
     except ValueError:
-        raise problems.bad_request("the continue token is not one of ours; list again without it") from None
+        raise problems.bad_request(_NO_TOKEN) from None

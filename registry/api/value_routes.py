@@ -70,6 +70,8 @@ class ValueRoutes:
             raise problems.unsupported_media(media, ", ".join((*_MERGES, _JSON_PATCH, _APPLY)))
         given, dry_run = await read(request), flag(request, "dryRun")
         change = _change(given)
+        if media == _APPLY and not isinstance(given, dict):
+            raise problems.bad_request("apply needs the object as a mapping")
         try:
             return answer(await self._store.change(kind, project, name, change, dry_run=dry_run))
         except ApiError as error:

@@ -164,7 +164,7 @@ class ValueStore:
 
     def _checked(self, kind: Kind, project: str, raw: Any, name: str = "") -> Object:
         body = _without_nulls(raw)
-        if name and isinstance(body, dict):
+        if name and isinstance(body, dict) and isinstance(body.get("metadata", {}), dict):
             body = {**body, "metadata": {**objects.meta(body), "name": objects.meta(body).get("name") or name}}
         found = values.validate(kind, body)
         if not (DNS_LABEL.fullmatch(project) and len(project) <= 63):

@@ -1,5 +1,6 @@
 """Strings and bodies that mean harm, everywhere in the API: an answer, never a 5xx."""
 
+import base64
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
@@ -62,6 +63,30 @@ def test_no_string_anywhere_makes_the_api_fail_or_escape(served: str, text: str)
             assert answer.status_code in (400, 422), (where, answer.text)
         for path, body in (("projects", {"name": plain}), ("users", {"principal": plain}), ("tokens", {"role": plain})):
             assert http.post(f"/apis/ebb.dev/v1/{path}", json=body).status_code in (400, 422)
+
+
+@pytest.mark.parametrize("said", ["-5 x", "0 x", "99999999 x", "9" * 30 + " x", "1_0 x", "٣ x", "x"], ids=ascii)
+def test_a_continue_token_that_was_never_given_is_refused(served: str, said: str) -> None:
+    token = base64.urlsafe_b64encode(said.encode()).decode()
+    with httpx.Client(base_url=served, headers=AUTH, timeout=30) as http:
+        for text in (token, f"!{token}"):
+            answer = http.get(f"{API}/services", params={"continue": text})
+            assert (answer.status_code, "continue token" in answer.text) == (400, True), answer.text
+
+
+@pytest.mark.parametrize("media", ["application/merge-patch+json", "application/apply-patch+yaml"])
+@pytest.mark.parametrize("said", [5, {"labels": 5}, {"annotations": [1]}], ids=repr)
+def test_metadata_that_is_none_is_refused_not_passed_over(served: str, said: Any, media: str) -> None:
+    with httpx.Client(base_url=served, headers=AUTH, timeout=30) as http:
+        for path, body in (
+            (f"{API}/namespaces/default/services", service("there")),
+            ("/api/v1/namespaces/default/configmaps", {"metadata": {"name": "there"}}),
+        ):
+            assert http.post(path, json=body).status_code in (201, 409)
+            answer = http.patch(f"{path}/there", json={"metadata": said}, headers={"content-type": media})
+            assert (answer.status_code, "metadata" in answer.json()["message"]) == (422, True), (path, answer.text)
+        none = http.patch(f"{path}/none", json=[], headers={"content-type": "application/apply-patch+yaml"})
+        assert none.status_code == 400, none.text
 
 
 @pytest.mark.parametrize(("open_", "close"), [("[", "]"), ('{"a":', "}")], ids=["lists", "mappings"])
