@@ -1,8 +1,11 @@
 """The bill of materials and the audit of what the locks pin."""
 
+import hashlib
 import json
+import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -109,6 +112,38 @@ def test_the_audit_that_could_not_ask_says_so_and_fails(script: str, tmp_path: P
         asked, check=False, cwd=ROOT, env={"EBB_PIP_AUDIT": str(tool)}, capture_output=True, text=True, timeout=30
     )
     assert (done.returncode, "COULD NOT ASK" in done.stderr, done.stdout) == (advisories.NOT_ASKED, True, "")
+
+
+def _wheel(directory: Path, said: str) -> Path:
+    """A package of one module that says `said`."""
+    path = directory / "left_pad-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("left_pad.py", f"print({said!r})\n")
+        wheel.writestr("left_pad-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: left-pad\nVersion: 1.0\n")
+        wheel.writestr("left_pad-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("left_pad-1.0.dist-info/RECORD", "left_pad.py,,\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("what", "refused"),
+    [("the same", ""), ("other bytes", "DO NOT MATCH THE HASHES"), ("no hash", "must have their versions pinned|hash")],
+)
+def test_a_package_whose_bytes_are_not_those_of_the_lock_is_not_installed(what: str, refused: str, tmp_path: Path) -> None:
+    """What `deploy/install` runs, against an index that somebody took over."""
+    hashed = hashlib.sha256(_wheel(tmp_path, "honest").read_bytes()).hexdigest()
+    if what == "other bytes":
+        _wheel(tmp_path, "evil")
+    lock = tmp_path / "requirements.lock"
+    lock.write_text("left-pad==1.0" + (f" --hash=sha256:{hashed}" if what != "no hash" else "") + "\n")
+    line = next(line for line in (ROOT / "deploy/install").read_text().splitlines() if "pip install" in line)
+    flags = [word for word in line.split() if word.startswith("--") and word != "--no-cache-dir"]
+    argv = [sys.executable, "-m", "pip", "install", *flags, "--no-index", "--find-links", str(tmp_path)]
+    argv += ["--target", str(tmp_path / "into"), "-r", str(lock)]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode == 0) == (not refused), done.stdout + done.stderr
+    assert re.search(refused, done.stdout + done.stderr)
+    assert (tmp_path / "into/left_pad.py").exists() == (not refused)
 
 
 def test_packages_are_installed_by_their_hashes_alone() -> None:
