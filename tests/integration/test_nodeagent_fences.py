@@ -158,6 +158,32 @@ async def met(node: World, instance: str, *reasons: str) -> bool:
     return status is not None and {line.partition(":")[0] for line in status.notices} >= set(reasons)
 
 
+@pytest.mark.parametrize(
+    ("attack", "notice", "changes"),
+    [
+        ("while :; do busybox tail /dev/zero; done", "OutOfMemory", {"memory_limit_bytes": 64 << 20}),
+        ("mkdir /d; i=0; while :; do echo > /d/$i; i=$((i+1)); done", "TooManyFiles", {"memory_limit_bytes": 1 << 30}),
+        ("busybox yes a line of a log that says nothing at all", "LogRateLimited", {"memory_limit_bytes": 64 << 20}),
+    ],
+    ids=["memory", "inodes", "log"],
+)
+async def test_who_takes_without_end_is_told_and_its_neighbour_serves_on(
+    node: World, attack: str, notice: str, changes: dict[str, int]
+) -> None:
+    await node.revision(project="quiet")
+    await node.assign("quiet", project="quiet")
+    address = (await node.phase("quiet", Phase.READY)).address
+    script = f"busybox httpd -f -p $PORT -h /www & ({attack}) & wait"
+    await node.revision("greedy-00001", script, project="greedy", pids_limit=64, **changes)
+    await node.assign("greedy", revision="greedy-00001", project="greedy")
+    await node.until(lambda: met(node, "greedy", notice), f"its status says {notice}", 60)
+    assert [await fetch(address) for _ in range(50)] == ["hello\n"] * 50
+    assert await node.ready()
+    status = await node.status("quiet")
+    assert status is not None
+    assert (status.phase, status.notices) == (Phase.READY, [])
+
+
 async def test_a_projects_policy_puts_its_instances_in_gvisor_whatever_they_ask_for(node: World) -> None:
     await node.store.put(keys.project("default"), encode(Project(name="default", policy=Policy(runtime=GVISOR))))
     await node.revision()

@@ -203,6 +203,28 @@ def test_who_takes_too_much_memory_is_killed_alone(sandbox: Sandbox) -> None:
     assert (done.returncode, done.stdout) == (137, "")
 
 
+@ON_THE_KERNEL
+def test_who_opens_sockets_without_end_pays_for_them_out_of_its_own_memory(sandbox: Sandbox) -> None:
+    """Sockets with all that they hold count to the instance: it dies at its limit before the limit of open files stops it."""
+    program = """
+import socket
+held = []
+while True:
+    one, other = socket.socketpair()
+    one.setblocking(False)
+    held += [one, other]
+    try:
+        while True:
+            one.send(bytes(65536))
+    except BlockingIOError:
+        pass
+    print(len(held), flush=True)
+"""
+    done = sandbox.run(command=["/usr/bin/python3", "-c", program])
+    assert done.returncode == 137, done.stderr
+    assert 20 < int(done.stdout.split()[-1]) < 4000
+
+
 def test_a_command_that_does_not_exist_is_said_so(sandbox: Sandbox) -> None:
     done = sandbox.run(command=["/no/such/program"])
     assert done.returncode != 0
