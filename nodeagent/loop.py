@@ -41,6 +41,8 @@ class Loop:
         reporter.wanted = lambda instance: self.want(instance) is not None
         self._running: dict[tuple[str, Do], asyncio.Task[None]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._members: frozenset[str] = frozenset()
+        """The ingresses that live."""
         self._open = False
         self._ending = False
         self._empty = asyncio.Event()
@@ -107,6 +109,7 @@ class Loop:
             self._reporter.report(self.want(instance), have, Phase.PENDING)
 
     def _member(self, key: str, new: Member | None, old: Member | None) -> None:
+        self._members = frozenset(member.member for _, member in self.ingresses.items())
         if new is None:
             for have in list(self.observed.values()):
                 if have.phase in _LEAVING:
@@ -172,7 +175,7 @@ class Loop:
     def say_leaving_again(self) -> None:
         """Ask the ingresses again that have not answered whether anything is in flight."""
         for have in self.observed.values():
-            if have.phase in _LEAVING and drain.missing(self._members(), have.drained_by):
+            if have.phase in _LEAVING and drain.missing(self._members, have.drained_by):
                 self._reporter.say_again(have.instance)
 
     # -- plan and act ----------------------------------------------------------------------------------------------------------
@@ -188,15 +191,12 @@ class Loop:
                 if want is None:
                     return
                 have = self.observed[instance] = Observed(instance)
-            actions = actions_for(want, have, now, self._members())
+            actions = actions_for(want, have, now, self._members)
             if not actions:
                 self._wake_later(instance, want, have, now)
                 return
             for action in actions:
                 self._begin(action, want)
-
-    def _members(self) -> frozenset[str]:
-        return frozenset(member.member for _, member in self.ingresses.items())
 
     def _begin(self, action: Action, want: Assignment | None) -> None:
         instance, now = action.instance, self._hands.clock.now()

@@ -10,10 +10,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from nodeagent import checks
-from nodeagent.readiness import Readiness, Verdict, plan_of
+from nodeagent.readiness import SLOWEST_FAST_GAP_S, Readiness, Verdict, plan_of
 from process.clock import Clock
 from process.run import Jobs
 from store.model import Revision
+
+STARTING_PER_S = 2_000
+"""So many probes a second are made of all together that were not ready yet, or one in SLOWEST_FAST_GAP_S of each: a crowd that starts
+needs the processor for itself."""
 
 ExecFn = Callable[[str, list[str], float], Awaitable[int]]
 """(instance, argv, timeout_s) → exit code."""
@@ -22,10 +26,11 @@ OnEvent = Callable[[str, Verdict], None]
 
 
 class _Watched:
-    __slots__ = ("paused_at", "resumed", "state", "task")
+    __slots__ = ("paused_at", "resumed", "starting", "state", "task")
 
     def __init__(self, state: Readiness) -> None:
         self.state = state
+        self.starting = not state.ready
         self.task: asyncio.Task[None] | None = None
         self.paused_at: float | None = None
         self.resumed = asyncio.Event()
@@ -38,6 +43,8 @@ class Prober:
     def __init__(self, clock: Clock, jobs: Jobs) -> None:
         self._clock, self._jobs = clock, jobs
         self._watched: dict[str, _Watched] = {}
+        self._starting = 0
+        """How many of them were never ready."""
 
     def __contains__(self, instance: str) -> bool:
         return instance in self._watched
@@ -56,9 +63,11 @@ class Prober:
         run = None if exec_fn is None else _bound(exec_fn, instance)
 
         async def watch() -> None:
+            self._starting += watched.starting
             try:
                 await self._watch(watched, ip, revision.port, run, lambda verdict: on_event(instance, verdict))
             finally:
+                self._starting -= watched.starting
                 if self._watched.get(instance) is watched:
                     del self._watched[instance]
 
@@ -88,13 +97,15 @@ class Prober:
     async def _watch(
         self, watched: _Watched, ip: str, port: int, run: checks.Exec | None, tell: Callable[[Verdict], None]
     ) -> None:
-        state = watched.state
+        state, probed_at = watched.state, float("-inf")
         while True:
             await watched.resumed.wait()
             next_probe = state.next_due()
             if next_probe is None:
                 return
             which, due = next_probe
+            if watched.starting:
+                due = max(due, probed_at + min(self._starting / STARTING_PER_S, SLOWEST_FAST_GAP_S))
             wait = min(due, state.deadline or due) - self._clock.now()
             if wait > 0:
                 await asyncio.sleep(wait)
@@ -109,7 +120,11 @@ class Prober:
             why = await checks.check(state.plan.probe(which), ip, port, run)
             if watched.paused_at is not None:
                 continue  # frozen while it was asked: its silence says nothing
-            verdict = state.answer(which, why is None, self._clock.now(), why or "")
+            probed_at = self._clock.now()
+            verdict = state.answer(which, why is None, probed_at, why or "")
+            if watched.starting and state.ready:
+                watched.starting = False
+                self._starting -= 1
             if verdict is not None:
                 tell(verdict)
 

@@ -13,7 +13,7 @@ import pytest
 
 from deploy.ports import free_port
 from nodeagent import checks
-from nodeagent.prober import Prober
+from nodeagent.prober import STARTING_PER_S, Prober
 from nodeagent.readiness import Became, Verdict
 from process.clock import SystemClock
 from process.run import Jobs
@@ -175,6 +175,28 @@ async def test_an_app_that_begins_to_listen_is_ready_within_milliseconds() -> No
             took = loop.time() - began
         assert told[0].became is Became.READY
         assert took < 0.1  # some 2 ms; the machine is shared
+
+
+async def test_a_crowd_that_starts_is_not_probed_more_often_all_together_and_one_alone_is_not_held_up() -> None:
+    asked: list[str] = []
+
+    async def run(instance: str, argv: list[str], timeout_s: float) -> int:
+        asked.append(instance)
+        return 1
+
+    async def probes_within(instances: int, seconds: float) -> int:
+        asked.clear()
+        fast = revision(1, readiness_probe=Probe(kind="exec", command=["false"], period_s=0))
+        async with probers() as (prober, _, tell):
+            for number in range(instances):
+                prober.start(f"i{number}", fast, HERE, run, tell)
+            await asyncio.sleep(seconds)
+            return len(asked)
+
+    crowd, seconds = 80, 0.4
+    assert await probes_within(crowd, seconds) <= crowd + 1.2 * STARTING_PER_S * seconds
+    assert max(asked.count(each) for each in asked) <= 2 * min(asked.count(each) for each in asked), "all alike"
+    assert await probes_within(1, 0.09) >= 5, "every 2 ms, as far as this machine gets to it"
 
 
 async def test_an_instance_that_fails_for_good_is_probed_no_more() -> None:
