@@ -24,6 +24,8 @@ from store.txn import Put, Txn
 log = logs.get("autoscaler")
 
 RETRY_MAX_S = 0.5
+TOGETHER_S = 0.005
+"""Decisions on other revisions within so long of one that is written are written together; a start waits no longer for that."""
 TOLD = 20
 """Instances of one decision that the story tells of by name."""
 
@@ -33,7 +35,7 @@ class Hands:
 
     def __init__(self, mind: Mind, store: Store, bus: Bus, clock: Clock, story: Story, jobs: Jobs) -> None:
         self._mind, self._store, self._bus, self._clock, self._story, self._jobs = mind, store, bus, clock, story, jobs
-        self._commits = Grouped(store)
+        self._commits = Grouped(store, TOGETHER_S)
         self.mark: Callable[[RevisionKey], None] = lambda _: None
 
     def write(self, revision: Revision, active: Active, made: Plan, scale: Scale | None) -> None:

@@ -1,7 +1,7 @@
-"""Commits of one process that go together when they come faster than the store takes them.
+"""Commits of one process that go together when they come faster than one after the other.
 
-One is on its way at a time; what comes meanwhile follows as one transaction. Whoever comes alone waits for nobody; under load the
-store, and everyone who watches it, has one transaction for many.
+One is on its way at a time, and begins `gap_s` after the one before it at the earliest; what comes meanwhile goes as one transaction.
+Whoever comes alone waits for nobody; under load the store, its gate and everyone who watches have one transaction for many.
 """
 
 import asyncio
@@ -27,30 +27,50 @@ class _Waiting:
 class Grouped:
     """`commit` as the store's own. One transaction's guards that do not hold do not refuse those it went with."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, gap_s: float = 0.0) -> None:
+        self._store, self._gap_s = store, gap_s
         self._waiting: deque[_Waiting] = deque()
         self._busy = False
+        self._free_at = float("-inf")
+        """When the next may begin, of the loop's time."""
+        self._timer: asyncio.TimerHandle | None = None
         self._sending: asyncio.Task[None] | None = None
 
     async def commit(self, txn: Txn) -> int:
         """Write all of `txn`; the store_rev it got. Raises Conflict when a guard of it does not hold, and the store's other errors."""
-        if self._busy:
-            each = _Waiting(txn, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        if self._busy or self._waiting or loop.time() < self._free_at:
+            each = _Waiting(txn, loop.create_future())
             self._waiting.append(each)
+            self._go_on()
             return await each.done
-        self._busy = True
+        self._begin(loop)
         try:
             return await self._store.commit(txn)
         finally:
-            self._go_on()
+            self._end()
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._busy, self._free_at = True, loop.time() + self._gap_s
+
+    def _end(self) -> None:
+        self._busy = False
+        self._go_on()
 
     def _go_on(self) -> None:
-        """Send what waits; nobody's cancellation cuts it off."""
-        group = self._group()
-        self._busy = bool(group)
-        if group:
-            self._sending = asyncio.get_running_loop().create_task(self._send(group), name="grouped commits")
+        """Send what waits, now or when its time has come; nobody's cancellation cuts it off."""
+        if self._busy or self._timer is not None or not self._waiting:
+            return
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._free_at:
+            self._timer = loop.call_at(self._free_at, self._due)
+        elif group := self._group():
+            self._begin(loop)
+            self._sending = loop.create_task(self._send(group), name="grouped commits")
+
+    def _due(self) -> None:
+        self._timer, self._free_at = None, float("-inf")
+        self._go_on()
 
     def _group(self) -> list[_Waiting]:
         """The first of those that wait, and those after it that can go with it, in order."""
@@ -81,7 +101,7 @@ class Grouped:
         finally:
             for each in group:
                 each.done.cancel()  # nothing, unless we are being cancelled
-            self._go_on()
+            self._end()
 
     async def _together(self, group: Sequence[_Waiting]) -> bool:
         """False: nothing of it was written, and whose fault that is shows when each goes alone."""

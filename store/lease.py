@@ -14,6 +14,8 @@ from store.txn import Delete, Put, Txn
 R = TypeVar("R")
 
 RETRY_MAX_S = 1.0
+TOGETHER_S = 0.05
+"""What is put so soon after something else may wait so long, for who must know at once hears it on the bus."""
 
 _log = logs.get("store")
 
@@ -27,7 +29,7 @@ class Presence:
 
     def __init__(self, store: Store, ttl_s: float) -> None:
         self._store = store
-        self._commits = Grouped(store)
+        self._commits = Grouped(store, TOGETHER_S)
         self._ttl_s = ttl_s
         self._wanted: dict[str, bytes] = {}
         self._written: dict[str, tuple[int, bytes]] = {}

@@ -54,6 +54,21 @@ async def test_one_alone_goes_at_once_and_those_that_come_meanwhile_go_together(
     assert {entry.key for entry in (await store.list("")).entries} == {"a", "b", "c"}
 
 
+async def test_what_comes_soon_after_another_waits_for_company_and_what_comes_later_does_not() -> None:
+    store, loop = MemoryStore(), asyncio.get_running_loop()
+    grouped = Grouped(store, 0.1)
+    began = loop.time()
+    first = await grouped.commit(put("a"))
+    assert loop.time() - began < 0.09
+    together = await asyncio.gather(*(grouped.commit(put(key)) for key in "bcd"))
+    assert loop.time() - began >= 0.1
+    assert set(together) == {first + 1}
+    await asyncio.sleep(0.11)
+    began = loop.time()
+    assert await grouped.commit(put("e")) == first + 2
+    assert loop.time() - began < 0.09
+
+
 async def test_a_guard_that_does_not_hold_refuses_its_own_transaction_alone() -> None:
     store = Slow()
     tasks = await begun(Grouped(store), put("a"), put("b", Guard("b", 7)), put("c", Guard("c", 0)))
