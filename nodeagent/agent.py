@@ -52,6 +52,8 @@ NODE_EVERY_S = 5.0
 TIDY_EVERY_S = 60.0
 USAGE_EVERY_S = 5.0
 LIMITS_EVERY_S = 5.0
+LOOKED_AT = 20
+"""Instances whose limits are looked at in one turn of a thread: some milliseconds."""
 LOGS_KEPT = 1000
 SPARE_BYTES = 256 * 2**20
 """With less room on the disk nothing new is placed here."""
@@ -64,6 +66,10 @@ def labels_of(node: str, zone: str) -> dict[str, str]:
     arch = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     found = {"kubernetes.io/hostname": node, "kubernetes.io/arch": arch, "kubernetes.io/os": "linux"}
     return found | ({"topology.kubernetes.io/zone": zone} if zone else {})
+
+
+def _look(mode: cgroups.Mode, asked: Sequence[tuple[str, int, int]]) -> list[notices.Met]:
+    return [notices.look(mode, path, pid, dropped) for path, pid, dropped in asked]
 
 
 class Agent:
@@ -318,12 +324,17 @@ class Agent:
         mode, tasks = cgroups.detect(), self._hands.tasks
         while True:
             await asyncio.sleep(LIMITS_EVERY_S)
-            for name, have in list(self.loop.observed.items()):
-                revision, pid = have.revision, tasks.pid(name)
-                if have.ready and not have.frozen and revision is not None and pid:
-                    dropped = self.logs.dropped_bytes(name)
-                    met = await asyncio.to_thread(notices.look, mode, self.places.of(name), pid, dropped)
-                    self.reporter.notice(name, notices.words(met, revision.pids_limit, revision.memory_limit_bytes))
+            found = [
+                (name, have.revision, pid)
+                for name, have in self.loop.observed.items()
+                if have.ready and not have.frozen and have.revision is not None and (pid := tasks.pid(name))
+            ]
+            for first in range(0, len(found), LOOKED_AT):
+                some = found[first : first + LOOKED_AT]
+                asked = [(self.places.of(name), pid, self.logs.dropped_bytes(name)) for name, _, pid in some]
+                met = await asyncio.to_thread(_look, mode, asked)
+                for (name, revision, _), what in zip(some, met, strict=True):
+                    self.reporter.notice(name, notices.words(what, revision.pids_limit, revision.memory_limit_bytes))
 
     async def _tidy(self) -> None:
         while True:
