@@ -96,7 +96,9 @@ class Admitter:
     ) -> Waiter[Request] | None:
         """Put `request` in line; None when it was refused or dispatched on the spot."""
         waiter, effects = throttler.arrive(request, now, deadline, cause_id, first=first)
-        if throttler.quiet:
+        if throttler.quiet and any(isinstance(effect, WakeUp) for effect in effects):
+            throttler.quiet = False  # the wake says who waits; the next report, what became of it
+        elif throttler.quiet:
             self.awake(throttler)
         self._perform(throttler, effects)
         if waiter is not None and waiter.waiting:

@@ -72,8 +72,10 @@ async def test_a_cold_request_wakes_waits_and_is_served_when_the_bus_says_ready(
         (wake, again, *_) = door.said(Wake, messages.WAKE)
         assert (wake.revision, wake.waiting, wake.sender, wake.cause_id) == (REVISION, 1, "door", "me-1")
         assert again.at - wake.at >= 0.2
-        reports = door.said(SampleReport, messages.SAMPLES)
-        assert reports[0].samples[0].queued == 1
+        await eventually(lambda: door.said(SampleReport, messages.SAMPLES), "the report of a second")
+        (report, *_) = door.said(SampleReport, messages.SAMPLES)
+        assert (report.samples[0].queued, report.samples[0].requests) == (1, 1)
+        assert report.interval_s > 0, "none at once: the wake says that somebody came"
         door.tell(door.news("i1", Phase.READY, f"127.0.0.1:{port}"))
         answer = await request
         await eventually(lambda: "first byte" in told(door), "the story")
