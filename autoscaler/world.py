@@ -170,9 +170,12 @@ class World:
 
     def _on_assignment(self, key: str, new: Assignment | None, old: Assignment | None) -> None:
         if new is not None:
-            entry = self.assignments.entry(key)
-            self._hearer.fleet.put(new, entry.store_rev if entry is not None else 0)
-            self._hearer.mark(new.revision_key)
+            entry, known = self.assignments.entry(key), self._hearer.fleet.get(new.instance)
+            store_rev = entry.store_rev if entry is not None else 0
+            own = known is not None and store_rev and known.store_rev == store_rev
+            self._hearer.fleet.put(new, store_rev)
+            if not own:  # else it was decided here, and nothing is to be decided anew for its having been written
+                self._hearer.mark(new.revision_key)
         elif old is not None:
             self._hearer.fleet.remove(old.instance)
             self._hearer.mark(old.revision_key)
