@@ -7,7 +7,8 @@ its way into the store is entered at once (`put` with store_rev 0) and taken bac
 from collections.abc import Callable, Iterable, Mapping, ValuesView
 from dataclasses import dataclass
 
-from autoscaler.placement import Need, Placement
+from autoscaler.need import Need
+from autoscaler.placement import Placement
 from autoscaler.policy import Standing
 from autoscaler.shares import Shares
 from store.lifecycle import ENDED, Phase

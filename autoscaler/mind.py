@@ -15,7 +15,7 @@ from autoscaler.budget import Budget
 from autoscaler.fleet import Fleet, Slot
 from autoscaler.idle import Reach
 from autoscaler.keepalive import Keep
-from autoscaler.placement import Need
+from autoscaler.need import Need
 from autoscaler.policy import Mode
 from autoscaler.profile import Profile
 from autoscaler.reach import Reachability

@@ -3,99 +3,39 @@ at no more than `LOOK_AT` fitting nodes.
 
 Order of preference: a frozen instance of that revision, then a parked one (`plan` sees to that), then a node that has the image
 unpacked, then any with room; among those one in the zone with the fewest instances of the revision, then the node with the fewest
-(spread), then the least loaded, then by name.
+(spread), then by what is left there, then by name: the least loaded of those that keep room for the biggest instance that was asked for;
+when there is none, the one with the least memory left that suffices, so that what is left of the others stays in one piece for it
+(decision 0053).
 Only nodes count that have the labels it selects by and no taint it does not tolerate. Memory and disk requests are never
 oversubscribed; CPU is a weight and may be; a node takes at most `slots` instances.
 What asks for no memory takes what its instances are known to hold (`Need.expecting`).
-A parked instance holds `PARKED_BYTES` and a slot: no app code runs in it, and its request is asked for when it is woken.
 """
 
+import itertools
 import math
 from bisect import bisect_left, insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 
-from msgspec import Struct
-from msgspec.structs import replace
+from autoscaler.need import Need, digest_of, mebibytes
+from store.model import Node, RevisionKey
 
-from store.model import Node, Revision, RevisionKey
-from store.scaling import Taint, Toleration
-
-PARKED_BYTES = 4 << 20
-PARKED_SANDBOX_BYTES = 48 << 20
-"""A parked sandbox is a kernel that runs, without the app."""
-EXPECTED_STEP_BYTES = 16 << 20
 LOOK_AT = 16
 COMMON = 8
 """An image that is on one of so many nodes or more is looked for in the order of all nodes."""
 PRESSED = 1.0
 """So much more loaded seems a node that has too little memory."""
+KEPT_MOST = 0.75
+"""Share of its memory that a node keeps for a big instance at most."""
+KEPT_ABOVE = 1.06
+"""So much more than the biggest instance is kept, at least and before it is rounded up: what comes next shall not break into it."""
 UNLISTED = (math.inf, "")
 
+_Rank = tuple[float, str]
+_BY_FIT, _LAST = 1e9, 1e17
+"""From here on the order is by free memory, in bytes, and no longer by load; and from here on, of what is taken when there is no other."""
 _rank = attrgetter("rank")
-
-
-class Need(Struct, frozen=True):
-    """What one instance of a revision takes. Without a memory request its limit is the request, as Kubernetes has it."""
-
-    revision: RevisionKey
-    image: str = ""
-    cpu_m: int = 0
-    memory_bytes: int = 0
-    disk_bytes: int = 0
-    selector: tuple[tuple[str, str], ...] = ()
-    """Labels that the node must have."""
-    tolerations: tuple[Toleration, ...] = ()
-    runtime: str = ""
-    """A runtime that not every node has, or empty."""
-
-    @staticmethod
-    def of(revision: Revision) -> "Need":
-        memory = revision.memory_request_bytes or revision.memory_limit_bytes
-        cpu_m = revision.cpu_request_m or revision.cpu_limit_m
-        if not (revision.disk_request_bytes or revision.node_selector or revision.tolerations or revision.runtime):
-            return Need(revision.key, digest_of(revision.image), cpu_m, memory)
-        selector, tolerations = tuple(sorted(revision.node_selector.items())), tuple(revision.tolerations)
-        disk, runtime = revision.disk_request_bytes, revision.runtime
-        return Need(revision.key, digest_of(revision.image), cpu_m, memory, disk, selector, tolerations, runtime)
-
-    def expecting(self, memory_bytes: int) -> "Need":
-        """What it takes when instances of it are known to hold `memory_bytes` and it asks for none: that and a tenth, in steps, so that
-        what nobody asked for is not given twice. A request stands as it is."""
-        if self.memory_bytes or not memory_bytes:
-            return self
-        return replace(self, memory_bytes=math.ceil(memory_bytes * 1.1 / EXPECTED_STEP_BYTES) * EXPECTED_STEP_BYTES)
-
-    def parked(self) -> "Need":
-        """What it takes while it is parked."""
-        return replace(self, cpu_m=0, memory_bytes=PARKED_SANDBOX_BYTES if self.runtime else PARKED_BYTES)
-
-    def frozen(self) -> "Need":
-        """What it takes while it is frozen: what it holds, and no CPU."""
-        return replace(self, cpu_m=0)
-
-    def misses(self, node: Node) -> str:
-        """What of `node` keeps it away: a label it has not, or a taint that is not tolerated; empty when nothing does."""
-        for name, value in self.selector:
-            if node.labels.get(name) != value:
-                return f"label {name}={value}"
-        for taint in node.taints:
-            if not any(tolerates(each, taint) for each in self.tolerations):
-                return f"toleration of taint {taint.key}={taint.value}" if taint.value else f"toleration of taint {taint.key}"
-        return ""
-
-
-def tolerates(toleration: Toleration, taint: Taint) -> bool:
-    """Whether the toleration is for that taint."""
-    if toleration.key and toleration.key != taint.key:
-        return False
-    return toleration.exists or toleration.value == taint.value
-
-
-def digest_of(image: str) -> str:
-    """`sha256:…` of `host/repository@sha256:…`."""
-    return image.rpartition("@")[2]
 
 
 @dataclass(slots=True)
@@ -108,8 +48,10 @@ class _Room:
     disk_bytes: int = 0
     slots: int = 0
     revisions: dict[RevisionKey, int] | None = None
-    rank: tuple[float, str] = UNLISTED
-    """Load and name: its place in the order; UNLISTED when it is not in it."""
+    rank: _Rank = UNLISTED
+    """Its place in the order, and its name; UNLISTED when it is not in it."""
+    kept_bytes: float = 0
+    """What it keeps in one piece for a big instance."""
 
     def counts(self) -> dict[RevisionKey, int]:
         if self.revisions is None:
@@ -122,7 +64,7 @@ class Placement:
 
     def __init__(self) -> None:
         self._rooms: dict[str, _Room] = {}
-        self._order: list[tuple[float, str]] = []
+        self._order: list[_Rank] = []
         self._images: dict[str, dict[str, _Room]] = {}
         self._zones: dict[str, int] = {}
         """Nodes that are there by zone; instances are spread over zones when there are several."""
@@ -130,6 +72,8 @@ class Placement:
         self._in_zone: dict[tuple[str, RevisionKey], int] = {}
         """Instances by zone and revision, kept only where there are several zones."""
         self._memory_bytes = self._slots = 0
+        self._biggest_bytes = self._kept_bytes = 0
+        """The most memory that one instance was known to ask for, and what nodes keep in one piece for it."""
 
     def set_node(self, node: Node) -> None:
         """`node` is there, or has changed."""
@@ -138,6 +82,7 @@ class Placement:
         for image in room.images:
             self._images[image].pop(node.node, None)
         self._move(room, node)
+        self._reckon(room)
         room.images = frozenset(map(digest_of, node.images))
         for image in room.images:
             self._images.setdefault(image, {})[node.node] = room
@@ -218,17 +163,57 @@ class Placement:
 
     def choose(self, need: Need) -> str | None:
         """The best node that has room for one more, or None."""
+        if need.memory_bytes > self._biggest_bytes:
+            self._keep(need.memory_bytes)
         having = self._images.get(need.image)
         if having:
             found = self._among(need, having)
             if found:
                 return found
-        return self._best(need, self._order)
+        return self._best(need, self._candidates(need))
+
+    def roomiest(self, need: Need) -> str | None:
+        """The node that has room for one more, and most of it: for what shall find room there later."""
+        if need.memory_bytes > self._biggest_bytes:
+            self._keep(need.memory_bytes)
+        order = self._order
+        having = self._images.get(need.image, {})
+        by_fit = bisect_left(order, (_BY_FIT,))
+        for some in (having, None) if having else (None,):
+            for _, name in itertools.chain(itertools.islice(order, by_fit), reversed(order[by_fit:])):
+                if (some is None or name in some) and self.fits(name, need):
+                    return name
+        return None
+
+    def _keep(self, biggest_bytes: int) -> None:
+        """An instance may be so big from now on. What is kept for it grows in steps, since every node is ordered anew."""
+        self._biggest_bytes = biggest_bytes
+        kept_bytes = math.ceil(2 ** (math.ceil(2 * math.log2(biggest_bytes * KEPT_ABOVE)) / 2))
+        if kept_bytes == self._kept_bytes:
+            return
+        self._kept_bytes = kept_bytes
+        for room in self._rooms.values():
+            self._unlist(room)
+            self._reckon(room)
+            self._list(room)
+
+    def _reckon(self, room: _Room) -> None:
+        """What the node keeps; a node that is too small for the biggest keeps nothing."""
+        memory_bytes = room.node.memory_bytes if room.node is not None else 0
+        room.kept_bytes = min(self._kept_bytes, KEPT_MOST * memory_bytes) if self._biggest_bytes <= memory_bytes else 0
+
+    def _candidates(self, need: Need) -> Iterator[_Rank]:
+        """The order of preference, without those that are known to have too little memory left."""
+        order = self._order
+        if order and order[0][0] < _BY_FIT:
+            yield order[0]
+            yield from itertools.islice(order, 1, bisect_left(order, (_BY_FIT,)))
+        yield from itertools.islice(order, bisect_left(order, (_BY_FIT + need.memory_bytes,)), None)
 
     def _among(self, need: Need, having: dict[str, _Room]) -> str | None:
-        """The best of the nodes that have the image; mostly the least loaded of them is."""
+        """The best of the nodes that have the image; mostly the first of them is."""
         if len(having) * COMMON >= len(self._order) or self._zoned or need.selector:
-            return self._best(need, (rank for rank in self._order if rank[1] in having))
+            return self._best(need, (rank for rank in self._candidates(need) if rank[1] in having))
         least = min(having.values(), key=_rank)
         if need.revision not in least.counts() and self.fits(least.name, need):
             return least.name
@@ -320,39 +305,39 @@ class Placement:
         """(cpu_m, memory_bytes, instances) taken on every node, for tests and for people."""
         return {name: self.taken(name) for name in self._rooms}
 
-    def _best(self, need: Need, order: Iterable[tuple[float, str]]) -> str | None:
+    def _best(self, need: Need, order: Iterable[_Rank]) -> str | None:
         if self._zoned:
             return self._best_spread(need, order)
         found: str | None = None
-        best = (1 << 60, 0.0, "")
+        fewest = 1 << 60
         fitting = 0
-        for load, name in order:
+        for _, name in order:
             if not self.fits(name, need):
                 continue
-            rank = (self._rooms[name].counts().get(need.revision, 0), load, name)
-            if rank < best:
-                found, best = name, rank
+            count = self._rooms[name].counts().get(need.revision, 0)
+            if count < fewest:  # Of equals the first stays: they come in the order of preference.
+                found, fewest = name, count
             fitting += 1
-            if fitting >= LOOK_AT or best[0] == 0:
+            if fitting >= LOOK_AT or fewest == 0:
                 break
         return found
 
-    def _best_spread(self, need: Need, order: Iterable[tuple[float, str]]) -> str | None:
+    def _best_spread(self, need: Need, order: Iterable[_Rank]) -> str | None:
         """The same where there are zones: first the zone with the fewest of the revision, `LOOK_AT` nodes of each are looked at."""
         found: str | None = None
-        best = (1 << 60, 1 << 60, 0.0, "")
+        best = (1 << 60, 1 << 60)
         in_zone = {zone: self._in_zone.get((zone, need.revision), 0) for zone in self._zones}
         least, looked = min(in_zone.values()), dict.fromkeys(in_zone, 0)
-        for load, name in order:
+        for _, name in order:
             room = self._rooms[name]
             if room.node is None or looked[room.node.zone] >= LOOK_AT or not self.fits(name, need):
                 continue
             zone = room.node.zone
-            rank = (in_zone[zone], room.counts().get(need.revision, 0), load, name)
+            rank = (in_zone[zone], room.counts().get(need.revision, 0))
             if rank < best:
                 found, best = name, rank
             looked[zone] += 1
-            if best[:2] == (least, 0):
+            if best == (least, 0):
                 break
         return found
 
@@ -366,8 +351,14 @@ class Placement:
         if room.node is None or room.node.unschedulable:
             return
         node = room.node
-        cpu, memory, slots = room.cpu_m / max(1, node.cpu_m), room.memory_bytes / max(1, node.memory_bytes), max(1, node.slots)
-        room.rank = (cpu + memory + room.slots / slots + (PRESSED if node.pressed else 0), room.name)
+        free, slots = max(0, node.memory_bytes - room.memory_bytes), max(1, node.slots)
+        if room.slots >= node.slots:
+            room.rank = (_LAST + free, room.name)
+        elif free < room.kept_bytes:
+            room.rank = ((_LAST if node.pressed else _BY_FIT) + free, room.name)
+        else:
+            load = room.cpu_m / max(1, node.cpu_m) + room.memory_bytes / max(1, node.memory_bytes) + room.slots / slots
+            room.rank = (load + PRESSED if node.pressed else load, room.name)
         insort(self._order, room.rank)
 
     def _unlist(self, room: _Room) -> None:
@@ -379,8 +370,3 @@ class Placement:
     def _tidy(self, room: _Room) -> None:
         if room.node is None and room.slots == 0:
             self._rooms.pop(room.name, None)
-
-
-def mebibytes(size: int) -> str:
-    """`512Mi`, or bytes when it is less than one."""
-    return f"{size >> 20}Mi" if size >= 1 << 20 else f"{size}"

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from autoscaler import parking, relief, victims
 from autoscaler.fleet import Fleet, Slot
-from autoscaler.placement import Need
+from autoscaler.need import Need
 from autoscaler.shares import project_of
 from store.lifecycle import Phase
 from store.model import Assignment, Goal, Revision, RevisionKey
@@ -265,7 +265,7 @@ def _park(revision: Revision, wish: Wish, fleet: Fleet, plan: Plan, name: Callab
     plan.deletes += [s for s in parked[1:] if s.store_rev]
     if parked or not wish.may_start:
         return
-    node = fleet.placement.choose(fleet.need(revision.key))  # Where it could run: it shall be woken there.
+    node = fleet.placement.roomiest(fleet.need(revision.key))  # Where it could run: it shall be woken there.
     if node is not None and parking.has_room(fleet.nodes[node], fleet.placement.headroom(node), len(fleet.resting(node))):
         _place(revision, node, Goal.PARK, wish, fleet, plan, name)
 

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 
 from autoscaler.fleet import Fleet, Slot
-from autoscaler.placement import PARKED_BYTES
+from autoscaler.need import PARKED_BYTES
 from autoscaler.profile import Profile
 from store.model import Goal, Node, RevisionKey
 

@@ -11,7 +11,8 @@ room which that one fits into, so what becomes free goes to who is furthest belo
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from autoscaler.placement import Need, Placement, mebibytes
+from autoscaler.need import Need, mebibytes
+from autoscaler.placement import Placement
 from store.model import Goal, RevisionKey
 from store.projects import Quota
 

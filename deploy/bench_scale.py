@@ -19,7 +19,8 @@ from typing import Any
 
 from autoscaler.loop import Scaler
 from autoscaler.mind import Limits
-from autoscaler.placement import Need, Placement
+from autoscaler.need import Need
+from autoscaler.placement import Placement
 from process.run import Jobs
 from store import keys, messages
 from store.backend import Entry, Listing

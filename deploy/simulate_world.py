@@ -15,7 +15,7 @@ from activator.throttler import Throttler
 from autoscaler import plan
 from autoscaler.backoff import Row, failed
 from autoscaler.fleet import Fleet, Slot
-from autoscaler.placement import Need
+from autoscaler.need import Need
 from deploy.simulate_ledger import Ledger
 from deploy.simulate_scaler import Mind, Scaler
 from deploy.simulate_traces import Trace

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from autoscaler import parking, plan
 from autoscaler.fleet import Fleet, Slot
 from autoscaler.idle import Reach
-from autoscaler.placement import Need
+from autoscaler.need import Need
 from autoscaler.policy import Decision, Memory, Mode, decide
 from autoscaler.signals import Signals
 from store.lifecycle import Phase

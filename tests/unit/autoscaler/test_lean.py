@@ -3,7 +3,7 @@
 import msgspec
 
 from autoscaler import lean
-from autoscaler.placement import Need
+from autoscaler.need import Need
 from store.model import Probe, Revision, RouteEntry, ScaleSpec, TrafficTarget, decode, encode
 
 

@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from autoscaler.placement import PARKED_BYTES, Need, Placement
+from autoscaler.need import PARKED_BYTES, Need
+from autoscaler.placement import Placement
 from store.model import Node, Revision
 from store.scaling import Taint, Toleration
 

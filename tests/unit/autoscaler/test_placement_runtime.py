@@ -1,7 +1,8 @@
 """A revision that asks for a runtime is placed only where that runtime works, and told when that is nowhere."""
 
 from autoscaler.fleet import Fleet
-from autoscaler.placement import PARKED_SANDBOX_BYTES, Need, Placement
+from autoscaler.need import PARKED_SANDBOX_BYTES, Need
+from autoscaler.placement import Placement
 from autoscaler.plan import Wish, make
 from store.model import GVISOR, Node, Revision
 

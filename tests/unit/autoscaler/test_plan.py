@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from autoscaler import victims
 from autoscaler.fleet import Fleet
-from autoscaler.placement import Need
+from autoscaler.need import Need
 from autoscaler.plan import AT_ONCE, Plan, Wish, instance_name, make
 from store.lifecycle import Phase
 from store.model import Assignment, Goal, Instance, Node, Revision

@@ -5,7 +5,7 @@ import math
 import msgspec
 
 from autoscaler.fleet import Fleet
-from autoscaler.placement import Need
+from autoscaler.need import Need
 from autoscaler.plan import Wish, make
 from autoscaler.profile import Profile
 from autoscaler.relief import PACE_S, Relief, too_many, worth

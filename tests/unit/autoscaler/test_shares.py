@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoscaler.fleet import Fleet
-from autoscaler.placement import Need
+from autoscaler.need import Need
 from autoscaler.plan import NOT_ITS_TURN, OVER_QUOTA, Plan, Wish, make
 from store import keys
 from store.lifecycle import Phase
