@@ -37,7 +37,7 @@ def handlers(certificates: Table[Certificate] | None) -> list[BaseRouteHandler]:
     @get(ROOT + "/namespaces/{ns:str}/certificates", summary="Certificates of the front door", tags=_TAGS)
     async def certificates_of(ns: str) -> Response[bytes]:
         if certificates is None:
-            raise ApiError(503, "NoTLS", "TLS is off here; start the engine with --https ADDRESS:PORT")
+            raise ApiError(409, "NoTLS", "TLS is off here; start the engine with --https ADDRESS:PORT")
         prefixes = tuple(keys.certificate(project, "") for project in (ns, ENGINE))
         return answer({"items": [shown(each) for key, each in sorted(certificates.items()) if key.startswith(prefixes)]})
 

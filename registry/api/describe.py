@@ -16,7 +16,7 @@ _ERRORS: Mapping[str, str] = {
     "403": "Not for this token, or over a quota",
     "404": "Not there, or in a project that is somebody else's",
     "405": "Not for this resource",
-    "409": "Somebody else wrote first, or it exists",
+    "409": "Somebody else wrote first, it exists, or this engine has no part for it: see the message",
     "410": "Too old a resourceVersion or continue token",
     "413": "Too large",
     "415": "Not a format of bodies that is taken here",

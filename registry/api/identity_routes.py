@@ -28,7 +28,7 @@ def handlers(identities: Identities | None) -> list[BaseRouteHandler]:
             # An identity token says who calls, and nothing of the limits of the token that it was asked for with.
             raise ApiError(403, "Forbidden", f"the token {who.token} is limited: only one without projects and role gives them")
         if identities is None:
-            raise problems.unavailable("this registry signs nothing: it was started without --identity-key-file")
+            raise problems.not_as_it_is("this registry signs nothing: it was started without --identity-key-file")
         try:
             made = identities.token(who.principal, audience)
         except NotYet as error:

@@ -74,6 +74,16 @@ def test_a_continue_token_that_was_never_given_is_refused(served: str, said: str
             assert (answer.status_code, "continue token" in answer.text) == (400, True), answer.text
 
 
+def test_what_the_engine_has_no_part_for_is_refused_for_good_not_for_now(served: str) -> None:
+    """A registry without key files: 409 that names the flag, and no 503, after which clients try again."""
+    with httpx.Client(base_url=served, headers=AUTH, timeout=30) as http:
+        certificates = http.get("/apis/ebb.dev/v1/namespaces/default/certificates")
+        token = http.post("/apis/ebb.dev/v1/identity-tokens", json={"audience": "https://pay.example"})
+        assert (certificates.status_code, "--https" in certificates.json()["message"]) == (409, True), certificates.text
+        assert (token.status_code, "--identity-key-file" in token.json()["message"]) == (409, True), token.text
+        assert not {"retry-after"} & {*certificates.headers, *token.headers}
+
+
 @pytest.mark.parametrize("media", ["application/merge-patch+json", "application/apply-patch+yaml"])
 @pytest.mark.parametrize("said", [5, {"labels": 5}, {"annotations": [1]}], ids=repr)
 def test_metadata_that_is_none_is_refused_not_passed_over(served: str, said: Any, media: str) -> None:
