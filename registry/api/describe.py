@@ -8,7 +8,7 @@ from registry.api.doors import DOORS, HEALTH, OPEN
 
 Document = dict[str, Any]
 METHODS = ("get", "post", "put", "patch", "delete")
-MERGE = "application/merge-patch+json"
+MERGE, JSON_PATCH, APPLY = "application/merge-patch+json", "application/json-patch+json", "application/apply-patch+yaml"
 LINES = "application/x-ndjson"
 _ERRORS: Mapping[str, str] = {
     "400": "The request cannot be read",
@@ -100,8 +100,11 @@ def _complete(path: str, method: str, operation: Document) -> None:
 def _body(path: str, method: str) -> Document:
     if path.endswith("/images"):
         return {"required": True, "content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}}
-    media = MERGE if method == "patch" else "application/json"
-    return {"required": True, "content": {media: {"schema": schemas.sent(path, method)}}}
+    schema = {"schema": schemas.sent(path, method)}
+    if method != "patch":
+        return {"required": True, "content": {"application/json": schema}}
+    more = {JSON_PATCH: {"schema": schemas.JSON_PATCH}, APPLY: schema} if "{plural}" in path else {}
+    return {"required": True, "content": {MERGE: schema, **more}}
 
 
 def _queries(path: str, method: str) -> list[Document]:

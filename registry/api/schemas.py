@@ -92,6 +92,15 @@ def _fields(*, name: bool) -> Schema:
     )
 
 
+JSON_PATCH = _list(
+    _mapping(
+        ("op", "path"),
+        op={"enum": ["add", "remove", "replace", "move", "copy", "test"]},
+        path={**TEXT, "pattern": "^(/.*)?$"},
+        value={},
+        **{"from": TEXT},
+    )
+)
 _TOKEN = _closed(
     (),
     principal=_PRINCIPAL, projects=_list(_NAME, 100), role={"enum": sorted(PERMISSIONS)},
