@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import socket
@@ -126,9 +127,20 @@ def conditions_of(obj: dict[str, Any]) -> dict[str, Any]:
     return {each["type"]: each for each in obj.get("status", {}).get("conditions", ())}
 
 
-async def test_a_mapped_host_gets_a_certificate_that_is_renewed_and_a_failure_says_why(
-    store: Store, bus: Bus, etcd: real.Server, nats: real.Server, tmp_path: Path
-) -> None:
+@dataclasses.dataclass(frozen=True)
+class Issued:
+    """An engine that asks pebble: its store, its API, and the front door's two ports."""
+
+    store: Store
+    api: httpx.AsyncClient
+    authority: Authority
+    http: int
+    tls: int
+
+
+@pytest.fixture
+async def issued(store: Store, bus: Bus, etcd: real.Server, nats: real.Server, tmp_path: Path) -> AsyncIterator[Issued]:
+    """With HOST and UNREACHABLE mapped to a service that sends plain HTTP to TLS."""
     world, http, tls = World(tmp_path), free_port(), free_port()
     common = ["--etcd", etcd.address, "--nats", nats.url, "--certificate-key-file", str(world.keys)]
     listen = ["--listen", f"127.0.0.1:{http}", "--listen-tls", f"127.0.0.1:{tls}"]
@@ -150,58 +162,77 @@ async def test_a_mapped_host_gets_a_certificate_that_is_renewed_and_a_failure_sa
         for host in (HOST, UNREACHABLE):
             mapping = {"metadata": {"name": host}, "spec": {"ref": {"kind": "Service", "name": "hello"}}}
             assert (await api.post(DOMAINS, json=mapping)).status_code == 201
+        yield Issued(store, api, authority, http, tls)
 
-        async def served() -> bool:
-            return (found := await record(store, HOST)) is not None and bool(found.chain)
 
-        await eventually_async(served, "the certificate is there", timeout_s=40)
-        first = await record(store, HOST)
-        assert first is not None
-        assert first.hosts == [HOST]
-        client = ssl.create_default_context(cadata=await authority.root())
-        serial = (await asyncio.to_thread(shown_to, client, tls))["serialNumber"]
+async def test_a_mapped_host_gets_a_certificate_that_is_renewed_and_a_failure_says_why(issued: Issued) -> None:
+    first = await _certified(issued)
+    client = ssl.create_default_context(cadata=await issued.authority.root())
+    serial = (await asyncio.to_thread(shown_to, client, issued.tls))["serialNumber"]
+    await _failure_is_told(issued)
+    await _success_is_told(issued)
+    await _listed(issued)
+    async with httpx.AsyncClient() as anyone:  # plain HTTP is sent to TLS, as the service asked
+        answer = await anyone.get(f"http://127.0.0.1:{issued.http}/a?b=c", headers={"Host": HOST})
+        assert (answer.status_code, answer.headers["location"]) == (301, f"https://{HOST}:{issued.tls}/a?b=c")
 
-        async def failed() -> bool:
-            found = conditions_of(await mapping_of(api, UNREACHABLE)).get("CertificateProvisioned", {})
-            assert found.get("status") != "True"
-            return found.get("status") == "False"
+    # A certificate near its end is replaced; the front door shows the new one.
+    old = replace(first, not_before=time.time() - 100 * 86_400, not_after=time.time() + 86_400)
+    await issued.store.put(keys.certificate("default", f"acme:{HOST}"), encode(old))
 
-        await eventually_async(failed, "the failure is told", timeout_s=40)
+    async def renewed() -> bool:
+        return (await asyncio.to_thread(shown_to, client, issued.tls))["serialNumber"] != serial
 
-        async def told() -> bool:
-            return bool(conditions_of(await mapping_of(api, HOST))["Ready"]["status"] == "True")
+    await eventually_async(renewed, "another certificate is shown", timeout_s=40)
+    for entry in (await issued.store.list(keys.ROOT)).entries:
+        assert b"PRIVATE KEY" not in entry.value
 
-        await eventually_async(told, "the mapping knows of its certificate", timeout_s=10)
-        lost = await mapping_of(api, UNREACHABLE)
-        said = conditions_of(lost)
-        assert (said["CertificateProvisioned"]["status"], said["Ready"]["status"]) == ("False", "False")
-        assert said["CertificateProvisioned"]["reason"] == said["Ready"]["reason"] == "CertificateProvisionFailed"
-        assert "127.0.0.9" in said["CertificateProvisioned"]["message"]
-        assert "tried again by itself at 20" in said["CertificateProvisioned"]["message"]
-        assert lost["status"]["url"] == f"http://{UNREACHABLE}:8080", "it still answers, without TLS"
-        got = await mapping_of(api, HOST)
-        assert {kind: each["status"] for kind, each in conditions_of(got).items()} == dict.fromkeys(conditions_of(got), "True")
-        assert got["status"]["url"] == f"https://{HOST}:{tls}"
-        own = (await api.get(f"{API}/namespaces/default/services/hello")).json()
-        assert "CertificateProvisioned" not in conditions_of(own), "its own host is nobody's in the world"
-        items = {item["hosts"][0]: item for item in (await api.get(CERTIFICATES)).json()["items"]}
-        assert "127.0.0.9" in items[UNREACHABLE]["problem"]
-        assert not items[UNREACHABLE]["ready"]
-        assert items[UNREACHABLE]["retryAt"] > items[HOST]["notBefore"]
-        assert not (await store.list(keys.CHALLENGES)).entries
 
-        # Plain HTTP is sent to TLS, as the service asked.
-        async with httpx.AsyncClient() as anyone:
-            answer = await anyone.get(f"http://127.0.0.1:{http}/a?b=c", headers={"Host": HOST})
-            assert (answer.status_code, answer.headers["location"]) == (301, f"https://{HOST}:{tls}/a?b=c")
+async def _certified(issued: Issued) -> Certificate:
+    """HOST's certificate, once it is there."""
+    found: list[Certificate] = []
 
-        # A certificate near its end is replaced; the front door shows the new one.
-        old = replace(first, not_before=time.time() - 100 * 86_400, not_after=time.time() + 86_400)
-        await store.put(keys.certificate("default", f"acme:{HOST}"), encode(old))
+    async def served() -> bool:
+        made = await record(issued.store, HOST)
+        found[:] = [made] if made is not None and made.chain else []
+        return bool(found)
 
-        async def renewed() -> bool:
-            return (await asyncio.to_thread(shown_to, client, tls))["serialNumber"] != serial
+    await eventually_async(served, "the certificate is there", timeout_s=40)
+    assert found[0].hosts == [HOST]
+    return found[0]
 
-        await eventually_async(renewed, "another certificate is shown", timeout_s=40)
-        for entry in (await store.list(keys.ROOT)).entries:
-            assert b"PRIVATE KEY" not in entry.value
+
+async def _failure_is_told(issued: Issued) -> None:
+    async def failed() -> bool:
+        found = conditions_of(await mapping_of(issued.api, UNREACHABLE)).get("CertificateProvisioned", {})
+        assert found.get("status") != "True"
+        return found.get("status") == "False"
+
+    await eventually_async(failed, "the failure is told", timeout_s=40)
+    lost = await mapping_of(issued.api, UNREACHABLE)
+    said = conditions_of(lost)
+    assert (said["CertificateProvisioned"]["status"], said["Ready"]["status"]) == ("False", "False")
+    assert said["CertificateProvisioned"]["reason"] == said["Ready"]["reason"] == "CertificateProvisionFailed"
+    assert "127.0.0.9" in said["CertificateProvisioned"]["message"]
+    assert "tried again by itself at 20" in said["CertificateProvisioned"]["message"]
+    assert lost["status"]["url"] == f"http://{UNREACHABLE}:8080", "it still answers, without TLS"
+
+
+async def _success_is_told(issued: Issued) -> None:
+    async def told() -> bool:
+        return bool(conditions_of(await mapping_of(issued.api, HOST))["Ready"]["status"] == "True")
+
+    await eventually_async(told, "the mapping knows of its certificate", timeout_s=10)
+    got = await mapping_of(issued.api, HOST)
+    assert {kind: each["status"] for kind, each in conditions_of(got).items()} == dict.fromkeys(conditions_of(got), "True")
+    assert got["status"]["url"] == f"https://{HOST}:{issued.tls}"
+    own = (await issued.api.get(f"{API}/namespaces/default/services/hello")).json()
+    assert "CertificateProvisioned" not in conditions_of(own), "its own host is nobody's in the world"
+
+
+async def _listed(issued: Issued) -> None:
+    items = {item["hosts"][0]: item for item in (await issued.api.get(CERTIFICATES)).json()["items"]}
+    assert "127.0.0.9" in items[UNREACHABLE]["problem"]
+    assert not items[UNREACHABLE]["ready"]
+    assert items[UNREACHABLE]["retryAt"] > items[HOST]["notBefore"]
+    assert not (await issued.store.list(keys.CHALLENGES)).entries

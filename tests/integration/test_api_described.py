@@ -125,7 +125,7 @@ def _played(document: dict[str, Any], base: str, callers: Mapping[str, dict[str,
                 _play(result.ok(), mode, base, callers, answers)
             except Unsatisfiable:
                 assert mode is GenerationMode.NEGATIVE, "what takes nothing cannot be asked wrongly; all else can"
-            except Exception as error:
+            except (Exception, BaseExceptionGroup) as error:
                 wrong += [f"{result.ok().label}: {each}" for each in _leaves(error)]
     return answers, wrong
 
