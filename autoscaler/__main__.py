@@ -30,7 +30,7 @@ class Settings(Common, frozen=True, kw_only=True):
     stable_window_s: float = 60
     scale_to_zero_grace_s: float = 0
     park: bool = True
-    policy: Literal["service", "learned", "knative"] = "service"
+    policy: Literal["service", "learned", "frugal", "knative"] = "service"
     """Who follows learned habits: services that ask for it, all but those that say knative, or none."""
     node_gone_s: float = 10
     election_ttl_s: float = 3

@@ -6,7 +6,7 @@ the next request falls into it. A cold start avoided is worth a price in idle me
 (`budget`), so memory goes where it avoids most, and a small app is kept longer than a large one. Two spans are chosen: the one
 from the last request on that wins most, and one later. When requests come on a beat, the later one is as narrow as the beat is even,
 and nothing is kept until then. What is not known yet is filled by a prior: any order of magnitude of idle time is as likely as
-any other.
+any other. Those beside the first stay for as long as a like sum is worth it to them: a burst that comes in waves finds them.
 """
 
 import math
@@ -27,6 +27,12 @@ OFFS = 4.0
 """A beat's span reaches so many mean deviations to each side, and `SLACK_S` for the tick; it catches `CAUGHT` of the requests."""
 SLACK_S = 2.0
 CAUGHT = 0.93
+OTHERS = 0.5
+"""A call that the others meet is worth so much of one that the first meets: not every crowd needs them all."""
+OTHERS_MOST_S = 60.0
+USUAL_START_S = 0.5
+HEAVIEST = 2.0
+"""How long a start takes makes it worth at most so many times more, or less, than a usual one."""
 
 _WIDTH_S = [lower_s(index + 1) - lower_s(index) for index in range(BINS)]
 
@@ -39,6 +45,8 @@ class Keep:
     from_s: float = 0.0
     until_s: float = 0.0
     why: str = ""
+    others_s: float = SHORTEST_S
+    """So long after the last request those beside the first stay, where the windows hold them; then one is enough."""
 
     def warm(self, idle_s: float) -> bool:
         """Whether an instance shall stand after `idle_s` without a request."""
@@ -49,7 +57,9 @@ class Keep:
         return self.from_s if idle_s < self.from_s < self.until_s else math.inf
 
     def ends_s(self, idle_s: float) -> float:
-        """The idle time up to which `warm` stays what it is at `idle_s`."""
+        """The idle time up to which `warm` stays what it is at `idle_s`, and whether one is enough."""
+        if idle_s < self.others_s < self.keep_s:
+            return self.others_s
         if idle_s < self.keep_s:
             return self.keep_s
         return self.until_s if self.from_s <= idle_s < self.until_s else self.next_s(idle_s)
@@ -62,10 +72,13 @@ class Keep:
 
 def plan(profile: Profile, memory_bytes: int, price_mb_s: float) -> Keep:
     """The spans for a revision whose instance holds `memory_bytes`; a call that needs not wait for a start is worth `price_mb_s`."""
-    price_s = price_mb_s * max(1.0, profile.crowd) / max(LEAST_MB, memory_bytes / (1 << 20))
+    each_s = price_mb_s * _weight(profile.start_s) / max(LEAST_MB, memory_bytes / (1 << 20))
+    price_s = each_s * max(1.0, profile.crowd)
     gains = _gains(profile, price_s)
     kept, best = _best_start(gains)
     keep_s = max(SHORTEST_S, lower_s(kept))
+    others, _ = _best_start(_gains(profile, OTHERS * each_s))
+    others_s = min(keep_s, OTHERS_MOST_S, max(SHORTEST_S, lower_s(others)))
     seen = round(profile.seen)
     why = f"of {seen} idle times half ended within {profile.within(0.5):.0f} s; a cold start is worth {price_s:.0f} s of its memory"
     if profile.steady_beat and profile.mean_s > SHORTEST_S:
@@ -78,9 +91,14 @@ def plan(profile: Profile, memory_bytes: int, price_mb_s: float) -> Keep:
     first, last = _best_span(gains, max(kept, bin_of(SHORTEST_S)))
     caught = sum(profile.idle[first:last])
     if lower_s(last) <= keep_s or profile.seen < 4 or caught < SHARE * profile.seen:
-        return Keep(keep_s, why=why)
+        return Keep(keep_s, why=why, others_s=others_s)
     why += f", and {caught / profile.seen:.0%} end between {lower_s(first):.0f} and {lower_s(last):.0f} s"
-    return Keep(keep_s, max(keep_s, AHEAD * lower_s(first) - profile.start_s), lower_s(last), why)
+    return Keep(keep_s, max(keep_s, AHEAD * lower_s(first) - profile.start_s), lower_s(last), why, others_s)
+
+
+def _weight(start_s: float) -> float:
+    """A start that takes long is worth more to avoid than a short one, but not in proportion; 1 when none was seen."""
+    return max(1 / HEAVIEST, min(HEAVIEST, math.sqrt(start_s / USUAL_START_S))) if start_s else 1.0
 
 
 def _gains(profile: Profile, price_s: float) -> list[float]:

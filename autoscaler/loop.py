@@ -187,7 +187,7 @@ class Scaler:
             decision.desired,
             may_start=active.row.wait_s(wall) == 0,
             park=self._park(revision, active, mode.reach, decision, wall),
-            freeze=freezing.wanted(revision, mode.reach) and key not in mind.relief.given_up,
+            freeze=bool(mode.freezes) or (freezing.wanted(revision, mode.reach) and key not in mind.relief.given_up),
             lost=mind.lost,
             cause_id=active.cause_id,
             at=wall,

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 
 import msgspec
 
-from autoscaler import freezing, habits, keepalive, policy, schedule, steady
+from autoscaler import freezing, habits, keepalive, parking, policy, schedule, steady
 from autoscaler.active import Active, History
 from autoscaler.backoff import restored
-from autoscaler.budget import Budget
+from autoscaler.budget import FRUGAL, Budget
 from autoscaler.fleet import Fleet, Slot
 from autoscaler.idle import Reach
 from autoscaler.keepalive import Keep
@@ -51,7 +51,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Added to the stable window before the last instance goes (see `idle`)."""
     park: bool = True
     policy: str = "service"
-    """service: each revision's own, Knative's windows when it says nothing. learned: habits when it says nothing. knative: never habits."""
+    """service: each revision's own, Knative's windows when it says nothing. learned, frugal: that when it says nothing. knative: all."""
     node_gone_s: float = 10
     """How long a node may be away before what is assigned there is given up."""
 
@@ -70,7 +70,8 @@ class Mind:
         """Of revisions that had load or a start since this process began; at most `PROFILES`, the oldest goes."""
         self.unsaved: dict[RevisionKey, float] = {}
         """What was learned of is not in the store yet, and since when."""
-        self.budget = Budget(now)
+        self.budgets = {"learned": Budget(now), "frugal": Budget(now, FRUGAL)}
+        """By policy."""
         self._others: dict[RevisionKey, int] = {}
         """Instances beside the first when load was last heard of, where habits are followed."""
         self._keeps: dict[RevisionKey, Keep] = {}
@@ -134,11 +135,11 @@ class Mind:
 
     def follows_habits(self, revision: Revision) -> bool:
         """Whether it is kept and started by what was learned of it: as it says, or else the operator; who may forbid it to all."""
+        return self._policy_of(revision) in self.budgets
+
+    def _policy_of(self, revision: Revision) -> str:
         operator = self.limits.policy
-        return (
-            operator != "knative"
-            and (revision.scale.policy or ("learned" if operator == "learned" else "knative")) == "learned"
-        )
+        return operator if operator == "knative" else revision.scale.policy or operator
 
     def to_save(self, now: float) -> list[RevisionKey]:
         """Whose habits are to be written now: not all that is new, but what has been so for a while."""
@@ -165,7 +166,8 @@ class Mind:
         if keep is not None and not revision.scale.min_scale:
             window_s = revision.scale.stable_window_s + max(self.limits.scale_to_zero_grace_s, revision.scale.retention_s)
             memory_mb = self._memory_bytes(revision) / (1 << 20)
-            self.budget.settle(keep.held_s(idle_s), min(idle_s, window_s), memory_mb, now, others)
+            budget = self.budgets[self._policy_of(revision)]
+            budget.settle(keep.held_s(idle_s), min(idle_s, window_s), memory_mb, now, others, keep.others_s)
 
     def _memory_bytes(self, revision: Revision) -> int:
         """What one instance holds: as its nodes say, else as it asks for."""
@@ -211,8 +213,23 @@ class Mind:
             bend=self._bend(revision) if keep is not None else 0.0,
             scheduled=self._scheduled(revision, now, wall),
             freeze_after_s=freezing.after_s(revision, reach),
+            freezes=self._freezes(revision, reach) if keep is not None else "",
             gave_up=active.row.count > 0 and wall - revision.created_at > revision.progress_deadline_s,
         )
+
+    def _freezes(self, revision: Revision, reach: Reach) -> str:
+        """Why its last instance is frozen when its habits let it go, or nothing."""
+        key = revision.key
+        if key in self.relief.given_up:
+            return ""
+        room = any(
+            (node := self.fleet.nodes.get(slot.node)) is not None
+            and not node.pressed
+            and self.fleet.placement.headroom(slot.node) > parking.RESERVE
+            for slot in self.fleet.of(key)
+            if slot.goal in (Goal.RUN, Goal.FREEZE) and not slot.ended
+        )
+        return freezing.chosen(revision, reach, self.profiles[key].phases_s.get("probe", 0.0), room=room)
 
     def _bend(self, revision: Revision) -> float:
         """The concurrency at which its latency bends, where that is its target: it follows its habits and sets none itself."""
@@ -237,7 +254,8 @@ class Mind:
         keep = self._keeps.get(revision.key)
         if keep is None:
             memory_bytes = self._memory_bytes(revision)
-            keep = self._keeps[revision.key] = keepalive.plan(profile, memory_bytes, self.budget.price_mb_s)
+            price_mb_s = self.budgets[self._policy_of(revision)].price_mb_s
+            keep = self._keeps[revision.key] = keepalive.plan(profile, memory_bytes, price_mb_s)
         return keep
 
     def relieve_nodes(self, now: float) -> list[RevisionKey]:

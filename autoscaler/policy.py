@@ -90,6 +90,8 @@ class Mode(Struct, frozen=True):
     """The concurrency at which its latency bends: what an instance can hold, when it says nothing itself; 0: not known or used."""
     freeze_after_s: float = math.inf
     """Idle for so long, the last instance is frozen; infinity: the windows alone say when it goes."""
+    freezes: str = ""
+    """Why its last instance is frozen when its habits let it go; empty: it is not."""
     scheduled: Least = NEVER
     """What its schedules ask for now."""
     gave_up: bool = False
@@ -163,9 +165,14 @@ def decide(revision: Revision, signal: Signal, standing: Standing, mode: Mode, m
     if mode.keep is not None and rest and _quiet(spec, signal, mode):
         # One is enough to meet the next call; what else the windows would still hold goes, and with it the panic it was for.
         warm = mode.keep.warm(mode.idle_s) or mode.idle_s < spec.retention_s
-        wish = min(max(1, wish), max(1, spec.activation_scale)) if warm else 0
-        memory = replace(memory, panic_at=None, panic_peak=0) if memory.panic_at is not None else memory
+        if warm and mode.idle_s < mode.keep.others_s:
+            wish = max(1, wish)
+        else:
+            wish = min(max(1, wish), max(1, spec.activation_scale)) if warm else 0
+            memory = replace(memory, panic_at=None, panic_peak=0) if memory.panic_at is not None else memory
         steps.append(Step("learned", wish, "idle for {:.0f} s: {}", (mode.idle_s, mode.keep.why)))
+        if mode.freezes and not wish:
+            steps.append(Step("freeze", wish, mode.freezes))
     elif mode.idle_s >= mode.freeze_after_s and rest and standing.asked <= 1 and _quiet(spec, signal, mode):
         wish = 0
         steps.append(Step("freeze", wish, "idle for {:.0f} s: frozen, and back within milliseconds", (mode.idle_s,)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from activator.reporter import sample
 from autoscaler import keepalive, parking, plan, steady
 from autoscaler.backoff import Row
-from autoscaler.budget import Budget
+from autoscaler.budget import FRUGAL, SHARE, Budget
 from autoscaler.idle import Reach
 from autoscaler.policy import Decision, Memory, Mode, Standing, decide, target_of
 from autoscaler.profile import GAP_S, Profile
@@ -50,12 +50,12 @@ class Mind:
 
 
 class Scaler:
-    """`policy`: knative, grace, fixed or learned (see `deploy/simulate.py`)."""
+    """`policy`: knative, grace, fixed, learned or frugal (see `deploy/simulate.py`)."""
 
     def __init__(self, world: World, policy: str) -> None:
         self.world, self.policy = world, policy
         self.signals = Signals()
-        self.budget = Budget(0.0)
+        self.budget = Budget(0.0, FRUGAL if policy == "frugal" else SHARE)
         self.loud: dict[RevisionKey, App] = {}
         """Who has something to report."""
         self.active: dict[RevisionKey, App] = {}
@@ -84,7 +84,9 @@ class Scaler:
                 mind.profile.was_idle(idle_s)
             if mind.keep is not None:
                 window_s = min(idle_s, app.revision.scale.stable_window_s)
-                self.budget.settle(mind.keep.held_s(idle_s), window_s, app.ledger.memory_mb, self.world.now, mind.others)
+                self.budget.settle(
+                    mind.keep.held_s(idle_s), window_s, app.ledger.memory_mb, self.world.now, mind.others, mind.keep.others_s
+                )
             mind.keep = None
             if mind.bounds is not None and mind.bounds.more_than < 0:
                 mind.bounds = mind.awake
@@ -118,7 +120,7 @@ class Scaler:
         standing = world.fleet.standing(key)
         if not standing.asked:
             mind.running_since = now
-        habits = self.policy in ("learned", "known", "oracle")
+        habits = self.policy in ("learned", "frugal", "known", "oracle")
         mode = Mode(
             waking=waking, tick=tick, idle_s=self.idle_s(app), active_s=now - mind.running_since, grace_s=self._grace_s,
             keep=self._keep(app) if habits else None,

@@ -248,6 +248,7 @@ class World:
         mind.bounds = mind.awake = None
         if phase is Phase.READY:
             mind.row = Row()
+            mind.profile.started(self.now - a.at, {})
             if mind.waking:
                 mind.profile.met(app.throttler.line.waiting or 1)
                 mind.waking = 0

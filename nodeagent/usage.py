@@ -20,7 +20,7 @@ def of_instances(mode: Mode, places: Places, instances: Iterable[str], root: Pat
 
 def asked_for(revision: Revision) -> bool:
     """Whether the autoscaler wants to know what instances of `revision` use."""
-    return revision.scale.metric in ("cpu", "memory") or revision.scale.policy == "learned"
+    return revision.scale.metric in ("cpu", "memory") or revision.scale.policy in ("learned", "frugal")
 
 
 class Meter:

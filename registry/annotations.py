@@ -81,7 +81,7 @@ KNOWN: dict[str, tuple[str, Parser]] = {
 
 
 SCHEDULE = "ebb.dev/schedule"
-_WORDS = {POLICY: ("policy", ("knative", "learned")), IDLE: ("idle", ("park", "freeze"))}
+_WORDS = {POLICY: ("policy", ("knative", "learned", "frugal")), IDLE: ("idle", ("park", "freeze"))}
 """Annotations of our own: the field of ScaleSpec, and what it may be."""
 
 
@@ -129,6 +129,8 @@ def scale_values(annotations: Mapping[str, Any], problems: Problems, path: str) 
         if field:
             found[field] = value / 100 if field == "target_utilization" else value
     _by_class(found, problems, path)
+    if found.keys() & {"stable_window_s", "retention_s", "scale_down_delay_s"}:
+        found.setdefault("policy", "knative")  # Who says how long means it, whatever the operator's policy is.
     low, high = found.get("min_scale", 0), found.get("max_scale", 0)
     if high and low > high:
         problems.bad(f"{path}[{PREFIX}min-scale]", low, f"at most max-scale, which is {high}")

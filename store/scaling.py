@@ -45,11 +45,13 @@ class ScaleSpec(Model, frozen=True, kw_only=True):
     target_burst_capacity: float = 211
     aggregation: str = "linear"
     """linear or weighted-exponential."""
-    idle: str = "park"
-    """What becomes of the last instance: park (stopped, and one created anew but not started) or freeze."""
+    idle: str = ""
+    """What becomes of the last instance: park (stopped, and one created anew but not started) or freeze. Empty: park, unless its policy
+    chooses to freeze it (autoscaler/freezing.py)."""
     schedules: list[Schedule] = []
     policy: str = ""
-    """knative: its windows alone. learned: when idle, by the revision's own idle times (autoscaler/keepalive.py). Empty: what the
+    """knative: its windows alone. learned: when idle, by the revision's own idle times (autoscaler/keepalive.py). frugal: so, with
+    half the idle memory. Empty: what the
     operator says (`--policy` of the autoscaler), knative unless that is changed."""
 
 

@@ -45,7 +45,7 @@ def small(seed: int) -> World:
         for n in range(pick([1, 2, 3]))
     ]
     faults = pick([Faults(), Faults(start=0.1), Faults(start=0.3, node=0.01), Faults(node=0.03, away_s=5)])
-    return World(seed, apps, nodes, CALLS_S, policy=simulate.POLICIES[seed % 4], faults=faults)
+    return World(seed, apps, nodes, CALLS_S, policy=simulate.POLICIES[seed % len(simulate.POLICIES)], faults=faults)
 
 
 @pytest.mark.parametrize("first", range(0, len(SEEDS), 30))
@@ -59,7 +59,11 @@ def test_limits_hold_no_call_is_lost_and_all_comes_to_rest(first: int) -> None:
             assert app.ledger.came == app.ledger.served + app.ledger.refused, f"{where}: {key}: {app.ledger}"
             assert app.throttler.load.present == 0, f"{where}: {key} has {app.throttler.load.present} calls left"
             least = app.revision.scale.min_scale
-            kept = world.policy == "learned" and app.mind.keep is not None and app.mind.keep.warm(world.now - app.busy_at)
+            kept = (
+                world.policy in ("learned", "frugal")
+                and app.mind.keep is not None
+                and app.mind.keep.warm(world.now - app.busy_at)
+            )
             most = max(least, int(kept))
             assert app.mind.last is None or least <= app.mind.last.desired <= most, (
                 f"{where}: {key} does not come to rest: {app.mind.last}"
@@ -135,6 +139,19 @@ def test_habits_halve_the_cold_calls_of_bursts_for_no_more_memory() -> None:
     assert found["learned"]["cold_share"] < 0.5 * found["knative"]["cold_share"]
     assert found["learned"]["wasted_gb_h"] <= found["knative"]["wasted_gb_h"]
     assert found["learned"]["slowdown_p99"] < found["knative"]["slowdown_p99"]
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_frugal_habits_hold_half_the_idle_memory_and_can_still_find_fewer_cold_calls(seed: int) -> None:
+    """Not of all callers: of most mixes more calls wait then (docs/policies.md)."""
+    found = {}
+    for policy in ("knative", "frugal"):
+        world = simulate.make(seed, 40, 8 * 3600, policy, mix="rare", calls=2e4)
+        world.play(world.until + 300)
+        assert not world.broken
+        found[policy] = simulate.summary(world)
+    assert found["frugal"]["cold_share"] <= found["knative"]["cold_share"]
+    assert found["frugal"]["wasted_gb_h"] <= 0.5 * found["knative"]["wasted_gb_h"]
 
 
 @pytest.mark.parametrize("boot_s", [0.0, 0.4])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoscaler.budget import HIGHEST_MB_S, LOWEST_MB_S, PRICE_MB_S, SHARE, Budget
+from autoscaler.budget import FRUGAL, HIGHEST_MB_S, LOWEST_MB_S, PRICE_MB_S, SHARE, Budget
 
 
 def test_the_price_falls_while_more_is_kept_than_windows_would_keep_and_rises_while_less() -> None:
@@ -32,14 +32,23 @@ def test_it_is_corrected_once_a_minute_at_most() -> None:
     assert budget.price_mb_s == PRICE_MB_S
 
 
-def test_it_finds_the_price_at_which_the_budget_is_spent() -> None:
+def test_how_long_others_stood_counts_as_kept() -> None:
+    gone, stayed = Budget(0), Budget(0)
+    gone.settle(20, 60, 128, 1, others=3)
+    stayed.settle(20, 60, 128, 1, others=3, others_s=40)
+    assert stayed.kept - gone.kept == 3 * (40 - 7) * 128
+    assert stayed.allowed == gone.allowed
+
+
+@pytest.mark.parametrize("share", [SHARE, FRUGAL])
+def test_it_finds_the_price_at_which_the_budget_is_spent(share: float) -> None:
     """Kept time grows with the price here: it settles where what is kept is the share of what is allowed."""
-    budget, now, kept_s = Budget(0), 0.0, 0.0
+    budget, now, kept_s = Budget(0, share), 0.0, 0.0
     for _ in range(3000):
         now += 61
         kept_s = 0.004 * budget.price_mb_s
         budget.settle(kept_s, 60, 128, now)
-    assert kept_s == pytest.approx(SHARE * 60, rel=0.05)
+    assert kept_s == pytest.approx(share * 60, rel=0.05)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e5), st.floats(0, 3600), st.floats(0, 1e5), st.floats(0, 1e5)), max_size=50))

@@ -156,3 +156,30 @@ def test_what_many_calls_wait_for_is_kept_longer() -> None:
         crowded.met(12)
     assert crowded.crowd == pytest.approx(12, rel=0.05)
     assert keepalive.plan(crowded, 512 * MB, PRICE_MB_S).keep_s > keepalive.plan(alone, 512 * MB, PRICE_MB_S).keep_s
+
+
+def test_a_slow_start_is_worth_more_to_avoid_than_a_quick_one_within_bounds() -> None:
+    keeps = []
+    for start_s in (0.02, 0.5, 1.0, 30.0, 300.0):
+        habits = profile(*[8 * 1.3**n for n in range(20)] * 3)
+        habits.started(start_s, {})
+        keeps.append(keepalive.plan(habits, 128 * MB, PRICE_MB_S).keep_s)
+    assert keeps == sorted(keeps)
+    assert keeps[0] < keeps[1] < keeps[3] == keeps[4]
+
+
+def test_those_beside_the_first_stay_through_the_gaps_of_a_burst_and_no_longer_than_it() -> None:
+    waves, lone = profile(*[8.0] * 30, *[400.0] * 30), profile(*[400.0] * 60)
+    kept = keepalive.plan(waves, 128 * MB, PRICE_MB_S)
+    assert 8 < kept.others_s <= kept.keep_s
+    assert keepalive.plan(lone, 128 * MB, PRICE_MB_S).others_s == keepalive.SHORTEST_S
+    keep = Keep(100.0, others_s=20.0)
+    assert (keep.ends_s(7), keep.ends_s(20)) == (20.0, 100.0)
+    wish = dict.fromkeys((10.0, 25.0), 0)
+    for idle_s in wish:
+        mode = Mode(idle_s=idle_s, active_s=90, keep=keep)
+        memory = Memory(panic_at=990, panic_peak=4)
+        wish[idle_s] = decide(
+            Revision(project="p", name="r", image="i"), Signal(0.0, 0.0), Standing(4), mode, memory, 1000
+        ).desired
+    assert wish == {10.0: 4, 25.0: 1}

@@ -3,6 +3,9 @@
 import asyncio
 from datetime import UTC, datetime
 
+import pytest
+
+from autoscaler import explain
 from registry.schedule import parse
 from store import messages
 from store.messages import AskWhy, UsageReport, Why
@@ -50,6 +53,28 @@ def test_a_revision_that_asks_for_it_is_started_ahead_of_its_beat_and_let_go_soo
         assert world.goals("usual") == [Goal.PARK]
         await asyncio.sleep(2000)
         assert world.goals("beat") == [Goal.PARK], "it did not come"
+
+    play(body)
+
+
+@pytest.mark.parametrize(
+    ("boot_ms", "idle", "rests"), [(3000.0, "", Goal.FREEZE), (300.0, "", Goal.PARK), (3000.0, "park", Goal.PARK)]
+)
+def test_what_follows_its_habits_and_boots_slowly_is_frozen_when_they_let_it_go(boot_ms: float, idle: str, rests: str) -> None:
+    async def body(world: World) -> None:
+        await world.deploy("slow", policy="learned", idle=idle)
+        world.wake("slow")
+        await world.traffic("slow", 1, 2)
+        world.scaler.mind.profile_of("p/slow").started(boot_ms / 1000, {"probe": boot_ms})
+        for _ in range(4):
+            await asyncio.sleep(1797)
+            world.wake("slow")
+            await world.traffic("slow", 1, 2)
+        await asyncio.sleep(400)
+        assert world.goals("slow") == [rests]
+        last = explain.explain(world.scaler.mind, "p/slow").decisions[-1]
+        said = [step.why for step in last.steps if step.rule == "freeze"]
+        assert [why[:25] for why in said] == (["its own boot takes 3.0 s:"] if rests == Goal.FREEZE else [])
 
     play(body)
 

@@ -10,15 +10,23 @@ def test_the_policy_is_knatives_unless_learned_is_asked_for() -> None:
     assert scale_spec({POLICY: "learned", "autoscaling.knative.dev/window": "30s"}).policy == "learned"
 
 
+def test_who_says_how_long_keeps_knatives_windows_whatever_the_operators_policy_is() -> None:
+    for said in ("window", "scale-to-zero-pod-retention-period", "scale-down-delay"):
+        assert scale_spec({f"autoscaling.knative.dev/{said}": "30s"}).policy == "knative"
+        assert scale_spec({f"autoscaling.knative.dev/{said}": "30s", POLICY: "frugal"}).policy == "frugal"
+    assert scale_spec({"autoscaling.knative.dev/max-scale": "3"}).policy == ""
+
+
 def test_another_policy_is_refused_with_what_is_allowed() -> None:
     problems = Problems()
     assert "policy" not in scale_values({POLICY: "clever"}, problems, "metadata.annotations")
-    assert "knative or learned" in str(problems[0])
+    assert "knative or learned or frugal" in str(problems[0])
     assert "metadata.annotations[ebb.dev/policy]" in str(problems[0])
 
 
 def test_the_last_instance_is_parked_anew_unless_freezing_is_asked_for() -> None:
-    assert scale_spec({}).idle == "park"
+    assert scale_spec({}).idle == "", "parked, or as its policy chooses"
+    assert scale_spec({IDLE: "park"}).idle == "park"
     assert scale_spec({IDLE: "freeze"}).idle == "freeze"
     problems = Problems()
     assert "idle" not in scale_values({IDLE: "sleep"}, problems, "metadata.annotations")
