@@ -314,6 +314,11 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--insecure-registries", help="host:port,… of image registries without TLS")
     one.add_argument("--allow-private-registries", help="networks of image registries that are not on the internet")
     one.add_argument("--workers", type=int, help="processes of the front door (default: half as many as cores)")
+    one.add_argument(
+        "--first-uid",
+        type=int,
+        help=f"user of the first process, the others have the next; need not be in /etc/passwd; 0: root (default {default.first_uid})",
+    )
     one.add_argument("--identity-life-s", type=float, help="how long certificates between the processes last (default: a day)")
     one.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     one.set_defaults(does=up)

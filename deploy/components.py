@@ -6,13 +6,18 @@ import shlex
 import sys
 from pathlib import Path
 
+import process
 from deploy import readiness
 from deploy.identities import DIRECT
 from deploy.settings import Engine
+from process.confine import User
 from process.identity import AUTHORITY, BUS, OWN
 from process.supervise import Spec
 
 NATS = Path(sys.executable).parent / "nats-server"
+CODE = Path(process.__file__).parents[1]
+OF_ROOT = ("HOME", "USER", "LOGNAME", "MAIL", "XDG_RUNTIME_DIR", "SUDO_USER", "SUDO_UID", "SUDO_GID", "SUDO_COMMAND")
+"""What a variable says of root is not so for who is not root."""
 
 # First to last. Stopping: the front door drains first; etcd, which holds what all others say, goes last.
 STORES, GATE, ENGINE, DOOR = range(4)
@@ -60,9 +65,39 @@ def environment() -> dict[str, str]:
     return kept
 
 
+def code() -> list[str]:
+    """Directories in which Python, its packages and ours are: whoever runs one of our programs has to come to them."""
+    found = [sys.prefix, sys.base_prefix, str(CODE), *(path for path in sys.path if os.path.isdir(path))]
+    program = sys.executable
+    while os.path.islink(program):
+        program = os.path.normpath(os.path.join(os.path.dirname(program), os.readlink(program)))
+        found.append(os.path.dirname(program))
+    return found
+
+
+def user(engine: Engine, role: str) -> User | None:
+    """Who processes of `role` run as; None: root."""
+    if not engine.uid(role):
+        return None
+    low = role == "ingress" or (role == "registry" and int(engine.api_address.rpartition(":")[2]) < 1024)
+    return User(
+        uid=engine.uid(role),
+        groups=(engine.sealers,) if role in ("registry", "ingress") else (),
+        capabilities=("net_bind_service",) if low else (),
+        reaches=(engine.root, engine.run, f"{engine.root}/{role}", *code()),
+        staging=f"{engine.run}/staging",
+    )
+
+
+def _environment_of(engine: Engine, role: str) -> dict[str, str]:
+    if not engine.uid(role):
+        return environment()
+    return {**{name: value for name, value in environment().items() if name not in OF_ROOT}, "HOME": "/"}
+
+
 def _etcd(engine: Engine) -> Spec:
     client, peer = (f"https://127.0.0.1:{engine.port(name)}" for name in ("etcd", "etcd_peer"))
-    env = environment()
+    env = _environment_of(engine, "etcd")
     if platform.machine() != "x86_64":
         env["ETCD_UNSUPPORTED_ARCH"] = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
     argv = ["etcd", "--name", "ebb", "--data-dir", f"{engine.root}/etcd", "--logger", "zap", "--log-level", "warn"]
@@ -92,6 +127,7 @@ def _etcd(engine: Engine) -> Spec:
         stop_stage=STOP_STORES,
         env=env,
         cwd=engine.root,
+        user=user(engine, "etcd"),
     )
 
 
@@ -104,8 +140,9 @@ def _nats(engine: Engine) -> Spec:
         ready=readiness.tcp("127.0.0.1", port, greeting=b"INFO", identity=engine.identity("cli"), name=BUS),
         stage=STORES,
         stop_stage=STOP_STORES,
-        env=environment(),
+        env=_environment_of(engine, "nats"),
         cwd=engine.root,
+        user=user(engine, "nats"),
     )
 
 
@@ -142,7 +179,7 @@ def _containerd(engine: Engine, config: Path) -> Spec:
 def _programs(engine: Engine) -> list[Spec]:
     registry = [f"--listen={engine.api_address}", "--listen-tls=true", f"--admin-token-file={engine.admin_token}"]
     registry += [f"--local-ca={engine.local_ca}", f"--local-ca-key={engine.local_ca_key}"]
-    registry += [f"--oidc-file={engine.oidc_file}"] if engine.oidc_file else []
+    registry += [f"--oidc-file={engine.given('oidc.toml')}"] if engine.oidc_file else []
     registry += [f"--domain={engine.domain}", f"--url-port={engine.http_port}"]
     agent = [f"--containerd={engine.containerd_socket}", f"--root={engine.root}/node", f"--id={engine.id}"]
     agent += [f"--subnet={engine.subnet}", f"--node={engine.machine}", "--on-stop=stop"]
@@ -157,7 +194,7 @@ def _programs(engine: Engine) -> list[Spec]:
         registry.append(f"--https-port={engine.https_port}")
         if engine.acme_email:
             registry += [f"--acme-directory={engine.acme_directory}", f"--acme-email={engine.acme_email}"]
-            registry += [f"--acme-ca-file={engine.acme_ca_file}"] if engine.acme_ca_file else []
+            registry += [f"--acme-ca-file={engine.given('acme-ca.pem')}"] if engine.acme_ca_file else []
     if engine.allow_private_registries:
         agent.append(f"--allow-private-registries={engine.allow_private_registries}")
     if engine.insecure_registries:
@@ -175,7 +212,7 @@ def _programs(engine: Engine) -> list[Spec]:
 
 def _door(engine: Engine, number: int) -> Spec:
     name = "ingress" if number == 0 else f"ingress-{number + 1}"
-    own = [f"--listen={engine.http}", f"--peers={engine.run}/peers", f"--listen-inner={engine.inner}"]
+    own = [f"--listen={engine.http}", f"--peers={engine.peers}", f"--listen-inner={engine.inner}"]
     if engine.https_port:
         own += [f"--listen-tls={engine.https}", f"--certificate-key-file={engine.certificate_keys}"]
     return _program(engine, name, "ingress", own, engine.door_port(number), (DOOR, STOP_DOOR), 40)
@@ -188,7 +225,8 @@ def _program(
     argv = [sys.executable, "-P", "-m", module]
     etcd = engine.port("gate" if module in GATED else "etcd")
     argv += [f"--etcd=127.0.0.1:{etcd}", f"--nats=nats://127.0.0.1:{engine.port('nats')}"]
-    argv.append(f"--identity={engine.identity(module.rpartition('.')[2])}")
+    role = module.rpartition(".")[2]
+    argv.append(f"--identity={engine.identity(role)}")
     argv += [f"--log-level={engine.log_level}", f"--admin=127.0.0.1:{admin}", *own]
     return Spec(
         name=name,
@@ -199,6 +237,7 @@ def _program(
         stop_stage=stages[1],
         stop_timeout_s=stop_timeout_s,
         nice=NICE.get(module, 0),
-        env=environment(),
+        env=_environment_of(engine, role),
         cwd=engine.root,
+        user=user(engine, role),
     )

@@ -8,6 +8,7 @@ directory (ca.crt, own.pem) to be copied there and named with `--identity DIR`.
 
 import argparse
 import os
+import stat
 import sys
 import time
 from collections.abc import Sequence
@@ -46,7 +47,8 @@ class Identities:
         try:
             for directory in (self._directory, self.key.parent):
                 directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-                directory.chmod(0o700)
+                # No wider than deploy/owners.py makes them.
+                directory.chmod(stat.S_IMODE(directory.stat().st_mode) & 0o1771)
             if not self.certificate.exists():
                 _make(self.certificate, self.key, time.time())
             self._own = x509.load_pem_x509_certificate(self.certificate.read_bytes())
@@ -86,8 +88,8 @@ class Identities:
             with (self._directory / "issued").open("a") as file:
                 file.write(who.uri + "\n")
 
-    def issue(self, who: Who, where: Path, now: float, *, hosts: Sequence[str] = ()) -> None:
-        """Write ca.crt and own.pem into `where` (0700, 0600); a reader sees the old or the new one, whole."""
+    def issue(self, who: Who, where: Path, now: float, *, hosts: Sequence[str] = (), uid: int = -1) -> None:
+        """Write ca.crt and own.pem into `where` (0700, 0600, of user and group `uid`); a reader sees the old or the new one, whole."""
         key = ec.generate_private_key(ec.SECP256R1())
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(who.uri)]
         if who.role in _SERVES:
@@ -110,7 +112,7 @@ class Identities:
         try:
             where.mkdir(parents=True, exist_ok=True, mode=0o700)
             _write(where / AUTHORITY, self.certificate.read_bytes(), 0o644)
-            _write(where / OWN, made.public_bytes(serialization.Encoding.PEM) + _pem(key), 0o600)
+            _write(where / OWN, made.public_bytes(serialization.Encoding.PEM) + _pem(key), 0o600, uid)
         except OSError as error:
             raise NotIssued(f"{error.filename}: {error.strerror}") from None
 
@@ -158,10 +160,12 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
-def _write(path: Path, data: bytes, mode: int) -> None:
+def _write(path: Path, data: bytes, mode: int, uid: int = -1) -> None:
     fresh = path.with_name(path.name + ".new")
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        os.fchown(file.fileno(), uid, uid)
+        os.fchmod(file.fileno(), mode)  # whatever umask the administrator has: not all who read it are root
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

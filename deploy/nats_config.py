@@ -13,8 +13,10 @@ ANSWER_S = 60
 """How long an answer to a request may take."""
 
 
-def write(path: Path, port: int, identity: Path, known: Iterable[Who], *, host: str = "127.0.0.1", name: str = "ebb") -> bool:
-    """Write the configuration, 0600. False: it is there already, the same. Whoever is not `known` cannot connect."""
+def write(
+    path: Path, port: int, identity: Path, known: Iterable[Who], *, host: str = "127.0.0.1", name: str = "ebb", uid: int = -1
+) -> bool:
+    """Write the configuration, 0600, of user `uid`. False: it is there already, the same. Whoever is not `known` cannot connect."""
     own, authority = str(identity / OWN), str(identity / AUTHORITY)
     config = {
         "host": host,
@@ -40,6 +42,7 @@ def write(path: Path, port: int, identity: Path, known: Iterable[Who], *, host: 
     fresh = path.with_name(path.name + ".new")
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        os.fchown(file.fileno(), uid, uid)
         file.write(text)
     os.replace(fresh, path)
     return True

@@ -6,14 +6,17 @@ import os
 import resource
 import shutil
 import socket
+import sys
 from pathlib import Path
 
-from deploy.components import NATS, environment
-from deploy.settings import PORTS, Engine
+import msgspec
+
+from deploy.components import CODE, NATS, environment
+from deploy.settings import PORTS, USERS, Engine
 from process import pids
 
 FREE_BYTES = 256 * 2**20
-BINARIES = ("etcd", "containerd", "containerd-shim-runc-v2", "unshare", "mount", "umount")
+BINARIES = ("etcd", "containerd", "containerd-shim-runc-v2", "unshare", "setpriv", "mount", "umount")
 
 
 class Refused(Exception):
@@ -42,6 +45,38 @@ def binaries() -> None:
         missing.append(str(NATS))
     if missing:
         raise Refused(f"not installed: {', '.join(missing)} (PATH is {path}); install with: sudo deploy/install")
+
+
+def users(engine: Engine) -> None:
+    """Raises Refused unless processes can run as the users that they are to run as, and those can read our programs."""
+    if engine.first_uid:
+        for path in ("/proc/self/uid_map", "/proc/self/gid_map"):
+            mapped(engine, Path(path).read_text())
+        readable(CODE)
+
+
+def mapped(engine: Engine, rows: str) -> None:
+    """Raises Refused unless a user namespace with these rows (its own id, outside, how many) has the ids of our processes."""
+    last = engine.first_uid + len(USERS)
+    ranges = [[int(word) for word in row.split()] for row in rows.splitlines()]
+    if not any(first <= engine.first_uid and last < first + count for first, _, count in ranges):
+        raise Refused(
+            f"--first-uid {engine.first_uid}: this user namespace has no ids {engine.first_uid}–{last}; "
+            f"choose others with --first-uid N, or have all run as root with --first-uid 0"
+        )
+
+
+def readable(code: Path) -> None:
+    """Raises Refused when who is not root could not run what is in `code`, Python, or NATS. A few files speak for all."""
+    own = [path for name in ("process", "store", "ingress") for path in (code / name, code / name / "__init__.py")]
+    for file in [code, *own, Path(sys.prefix), Path(msgspec.__file__), Path(sys.executable).resolve(), NATS]:
+        mode = file.stat().st_mode & 0o777
+        if not mode & 0o004 or (file.is_dir() and not mode & 0o001):
+            top = sys.prefix if file.is_relative_to(sys.prefix) else code
+            raise Refused(
+                f"{file} can be read by root alone (mode {mode:o}), but not all of Ebb's processes are root; "
+                f"run: chmod -R go+rX {top}; or have all run as root with --first-uid 0"
+            )
 
 
 def directory(flag: str, path: Path) -> None:

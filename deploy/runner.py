@@ -8,12 +8,24 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from deploy import components, containerd_config, handover, kubeconfig, leftovers, logintoken, preflight, readiness, statefile
+from deploy import (
+    bytecode,
+    components,
+    containerd_config,
+    handover,
+    kubeconfig,
+    leftovers,
+    logintoken,
+    owners,
+    preflight,
+    readiness,
+    statefile,
+)
 from deploy.issued import Issued
 from deploy.settings import Engine
 from deploy.statefile import ChildState, EngineState
 from process import pids
-from process.supervise import Child, StartFailed, Supervisor
+from process.supervise import Child, Spec, StartFailed, Supervisor
 from registry import authority
 from store.seal import SealError, add_key
 
@@ -39,6 +51,7 @@ class Runner:
         preflight.root_user()
         preflight.open_files()
         preflight.binaries()
+        preflight.users(engine)
         for flag, path in (("--root", Path(engine.root)), ("--run", Path(engine.run))):
             preflight.directory(flag, path)
             self._locks.append(preflight.lock(path / "lock", flag))
@@ -66,13 +79,15 @@ class Runner:
         _keys(engine)
         if worse := handover.begin(Path(engine.run)):
             self._tell(worse)
-        issued = Issued(engine)
-        issued.renew()
         specs = components.specs(engine, config)
-        wanted = {spec.name: spec.argv for spec in specs}
-        for name in [name for name, who in adopt.items() if not _same(wanted.get(name, ()), who)]:
+        wanted = {spec.name: spec for spec in specs}
+        for name in [name for name, who in adopt.items() if not _same(wanted.get(name), who)]:
             self._tell(f"{name:<11} runs with other flags than it would be started with now: starting it anew")
             await _end(adopt.pop(name), 15)
+        # After what ran as another user has ended, and writes no more.
+        issued = Issued(engine, owned=True)
+        issued.renew()
+        bytecode.compile()
         supervisor = self._supervisor = Supervisor(specs, self._changed)
         self._save()
         stopped = asyncio.create_task(stop.wait())
@@ -176,6 +191,9 @@ def _keys(engine: Engine) -> None:
             logintoken.write(engine.admin_token)
         if not authority.fits(engine.local_ca, engine.domain, time.time()):
             authority.make(engine.local_ca, engine.local_ca_key, engine.domain, time.time())
+        for source, name in ((engine.oidc_file, "oidc.toml"), (engine.acme_ca_file, "acme-ca.pem")):
+            if source:
+                owners.copy(source, engine.given(name))
     except (SealError, authority.NoAuthority) as error:
         raise preflight.Refused(str(error)) from None
     except OSError as error:
@@ -236,7 +254,9 @@ def _state_of(engine: Engine, child: Child) -> ChildState:
     )
 
 
-def _same(argv: tuple[str, ...], who: pids.Pid) -> bool:
+def _same(spec: Spec | None, who: pids.Pid) -> bool:
     """Whether `who` was started as this engine would start it now (containerd has taken its shell's place)."""
-    running = pids.command(who.pid)
+    if spec is None or pids.user(who.pid) != (0 if spec.user is None else spec.user.uid):
+        return False
+    running, argv = pids.command(who.pid), spec.argv
     return running == list(argv) or bool(running and argv and argv[0] == "unshare" and running[0].endswith("containerd"))

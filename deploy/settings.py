@@ -24,6 +24,10 @@ PORTS = (
 )
 WORKERS_MOST = 64
 IDENTITY_LIFE_LEAST_S = 6.0
+USERS = ("etcd", "nats", "gate", "registry", "autoscaler", "ingress")
+"""Roles that run as users of their own, in the order of their ids. The node agent and containerd are root."""
+INSTANCES_FIRST, INSTANCES_END = 0x70000000, 0x7FFD0000
+"""The ids that the node agent gives to projects (nodeagent/uids.py); ours come right behind."""
 SOCKET_PATH_MOST = 104
 """Bytes of a Unix socket's path, as containerd counts."""
 
@@ -60,6 +64,8 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str = "info"
     identity_life_s: float = 86_400
     """How long a certificate of a process lasts; renewed when a third of it is left."""
+    first_uid: int = INSTANCES_END
+    """The id of the first of USERS, and of its group; the others follow. 0: all run as root."""
     workers: int = 0
     """Processes of the front door; 0: `worker_count`."""
 
@@ -72,6 +78,24 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     def machine(self) -> str:
         """What this machine's processes are called in their certificates, and its node."""
         return re.sub(r"[^A-Za-z0-9.-]", "-", platform.node()).strip("-.") or "node"
+
+    def uid(self, role: str) -> int:
+        """The user, and group, of this engine's processes of `role`."""
+        return self.first_uid + USERS.index(role) if self.first_uid and role in USERS else 0
+
+    @property
+    def sealers(self) -> int:
+        """The group that reads the keys of certificates: the registry's and the front door's."""
+        return self.first_uid + len(USERS) if self.first_uid else 0
+
+    def given(self, name: str) -> Path:
+        """A copy, for who runs as another user, of a file that was named on the command line."""
+        return Path(self.root) / "given" / name
+
+    @property
+    def peers(self) -> Path:
+        """Where the front door's workers find each other."""
+        return Path(self.run) / "peers"
 
     @property
     def nats_config(self) -> Path:
@@ -187,6 +211,12 @@ def check(engine: Engine) -> None:
         wrong.append(f"--identity-life-s {engine.identity_life_s:g}: want at least {IDENTITY_LIFE_LEAST_S:g}")
     if not 0 <= engine.workers <= WORKERS_MOST:
         wrong.append(f"--workers {engine.workers}: want 1–{WORKERS_MOST}, or 0 for as many as fit the machine's cores")
+    below, most = INSTANCES_FIRST - len(USERS) - 1, 2**31 - len(USERS) - 2
+    if not (0 <= engine.first_uid <= below or INSTANCES_END <= engine.first_uid <= most):
+        wrong.append(
+            f"--first-uid {engine.first_uid}: want 1–{below} or {INSTANCES_END}–{most}, for {len(USERS) + 1} ids from it on; "
+            f"those between are instances'; or 0, and all run as root"
+        )
     if not 1024 <= engine.port_base <= 65535 - engine.ports:
         wrong.append(f"--port-base {engine.port_base}: want 1024–{65535 - engine.ports}; {engine.ports} ports from it are used")
     wrong += _listening(engine, "--http", engine.http, "address:port, such as 0.0.0.0:8080")

@@ -93,6 +93,15 @@ def command(pid: int) -> list[str]:
         return []
 
 
+def user(pid: int) -> int | None:
+    """The user that `pid` runs as; None when it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[2]) for line in lines if line.startswith("Uid:")), None)
+
+
 def everyone() -> list[int]:
     """All pids that can be seen now."""
     return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]

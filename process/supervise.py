@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from process import logs, pids
+from process import confine, logs, pids
 from process.restarts import Restarts
 
 _log = logs.get("supervise")
@@ -46,6 +46,8 @@ class Spec:
     """Below 0: it goes before the others when there is not enough CPU for all; where we may not do that, it does not."""
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str = "/"
+    user: confine.User | None = None
+    """None: whoever we are."""
 
 
 @dataclass
@@ -162,7 +164,7 @@ class Supervisor:
         spec.log.parent.mkdir(parents=True, exist_ok=True)
         with open(spec.log, "ab") as log:
             child.process = subprocess.Popen(
-                spec.argv,
+                spec.argv if spec.user is None else confine.command(spec.argv, spec.user),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -7,6 +7,7 @@ from typing import Any
 
 from cryptography import x509
 
+from process import logs
 from process.identity import Who, who_in
 from store import roles
 from store.backend import Store
@@ -18,6 +19,7 @@ KNOWN_MOST = 1000
 """Certificates whose end is remembered."""
 LOOK_S = 1.0
 """How often the list of who is shut out is looked at."""
+_log = logs.get("gate")
 
 
 class Denied(Exception):
@@ -158,4 +160,6 @@ class Guests:
                 self._revoked = frozenset(self._file.read_text().split())
             except FileNotFoundError:
                 self._revoked = frozenset()
+            except OSError as error:  # as it was, rather than nobody
+                _log.error("who is shut out cannot be read: chmod 644 it", file=str(self._file), error=str(error))
         return self._revoked

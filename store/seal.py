@@ -79,7 +79,8 @@ class Keyring:
             stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
             if stamp == self._stamp:
                 return self._keys
-            if stat.st_mode & 0o077:
+            # A group may read what it cannot change: root's own file.
+            if stat.st_mode & (0o077 if stat.st_uid else 0o037):
                 raise SealError(f"{self._path} may be read by others (mode {stat.st_mode & 0o777:o}); chmod 600 it")
             text = self._path.read_text()
         except (OSError, UnicodeDecodeError) as error:

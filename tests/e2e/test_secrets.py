@@ -89,7 +89,7 @@ def test_files_follow_their_secret_while_the_instance_runs_and_go_with_it(engine
 def test_what_containerd_keeps_is_roots_alone(engine: Engine) -> None:
     """What it keeps of an instance has no value of a Secret; its other variables are nobody's business either."""
     keys = engine.root / "keys"
-    assert (keys.stat().st_mode & 0o777, (keys / "secrets.key").stat().st_mode & 0o777) == (0o700, 0o600)
+    assert (keys.stat().st_mode & 0o7777, (keys / "secrets.key").stat().st_mode & 0o777) == (0o1771, 0o600)
     records = _called("meta.db", engine.root / "containerd")
     assert records
     for file in [*records, *_called("config.json", engine.run / "containerd")]:

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from deploy.ports import free_ports
 from tests.integration.netns_world import in_namespace
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(170)]
@@ -33,23 +33,13 @@ def until(check: Callable[[], Any], what: str, timeout_s: float = 40) -> Any:
     pytest.fail(f"not within {timeout_s} s: {what}")
 
 
-def free_base() -> int:
-    """The first of eighteen free ports in a row."""
-    for base in range(34000 + os.getpid() % 200 * 20, 60000, 20):
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for port in range(base, base + 18):
-                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return base
-    raise RuntimeError("no eighteen free ports in a row")
-
-
 class Engine:
     """One engine's flags, and the commands on it."""
 
     def __init__(self, home: Path, subnet: str = "10.196.0.0/16") -> None:
         self.subnet = subnet
         self.root, self.run = home / "root", home / "run"
-        self.base = free_base()
+        self.base = free_ports(18)
         self.id = "ai" + os.urandom(2).hex()
         self.front = f"127.0.0.1:{self.base + 16}"
         self.flags = ["--root", str(self.root), "--run", str(self.run), "--http", self.front, "--port-base", str(self.base)]

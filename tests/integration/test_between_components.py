@@ -4,6 +4,7 @@ Each test plays an attacker, with a real etcd, gate and NATS on the other side.
 """
 
 import asyncio
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -130,8 +131,12 @@ async def test_who_is_shut_out_is_refused_within_a_second_though_its_certificate
         assert time.monotonic() - began < 2
         other = opening(secure.gate.address, secure.identity("nodeagent", "node-2"))
         await other.put(keys.node("node-2"), b"")
-    finally:
         revoked.unlink()
+        revoked.mkdir()
+        await asyncio.sleep(2.5)  # twice as long as it takes to look again
+        assert await refused(), "a list that cannot be read shuts out whom it did before"
+    finally:
+        shutil.rmtree(revoked)
 
 
 # -- node-1 as node-2 ----------------------------------------------------------------------------------------------------------

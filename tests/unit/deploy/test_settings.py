@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy import components, kubeconfig
-from deploy.settings import BadUsage, Engine, check
+from deploy import components, kubeconfig, preflight
+from deploy.settings import INSTANCES_END, INSTANCES_FIRST, BadUsage, Engine, check
+from nodeagent import uids
+from nodeagent.profiles import IDS
 
 
 def test_the_defaults_are_fine() -> None:
@@ -99,3 +101,61 @@ def test_the_front_door_has_no_key_of_secrets() -> None:
     ingress = next(spec for spec in components.specs(Engine(), Path("/config")) if spec.name == "ingress")
     assert "--certificate-key-file=/var/lib/ebb/keys/certificates.key" in ingress.argv
     assert "secrets.key" not in " ".join(ingress.argv)
+
+
+def test_all_but_the_node_agent_and_containerd_have_users_of_their_own() -> None:
+    specs = components.specs(Engine(), Path("/config"))
+    users = {spec.name: spec.user for spec in specs if spec.user is not None}
+    assert {spec.name for spec in specs} - set(users) == {"nodeagent", "containerd"}
+    assert len({user.uid for user in users.values()}) == len(users)
+    assert {name for name, user in users.items() if user.capabilities} == {"ingress"}
+    assert all(spec.user is None for spec in components.specs(Engine(first_uid=0), Path("/config")))
+    low = next(
+        spec.user for spec in components.specs(Engine(listen_api="0.0.0.0:443"), Path("/config")) if spec.name == "registry"
+    )
+    assert low is not None
+    assert low.capabilities == ("net_bind_service",)
+
+
+def test_workers_of_the_front_door_are_one_user_who_shares_the_port() -> None:
+    assert len({spec.user.uid for spec in components.doors(Engine(workers=3)) if spec.user}) == 1
+
+
+def test_nobody_who_is_not_root_has_roots_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "USER", "SUDO_USER", "XDG_RUNTIME_DIR"):
+        monkeypatch.setenv(name, "/root")
+    for spec in components.specs(Engine(), Path("/config")):
+        if spec.user is not None:
+            assert "/root" not in spec.env.values(), spec.name
+
+
+@pytest.mark.parametrize("first", [-1, INSTANCES_FIRST - 6, INSTANCES_FIRST, INSTANCES_END - 1, 2**31 - 7])
+def test_ids_of_processes_and_of_instances_do_not_meet(first: int) -> None:
+    with pytest.raises(BadUsage, match="--first-uid"):
+        check(Engine(first_uid=first))
+    assert INSTANCES_END == uids.FIRST_ID + uids.MOST * IDS
+    for good in (0, 1, 900, INSTANCES_FIRST - 7, INSTANCES_END, 2**31 - 8):
+        check(Engine(first_uid=good))
+
+
+def test_programs_that_root_alone_may_read_are_refused_with_the_cure(tmp_path: Path) -> None:
+    for name in ("process", "store", "ingress"):
+        (tmp_path / name).mkdir(mode=0o755)
+        (tmp_path / name / "__init__.py").touch(mode=0o644)
+    tmp_path.chmod(0o755)
+    preflight.readable(tmp_path)
+    (tmp_path / "store").chmod(0o700)
+    with pytest.raises(preflight.Refused, match=f"mode 700.*chmod -R go\\+rX {tmp_path}"):
+        preflight.readable(tmp_path)
+    (tmp_path / "store").chmod(0o755)
+    (tmp_path / "store" / "__init__.py").chmod(0o600)
+    with pytest.raises(preflight.Refused, match="mode 600"):
+        preflight.readable(tmp_path)
+
+
+def test_ids_that_a_user_namespace_does_not_have_are_refused() -> None:
+    rows = "         0     100000      65536\n"
+    preflight.mapped(Engine(first_uid=900), rows)
+    with pytest.raises(preflight.Refused, match="--first-uid 2147287040"):
+        preflight.mapped(Engine(), rows)
+    preflight.mapped(Engine(), "0 0 4294967295")

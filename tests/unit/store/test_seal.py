@@ -39,7 +39,18 @@ def test_it_opens_for_no_other_name(file: Path, other: str) -> None:
 def test_a_key_file_is_the_owners_alone(file: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700
+    for mode in (0o604, 0o660, *([0o640] if os.geteuid() else [])):
+        os.chmod(file, mode)
+        with pytest.raises(SealError, match="chmod 600"):
+            Keyring(file).seal(b"x", bound_to="p/n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes files of others")
+def test_a_group_reads_only_what_it_cannot_change(file: Path) -> None:
+    os.chown(file, 0, 4711)
     os.chmod(file, 0o640)
+    assert Keyring(file).newest
+    os.chown(file, 4711, 4711)
     with pytest.raises(SealError, match="chmod 600"):
         Keyring(file).seal(b"x", bound_to="p/n")
 
