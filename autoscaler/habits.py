@@ -20,7 +20,7 @@ def of(profile: Profile, now: float, wall: float) -> Habits:
         mean_s=round(profile.mean_s, 2),
         off_s=round(profile.off_s, 2),
         crowd=round(profile.crowd, 2),
-        start_s=round(profile.start_s, 4),
+        start_s=profile.start_s,
         phases_s={name: round(value, 5) for name, value in profile.phases_s.items()},
         busy_at=round(wall - (now - profile.busy_at), 1) if profile.busy_at > float("-inf") else 0.0,
     )
