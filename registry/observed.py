@@ -11,6 +11,7 @@ from registry.conditions import Resolution
 from registry.hosts import Hosts
 from registry.objects import CONFIGURATION, DOMAIN_MAPPING, REVISION, ROUTE, SERVICE
 from registry.quotas import Counts
+from registry.statuses import SERVING
 from registry.view import Seen, View
 from store import keys
 from store.backend import Store
@@ -335,6 +336,8 @@ class Observed:
             if not held:
                 del self._instances_of[instance.revision_key]
         works = _works(self.scales.get(keys.scale(instance.project, instance.revision)))
+        if works and not (_counts(new) or _counts(old)) and instance.phase != Phase.FAILED:
+            return  # one is parked, or the last is cleared away of what was counted out before
         self._dirty_revision(instance.project, instance.revision, only_counts=works and instance.phase != Phase.FAILED)
 
     def _node_changed(self, _: str, new: Node | None, old: Node | None) -> None:
@@ -353,6 +356,11 @@ class Observed:
             revision = self.revisions.get(keys.REVISIONS + key[len(keys.SCALE) :])
             if revision is not None and not scale.verified and revision.image == progress.image:
                 self._dirty((revision.project, revision.configuration))
+
+
+def _counts(instance: Instance | None) -> bool:
+    """Whether the status of a revision that works shows this instance."""
+    return instance is not None and instance.phase in SERVING
 
 
 def _works(scale: Scale | None) -> bool:

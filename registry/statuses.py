@@ -10,7 +10,7 @@ from registry.revise import Current
 from registry.routing import Routing
 from store.lifecycle import Phase
 
-_SERVING = (Phase.STARTING, Phase.READY, Phase.FROZEN)
+SERVING = (Phase.STARTING, Phase.READY, Phase.FROZEN)
 
 
 def _with_status(obj: Object, status: Object, found: list[Object], now: str) -> Object:
@@ -28,7 +28,7 @@ def revision(obj: Object, facts: RevisionFacts, digest: str, now: float) -> Obje
     service = objects.labels_of(obj).get(objects.LABEL_SERVICE, "")
     container = obj["spec"]["containers"][0].get("name", "user-container")
     status: Object = {
-        "actualReplicas": sum(1 for instance in facts.instances if instance.phase in _SERVING),
+        "actualReplicas": sum(1 for instance in facts.instances if instance.phase in SERVING),
         "desiredReplicas": facts.scale.desired if facts.scale is not None else 0,
         "containerStatuses": [{"name": container, "imageDigest": digest}] if digest else None,
         "logUrl": f"/apis/ebb.dev/v1/namespaces/{project}/services/{service}/logs?revision={name}" if service else None,

@@ -74,6 +74,22 @@ async def test_counts_of_what_works_may_wait(seen: Seen) -> None:
     assert not seen.dirty
 
 
+async def test_what_is_parked_and_cleared_away_of_what_works_is_not_planned_at_all(seen: Seen) -> None:
+    await seen.scale()
+    await eventually(lambda: bool(seen.dirty))
+    await seen.instance(Phase.DRAINING)
+    await eventually(lambda: bool(seen.observed.instances.items()))
+    seen.clear()
+    await seen.instance(Phase.PARKED)
+    await eventually(lambda: [i.phase for _, i in seen.observed.instances.items()] == [Phase.PARKED])
+    assert (seen.dirty, seen.counted) == ([], [])
+    await seen.instance(Phase.READY)
+    await eventually(lambda: seen.counted == [UNIT])
+    await seen.instance(Phase.DRAINING)
+    await eventually(lambda: seen.counted == [UNIT, UNIT])
+    assert not seen.dirty
+
+
 async def test_a_failure_is_planned_at_once(seen: Seen) -> None:
     await seen.scale()
     await eventually(lambda: bool(seen.dirty))
