@@ -68,8 +68,8 @@ def labels_of(node: str, zone: str) -> dict[str, str]:
     return found | ({"topology.kubernetes.io/zone": zone} if zone else {})
 
 
-def _look(mode: cgroups.Mode, asked: Sequence[tuple[str, int, int]]) -> list[notices.Met]:
-    return [notices.look(mode, path, pid, dropped) for path, pid, dropped in asked]
+def _look(mode: cgroups.Mode, asked: Sequence[tuple[str, int, int, int]]) -> list[notices.Met]:
+    return [notices.look(mode, path, pid, dropped, connections) for path, pid, dropped, connections in asked]
 
 
 class Agent:
@@ -325,15 +325,16 @@ class Agent:
         while True:
             await asyncio.sleep(LIMITS_EVERY_S)
             found = [
-                (name, have.revision, pid)
+                (name, have.address, have.revision, pid)
                 for name, have in self.loop.observed.items()
                 if have.ready and not have.frozen and have.revision is not None and (pid := tasks.pid(name))
             ]
+            most, crowded = self.pool.connections_most, await self.pool.crowded() if found else frozenset()
             for first in range(0, len(found), LOOKED_AT):
                 some = found[first : first + LOOKED_AT]
-                asked = [(self.places.of(name), pid, self.logs.dropped_bytes(name)) for name, _, pid in some]
+                asked = [(self.places.of(n), pid, self.logs.dropped_bytes(n), most * (at in crowded)) for n, at, _, pid in some]
                 met = await asyncio.to_thread(_look, mode, asked)
-                for (name, revision, _), what in zip(some, met, strict=True):
+                for (name, _, revision, _), what in zip(some, met, strict=True):
                     self.reporter.notice(name, notices.words(what, revision.pids_limit, revision.memory_limit_bytes))
 
     async def _tidy(self) -> None:

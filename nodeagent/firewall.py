@@ -24,6 +24,8 @@ METADATA = "169.254.169.254"
 BURST_MBYTES = 16
 CONNECTIONS_MOST = 65_536
 """Instances whose connections are counted."""
+CROWDED_S = 30
+"""For how long it is known that an instance was refused a connection for having too many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,11 @@ def removal(prefix: str) -> str:
     return "".join(f"{table} {{ }}\ndelete {table}\n" for table in tables)
 
 
+def crowded(prefix: str) -> str:
+    """The command that shows the addresses that were refused a connection lately for having too many."""
+    return f"list set inet {table_name(prefix)} crowded"
+
+
 def admit(prefix: str, resident: Resident) -> list[str]:
     """The commands that let an instance speak."""
     return [f"add element inet {table_name(prefix)} {element}" for element in _elements(resident)]
@@ -181,6 +188,7 @@ def _sets(subnet: str, denied: Sequence[str]) -> str:
   map circles {{ type ipv4_addr : mark; }}
   set members {{ type mark . ipv4_addr; }}
   set connections {{ type ipv4_addr; size {CONNECTIONS_MOST}; flags dynamic; }}
+  set crowded {{ type ipv4_addr; size {CONNECTIONS_MOST}; flags dynamic; timeout {CROWDED_S}s; }}
   set uploads {{ type ipv4_addr; size {CONNECTIONS_MOST}; flags dynamic; timeout 1m; }}
   set downloads {{ type ipv4_addr; size {CONNECTIONS_MOST}; flags dynamic; timeout 1m; }}"""
 
@@ -237,7 +245,9 @@ def _capped(caps: Caps) -> tuple[str, str, str]:
     """The rules for new connections, for what is sent, for what comes."""
     rate = f"limit rate over {caps.mbytes_per_s} mbytes/second burst {BURST_MBYTES} mbytes"
     return (
-        f"ct state new add @connections {{ ip saddr ct count over {caps.connections} }} drop" if caps.connections else "",
+        f"ct state new add @connections {{ ip saddr ct count over {caps.connections} }} update @crowded {{ ip saddr }} drop"
+        if caps.connections
+        else "",
         f"update @uploads {{ ip saddr {rate} }} drop" if caps.mbytes_per_s else "",
         f"update @downloads {{ ip daddr {rate} }} drop" if caps.mbytes_per_s else "",
     )

@@ -30,6 +30,8 @@ class Met:
     open_files: int = 0
     """Of its first process."""
     log_dropped_bytes: int = 0
+    connections_most: int = 0
+    """Where it was refused one more."""
 
 
 def words(met: Met, pids_limit: int, memory_limit_bytes: int) -> list[str]:
@@ -52,13 +54,18 @@ def words(met: Met, pids_limit: int, memory_limit_bytes: int) -> list[str]:
         found.append(
             f"TooManyOpenFiles: its first process has the {NOFILE} open files and sockets that it may have; close some"
         )
+    if met.connections_most:
+        found.append(
+            f"TooManyConnections: it has the {met.connections_most} connections out that an instance may have, and more are dropped; "
+            "close some, or share them"
+        )
     if met.log_dropped_bytes:
         found.append(f"LogRateLimited: it wrote more than {size(RATE_BYTES)} a second to its log; what exceeds that is dropped")
     return found
 
 
-def look(mode: Mode, path: str, pid: int, log_dropped_bytes: int = 0, root: Path = ROOT) -> Met:
-    """What the instance at the cgroup `path`, whose first process is `pid`, has met; zeros when it is gone."""
+def look(mode: Mode, path: str, pid: int, log_dropped_bytes: int = 0, connections_most: int = 0, root: Path = ROOT) -> Met:
+    """What the instance at the cgroup `path`, whose first process is `pid`, has met; zeros when it is gone. The rest is known already."""
     used = cgroups.usage(mode, path, root)
     try:
         disk = os.statvfs(f"/proc/{pid}/root")
@@ -74,6 +81,7 @@ def look(mode: Mode, path: str, pid: int, log_dropped_bytes: int = 0, root: Path
         oom_kills=used.oom_kills if used is not None else 0,
         open_files=open_files,
         log_dropped_bytes=log_dropped_bytes,
+        connections_most=connections_most,
     )
 
 

@@ -38,6 +38,17 @@ class Nft:
             words = self._library.nft_ctx_get_error_buffer(self._context) or b""
             raise NetworkError(f"nftables refused the engine's table: {words.decode(errors='replace').strip()}")
 
+    def show(self, command: str) -> str:
+        """What an nft command that lists something prints. Raises NetworkError."""
+        if self._context is None:
+            raise NetworkError("nftables was closed already")
+        self._library.nft_ctx_buffer_output(self._context)
+        try:
+            self.apply(command)
+            return (self._library.nft_ctx_get_output_buffer(self._context) or b"").decode(errors="replace")
+        finally:
+            self._library.nft_ctx_unbuffer_output(self._context)
+
     def close(self) -> None:
         """Idempotent."""
         context, self._context = self._context, None
@@ -61,4 +72,7 @@ def _load() -> ctypes.CDLL:
     library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
     library.nft_ctx_get_error_buffer.argtypes = [ctypes.c_void_p]
     library.nft_ctx_get_error_buffer.restype = ctypes.c_char_p
+    for name in ("nft_ctx_buffer_output", "nft_ctx_unbuffer_output", "nft_ctx_get_output_buffer"):
+        getattr(library, name).argtypes = [ctypes.c_void_p]
+    library.nft_ctx_get_output_buffer.restype = ctypes.c_char_p
     return library

@@ -37,6 +37,7 @@ from process.run import Jobs
 
 T = TypeVar("T")
 
+_ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+")
 _PREFIX = re.compile(r"[a-z][a-z0-9]{0,5}")
 _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 _REFILL_QUIET_S = 0.02
@@ -106,6 +107,22 @@ class NetworkPool:
     def ready(self) -> int:
         """How many networks could be taken at once."""
         return len(self._ready)
+
+    @property
+    def connections_most(self) -> int:
+        """How many connections each instance may have out into the world; 0: no limit."""
+        return self._caps.connections
+
+    async def crowded(self) -> frozenset[str]:
+        """Addresses that were refused a connection in the last seconds for having too many."""
+        try:
+            shown = (
+                await self._in_thread(lambda: self._nft.show(firewall.crowded(self._prefix))) if self._caps.connections else ""
+            )
+        except NetworkError as error:
+            log.warning("cannot see who was refused connections", error=str(error))
+            shown = ""
+        return frozenset(_ADDRESS.findall(shown))
 
     async def start(self) -> None:
         """Bring the host's side up and begin to fill the pool. Raises BadSubnet, NetworkError or OSError."""

@@ -365,6 +365,7 @@ def test_one_instances_connections_are_capped_and_anothers_are_not_touched(tmp_p
             taken = in_namespace(a.fd, lambda: many(30))
             assert len(taken) == 20
             assert reaches(b.fd, NEIGHBOUR, 9003)
+            assert await networks.crowded() == {a.address}, "who is told of it"
             for each in taken:
                 each.close()
 

@@ -16,16 +16,17 @@ def test_who_meets_no_limit_is_told_nothing() -> None:
 
 
 def test_each_limit_is_told_with_its_value_and_the_cure() -> None:
-    said = words(Met(GIB, 0, 65_536, 3, 7, 2, open_files=NOFILE, log_dropped_bytes=1), 64, 128 << 20)
+    said = words(Met(GIB, 0, 65_536, 3, 7, 2, open_files=NOFILE, log_dropped_bytes=1, connections_most=4096), 64, 128 << 20)
     assert [line.partition(":")[0] for line in said] == [
         "DiskFull",
         "TooManyFiles",
         "TooManyProcesses",
         "OutOfMemory",
         "TooManyOpenFiles",
+        "TooManyConnections",
         "LogRateLimited",
     ]
-    for line, value in zip(said, ("1Gi", "65536", "64", "128Mi", str(NOFILE), "2Mi"), strict=True):
+    for line, value in zip(said, ("1Gi", "65536", "64", "128Mi", str(NOFILE), "4096", "2Mi"), strict=True):
         assert value in line
     assert "ephemeral-storage" in said[0]
 
