@@ -85,8 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="deploy/bench neighbours", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--json", metavar="FILE", help="write the figures there as well")
     parser.add_argument("--quick", action="store_true", help="windows of 1 s instead of 6")
+    parser.add_argument("--only", metavar="NAME,…", default="", help="these greedy ones (by the beginning of their names)")
+    parser.add_argument("--pairs", type=int, default=PAIRS, metavar="N", help=f"pairs of windows ({PAIRS})")
     options = parser.parse_args(argv)
     seconds = 1.0 if options.quick else 6.0
+    wanted = tuple(options.only.split(","))
     rows: list[Row] = []
     with BenchEngine() as engine:
         engine.import_image(PYTHON, python_image(engine.home / "python.tar"))
@@ -94,10 +97,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         engine.until_ready([STEADY], 60)
         commands = {name: (IMAGE, ["/bin/busybox", "sh", "-c", script]) for name, script in SCRIPTS.items()}
         commands["50,000 sockets"] = (PYTHON, ["/usr/bin/python3.11", "-S", "-c", SOCKETS])
-        for number, (name, (image, command)) in enumerate(commands.items()):
+        chosen = {name: what for name, what in commands.items() if name.startswith(wanted)}
+        if not chosen:
+            parser.error(f"--only {options.only}: none of {', '.join(commands)}")
+        for number, (name, (image, command)) in enumerate(chosen.items()):
             service = f"{GREEDY}-{number}"
             greedy(engine, service, image, command)
-            rows.append(compared(engine, name, seconds))
+            rows.append(compared(engine, name, seconds, options.pairs))
             engine.call("DELETE", f"{PATH}/{service}")
             until(lambda: not instances(engine), "the greedy one is gone", 60)
     show(rows)
@@ -107,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if any(row.bad for row in rows) else 0
 
 
-def compared(engine: BenchEngine, name: str, seconds: float) -> Row:
+def compared(engine: BenchEngine, name: str, seconds: float, pairs: int) -> Row:
     """Windows alone and beside what runs now in the greedy project, in turn."""
     places = Places(f"/ebb-{engine.id}")
     freezer = Freezer(cgroups.detect(), places)
@@ -123,7 +129,7 @@ def compared(engine: BenchEngine, name: str, seconds: float) -> Row:
                 freezer.freeze(each["instance"])
         return next((each["instance"] for each in instances(engine) if freezer.frozen(each["instance"])), "")
 
-    for _ in range(PAIRS):
+    for _ in range(pairs):
         instance = until(stands, f"{name} stands still", 30)
         row.take(row.alone, called(engine.port, seconds))
         freezer.thaw(instance)

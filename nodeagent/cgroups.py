@@ -15,6 +15,9 @@ ROOT = Path("/sys/fs/cgroup")
 WEIGHT = 1024
 """Of a process of the machine's own, and of a project of weight 1 among projects, in the terms of cgroup v1."""
 
+_IO_WEIGHTS = {False: {"blkio.bfq.weight": 1_000, "blkio.weight": 1_000}, True: {"io.weight": 10_000, "io.bfq.weight": 1_000}}
+"""Whether it is v2 → files that a kernel may have, and the most that each takes; 100 is one."""
+
 
 class Places:
     """Where instances are. One that is not known is nowhere: its path leads to no cgroup."""
@@ -115,6 +118,16 @@ def weigh(mode: Mode, path: str, weight: int, root: Path = ROOT) -> None:
         return
     if (at / "cpu.weight").exists():
         (at / "cpu.weight").write_text(str(min(10_000, max(1, weight * 100 // WEIGHT))))
+
+
+def weigh_io(mode: Mode, path: str, weight: int, root: Path = ROOT) -> None:
+    """The same of the disks, where the kernel divides them: under BFQ, or by v2's io.cost. Raises OSError."""
+    if mode is not Mode.V2 and not (root / "blkio").is_dir():
+        return
+    at = controlled(mode, path, "io" if mode is Mode.V2 else "blkio", root)
+    for name, most in _IO_WEIGHTS[mode is Mode.V2].items():
+        if (at / name).exists():
+            (at / name).write_text(str(min(most, max(10, weight * 100 // WEIGHT))))
 
 
 def controlled(mode: Mode, path: str, controller: str, root: Path = ROOT) -> Path:

@@ -65,6 +65,7 @@ class Fences:
         """Read the record of ids, and try what this kernel can. Blocks for some milliseconds. Raises OSError, ValueError."""
         # All instances together weigh half of what one process of the machine's own does: the front door goes first.
         cgroups.weigh(self._mode, self._places.parent, WEIGHT // 2)
+        cgroups.weigh_io(self._mode, self._places.parent, WEIGHT // 2)
         bounds.impose_all(self._mode, self._places.parent, self._bounds)
         why = rootfs.usable(self._directory, -1)
         self._detached = not why
@@ -112,6 +113,7 @@ class Fences:
 
     def _share(self, place: str, weight: int) -> None:
         cgroups.weigh(self._mode, place, weight * WEIGHT)
+        cgroups.weigh_io(self._mode, place, weight * WEIGHT)
         bounds.impose_one(self._mode, place, self._bounds)
 
     @contextlib.asynccontextmanager

@@ -1,0 +1,32 @@
+"""What is written into cgroups."""
+
+from pathlib import Path
+
+import pytest
+
+from nodeagent.cgroups import WEIGHT, Mode, weigh_io
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "most"),
+    [
+        (Mode.V1, "blkio/x/blkio.weight", "1000"),
+        (Mode.HYBRID, "blkio/x/blkio.bfq.weight", "1000"),
+        (Mode.V2, "x/io.weight", "10000"),
+        (Mode.V2, "x/io.bfq.weight", "1000"),
+    ],
+)
+def test_disks_are_shared_by_weight_where_a_kernel_has_a_file_for_it(tmp_path: Path, mode: Mode, name: str, most: str) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(parents=True)
+    file.touch()
+    for weight, written in ((WEIGHT // 2, "50"), (WEIGHT, "100"), (3 * WEIGHT, "300"), (1000 * WEIGHT, most)):
+        weigh_io(mode, "/x", weight, tmp_path)
+        assert file.read_text() == written
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_where_no_kernel_divides_disks_nothing_is_made(tmp_path: Path, mode: Mode) -> None:
+    weigh_io(mode, "/x", WEIGHT, tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and "subtree" not in path.name]
+    assert not (tmp_path / "blkio").exists()
