@@ -21,6 +21,9 @@ def create(
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace one that exists; apps get it at their next start.")
     ] = False,
+    immutable: Annotated[
+        bool, typer.Option("--immutable", help="It can be deleted, but never say anything else: a version.")
+    ] = False,
     project: Project = "default",
     api: Address = "",
 ) -> None:
@@ -29,7 +32,7 @@ def create(
 
     secrets.create(
         commands.connect(api, project), name, values or [], from_file or [], server=docker_server, user=docker_username,
-        password_stdin=docker_password_stdin, replace=replace,
+        password_stdin=docker_password_stdin, replace=replace, immutable=immutable,
     )  # fmt: skip
 
 

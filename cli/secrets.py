@@ -25,9 +25,12 @@ def create(
     user: str,
     password_stdin: bool,
     replace: bool,
+    immutable: bool,
 ) -> None:
     """Make a Secret of values, or of a registry's login. Raises BadUsage, Refused."""
     body: Object = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}}
+    if immutable:
+        body["immutable"] = True
     if server:
         if values or files or not user or not password_stdin:
             raise BadUsage("--docker-server goes with --docker-username and --docker-password-stdin, and with no other values")

@@ -63,6 +63,13 @@ def test_one_that_exists_is_written_over_only_when_asked_to(fake: FakeApi) -> No
     assert run("create", "db", "a=1", "--replace") == "replaced secret db\n"
 
 
+def test_an_immutable_secret_is_made_as_one_that_kubernetes_means(fake: FakeApi) -> None:
+    fake.set(f"POST {SECRETS}", {})
+    run("create", "db-v1", "a=1", "--immutable")
+    run("create", "db", "a=1")
+    assert [body.get("immutable") for _, body in fake.asked] == [True, None]
+
+
 def test_a_list_shows_keys_and_deletion_and_rotation_say_what_they_did(fake: FakeApi) -> None:
     meta = {"name": "db", "creationTimestamp": "2026-11-23T13:00:00Z", "annotations": {"ebb.dev/keys": "a b"}}
     fake.set(f"GET {SECRETS}", {"items": [{"metadata": meta, "type": "Opaque"}]})
