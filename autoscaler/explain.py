@@ -56,6 +56,11 @@ def habits(profile: Profile) -> dict[str, float]:
         found["bend"] = profile.pace.bend()
     if profile.memory_bytes:
         found |= {"memory_bytes": profile.memory_bytes, "cpu_m": round(profile.cpu_m, 1)}
+    if profile.footprint is not None:
+        each_m, call_s = profile.footprint.cpu_m.each(), profile.pace.service_s()
+        taken = {"call_cpu_m": round(each_m, 1), "call_cpu_s": round(each_m / 1000 * call_s, 6)}
+        taken |= {"call_memory_bytes": round(profile.footprint.memory_bytes.each())}
+        found |= {name: value for name, value in taken.items() if value}
     if profile.start_s:
         found["start_s"] = round(profile.start_s, 4)
     return found | {f"start_{name}_s": round(value, 4) for name, value in sorted(profile.phases_s.items())}

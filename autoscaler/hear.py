@@ -174,7 +174,7 @@ class Ears:
             slot = self.fleet.get(name)
             if slot is not None and slot.node == report.node and slot.goal == Goal.RUN:
                 mind.signals.usage(slot.assignment.revision_key).take(name, cpu_m, memory_bytes, now)
-                mind.profile_of(slot.assignment.revision_key).used(cpu_m, memory_bytes)
+                mind.profile_of(slot.assignment.revision_key).used(cpu_m, memory_bytes, mind.calls_in_each(slot, now))
 
     def _on_samples(self, _: str, data: bytes) -> None:
         try:

@@ -369,9 +369,18 @@ class Mind:
             return False
         return all(slot.goal in (Goal.PARK, Goal.FREEZE) and not slot.ended for slot in self.fleet.of(key))
 
+    def calls_in_each(self, slot: Slot, now: float) -> float | None:
+        """Calls at once in one instance of the slot's revision, in the last seconds; None where its load is not told in calls at once."""
+        key = slot.assignment.revision_key
+        revision, ready = self.world.revision(key), self.fleet.standing(key).ready
+        if revision is None or revision.scale.metric == "rps" or not ready:
+            return None
+        calls = self.signals.averages(key, now)[1]
+        return calls / ready if calls is not None else None
+
     def _need(self, key: RevisionKey) -> Need:
         revision = self.world.revision(key)
         if revision is None:
             return Need(key)
         profile = self.profiles.get(key)
-        return Need.of(revision).expecting(profile.memory_bytes if profile is not None else 0)
+        return Need.of(revision).expecting(profile.memory_bytes, profile.cpu_m) if profile is not None else Need.of(revision)

@@ -15,6 +15,9 @@ PARKED_BYTES = 4 << 20
 PARKED_SANDBOX_BYTES = 48 << 20
 """A parked sandbox is a kernel that runs, without the app."""
 EXPECTED_STEP_BYTES = 16 << 20
+EXPECTED_STEP_M = 50
+EXPECTED_LEAST = 0.25
+"""CPU that is asked for and not used counts so much of itself: the app may use it any time."""
 
 
 class Need(Struct, frozen=True):
@@ -30,6 +33,8 @@ class Need(Struct, frozen=True):
     tolerations: tuple[Toleration, ...] = ()
     runtime: str = ""
     """A runtime that not every node has, or empty."""
+    expects_m: int = 0
+    """The CPU that it counts with in a node's load, where its use is known; 0: as it asks for."""
 
     @staticmethod
     def of(revision: Revision) -> "Need":
@@ -41,20 +46,26 @@ class Need(Struct, frozen=True):
         disk, runtime = revision.disk_request_bytes, revision.runtime
         return Need(revision.key, digest_of(revision.image), cpu_m, memory, disk, selector, tolerations, runtime)
 
-    def expecting(self, memory_bytes: int) -> "Need":
-        """What it takes when instances of it are known to hold `memory_bytes` and it asks for none: that and a tenth, in steps, so that
-        what nobody asked for is not given twice. A request stands as it is."""
-        if self.memory_bytes or not memory_bytes:
-            return self
-        return replace(self, memory_bytes=math.ceil(memory_bytes * 1.1 / EXPECTED_STEP_BYTES) * EXPECTED_STEP_BYTES)
+    def expecting(self, memory_bytes: int, cpu_m: float = 0.0) -> "Need":
+        """What it takes when instances of it are known to hold `memory_bytes` and use `cpu_m`.
+
+        Memory that it does not ask for: what it holds and a tenth, in steps, so that what nobody asked for is not given twice; a request
+        stands. CPU only orders nodes by load, so there it counts as it uses it, but no less than a share of its request.
+        """
+        asked_bytes, expects_m = self.memory_bytes, self.expects_m
+        if cpu_m:
+            expects_m = max(math.ceil(cpu_m / EXPECTED_STEP_M) * EXPECTED_STEP_M, int(self.cpu_m * EXPECTED_LEAST))
+        if memory_bytes and not asked_bytes:
+            asked_bytes = math.ceil(memory_bytes * 1.1 / EXPECTED_STEP_BYTES) * EXPECTED_STEP_BYTES
+        return replace(self, memory_bytes=asked_bytes, expects_m=expects_m)
 
     def parked(self) -> "Need":
         """What it takes while it is parked."""
-        return replace(self, cpu_m=0, memory_bytes=PARKED_SANDBOX_BYTES if self.runtime else PARKED_BYTES)
+        return replace(self, cpu_m=0, expects_m=0, memory_bytes=PARKED_SANDBOX_BYTES if self.runtime else PARKED_BYTES)
 
     def frozen(self) -> "Need":
         """What it takes while it is frozen: what it holds, and no CPU."""
-        return replace(self, cpu_m=0)
+        return replace(self, cpu_m=0, expects_m=0)
 
     def misses(self, node: Node) -> str:
         """What of `node` keeps it away: a label it has not, or a taint that is not tolerated; empty when nothing does."""

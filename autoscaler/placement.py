@@ -134,7 +134,7 @@ class Placement:
         """One instance now stands on `node`."""
         room = self._room(node)
         self._unlist(room)
-        room.cpu_m += need.cpu_m
+        room.cpu_m += need.expects_m or need.cpu_m
         room.memory_bytes += need.memory_bytes
         room.disk_bytes += need.disk_bytes
         room.slots += 1
@@ -148,7 +148,7 @@ class Placement:
         """One instance that was taken with the same `need` is gone from `node`."""
         room = self._room(node)
         self._unlist(room)
-        room.cpu_m -= need.cpu_m
+        room.cpu_m -= need.expects_m or need.cpu_m
         room.memory_bytes -= need.memory_bytes
         room.disk_bytes -= need.disk_bytes
         room.slots -= 1

@@ -8,6 +8,7 @@ import math
 from array import array
 from collections.abc import Mapping
 
+from autoscaler.footprint import Footprint
 from autoscaler.pace import Pace
 
 FIRST_S = 1.0
@@ -51,6 +52,7 @@ class Profile:
         "count",
         "cpu_m",
         "crowd",
+        "footprint",
         "idle",
         "mean_s",
         "memory_bytes",
@@ -75,6 +77,8 @@ class Profile:
         self.crowd = 1.0
         """Running mean of the calls that wait for the first instance when it is ready."""
         self.pace = Pace()
+        self.footprint: Footprint | None = None
+        """What a call takes; kept of what its nodes are asked about."""
         self.cpu_m = 0.0
         """Running mean of an instance's CPU, where its nodes say it."""
         self.memory_bytes = 0
@@ -123,8 +127,11 @@ class Profile:
         """`waiting` calls found nothing running and were there when the first instance became ready."""
         self.crowd += _NEW * (min(waiting, CROWD_MOST) - self.crowd)
 
-    def used(self, cpu_m: float, memory_bytes: float) -> None:
-        """An instance uses so much now."""
+    def used(self, cpu_m: float, memory_bytes: float, calls: float | None = None) -> None:
+        """An instance uses so much now, and has so many calls at once; None when that is not known."""
+        if calls is not None:
+            self.footprint = self.footprint or Footprint()
+            self.footprint.note(calls, cpu_m, memory_bytes)
         self.cpu_m += _NEW * (cpu_m - self.cpu_m) if self.cpu_m else cpu_m
         self.memory_bytes = int(max(memory_bytes, self.memory_bytes - MEMORY_FADES * (self.memory_bytes - memory_bytes)))
 

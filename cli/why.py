@@ -51,6 +51,10 @@ def habits(profile: Mapping[str, float]) -> list[str]:
         mib = profile["memory_bytes"] / (1 << 20)
         asked = f"--memory {1.25 * mib:.0f}Mi --cpu {max(10, 1.25 * profile['cpu_m']):.0f}m would be enough as requests"
         lines.append(f"an instance holds {mib:.0f}Mi and uses {profile['cpu_m']:.0f}m of CPU: {asked}")
+    if profile.get("call_cpu_m") or profile.get("call_memory_bytes"):
+        took = f" ({profile['call_cpu_s'] * 1000:.1f} ms of CPU each)" if profile.get("call_cpu_s") else ""
+        more = profile.get("call_memory_bytes", 0) / (1 << 20)
+        lines.append(f"a call at once more takes {profile.get('call_cpu_m', 0):.0f}m of CPU{took} and {more:.1f}Mi")
     if profile.get("start_s"):
         phases = [(n[6:-2], v) for n, v in profile.items() if n.startswith("start_") and n != "start_s"]
         by = " (" + ", ".join(f"{name} {value * 1000:.1f}" for name, value in phases) + ")" if phases else ""

@@ -213,7 +213,8 @@ class WhyRevision(Model, frozen=True, kw_only=True):
     ready: int = 0
     starting: int = 0
     profile: dict[str, float] = {}
-    """idle_seen, idle_p50_s, idle_p95_s, call_s, bend, memory_bytes, cpu_m, start_s, start_<phase>_s; what was learned of them."""
+    """idle_seen, idle_p50_s, idle_p95_s, call_s, bend, memory_bytes, cpu_m, call_cpu_m, call_cpu_s, call_memory_bytes, start_s,
+    start_<phase>_s; what was learned of them."""
     decisions: list[WhyDecision] = []
 
 

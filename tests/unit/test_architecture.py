@@ -29,7 +29,7 @@ PURE_NAMES = {
     "errors", "imageref", "keys", "leases", "lifecycle", "messages", "model", "roles", "txn",
     "balance", "breaker", "concurrency", "effects", "ejection", "slowstart", "throttler",
     "chunked", "headers", "proxies", "refusals", "routes", "spans", "traffic",
-    "active", "backoff", "freezing", "idle", "keepalive", "lean", "need", "parking", "placement", "plan", "policy",
+    "active", "backoff", "footprint", "freezing", "idle", "keepalive", "lean", "need", "parking", "placement", "plan", "policy",
     "profile", "reach", "relief", "signals", "steady", "victims", "window",
     "adopt", "drain", "ocispec", "pressure", "readiness", "seccomp",
     "annotations", "bounds", "conditions", "defaults", "problem", "quantity", "revise", "rollout", "routing", "validate",

@@ -53,3 +53,9 @@ def test_scripts_get_all_of_it_as_data(capsys: pytest.CaptureFixture[str]) -> No
     assert json.loads(capsys.readouterr().out) == TOLD
     with pytest.raises(BadUsage):
         why.why(api().api(), "hello", Form.NAME, last=1)
+
+
+def test_what_a_call_takes_is_printed_where_it_is_known() -> None:
+    profile = {"memory_bytes": 64 << 20, "cpu_m": 100.0, "call_cpu_m": 40.0, "call_cpu_s": 0.008, "call_memory_bytes": 2 << 20}
+    assert why.habits(profile)[-1] == "a call at once more takes 40m of CPU (8.0 ms of CPU each) and 2.0Mi"
+    assert not any("a call" in line for line in why.habits({"memory_bytes": 64 << 20, "cpu_m": 100.0}))
