@@ -3,7 +3,7 @@
 The same callers are played against each policy: *knative* (its defaults: a window of 60 s, its activator being in the path already, as
 its burst capacity of 211 has it for small apps), *grace* (the same and 30 s more, which it waits at most when it is not), *fixed* (an
 instance is kept for ten minutes), *learned* (each revision's own idle times, `autoscaler/keepalive.py`, within the memory-time
-that a window of 60 s takes) and *frugal* (the same within half of it). Two
+that a window of 60 s takes) and *frugal* (the same within half of it), *frozen* (*learned*, and what boots slowly frozen). Two
 yardsticks say what could be had: *known* is *learned* with all idle times known from the start; *oracle*
 knows when the next call comes and keeps, within the same memory-time, what is shortest to keep, but starts nothing ahead. Printed are the
 share of calls that found nothing running, and that found nothing parked either;
@@ -27,7 +27,7 @@ from deploy.simulate_traces import MIXES, draw, most_per_s
 from deploy.simulate_world import Faults, World
 from store.model import Node, Revision, ScaleSpec
 
-POLICIES = ("knative", "grace", "fixed", "learned", "frugal")
+POLICIES = ("knative", "grace", "fixed", "learned", "frugal", "frozen")
 YARDSTICKS = ("known", "oracle")
 FIXED_S = 600.0
 CALLS = 5e6

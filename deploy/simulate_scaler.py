@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from activator.reporter import sample
-from autoscaler import keepalive, parking, plan, steady
+from autoscaler import freezing, keepalive, parking, plan, steady
 from autoscaler.backoff import Row
 from autoscaler.budget import FRUGAL, SHARE, Budget
 from autoscaler.idle import Reach
@@ -16,7 +16,7 @@ from autoscaler.policy import Decision, Memory, Mode, Standing, decide, target_o
 from autoscaler.profile import GAP_S, Profile
 from autoscaler.signals import Signal, Signals
 from store.messages import Refusal
-from store.model import RevisionKey
+from store.model import Goal, RevisionKey
 
 if TYPE_CHECKING:
     from deploy.simulate_world import App, World
@@ -50,7 +50,7 @@ class Mind:
 
 
 class Scaler:
-    """`policy`: knative, grace, fixed, learned or frugal (see `deploy/simulate.py`)."""
+    """`policy`: knative, grace, fixed, learned, frugal or frozen (see `deploy/simulate.py`)."""
 
     def __init__(self, world: World, policy: str) -> None:
         self.world, self.policy = world, policy
@@ -120,10 +120,11 @@ class Scaler:
         standing = world.fleet.standing(key)
         if not standing.asked:
             mind.running_since = now
-        habits = self.policy in ("learned", "frugal", "known", "oracle")
+        habits = self.policy in ("learned", "frugal", "frozen", "known", "oracle")
         mode = Mode(
             waking=waking, tick=tick, idle_s=self.idle_s(app), active_s=now - mind.running_since, grace_s=self._grace_s,
             keep=self._keep(app) if habits else None,
+            freezes=self._freezes(app) if self.policy == "frozen" else "",
         )  # fmt: skip
         signal = self.signals.view(key, now)
         mind.last = decide(app.revision, signal, standing, mode, mind.memory, now)
@@ -131,7 +132,7 @@ class Scaler:
         park, _ = parking.wanted(
             app.revision, enabled=True, reach=Reach.ROUTED, verified=True, failing=mind.row.count > 0, desired=mind.last.desired
         )
-        wish = plan.Wish(mind.last.desired, may_start=mind.row.wait_s(now) == 0, park=park, at=now)
+        wish = plan.Wish(mind.last.desired, may_start=mind.row.wait_s(now) == 0, park=park, freeze=bool(mode.freezes), at=now)
         made = plan.make(app.revision, wish, world.fleet, signal.busy, self._name)
         mind.bounds = None if made else steady.bounds(app.revision, mind.last, signal, standing, mode, now)
         if mind.bounds is None or mind.bounds.more_than >= 0:
@@ -145,6 +146,15 @@ class Scaler:
             )
         elif tick and self._may_rest(signal, standing, mind):
             self._rest(app, mode)
+
+    def _freezes(self, app: App) -> str:
+        """Why its last instance is frozen when its habits let it go, or nothing."""
+        fleet = self.world.fleet
+        room = any(
+            slot.goal != Goal.PARK and fleet.alive(slot.node) and fleet.placement.headroom(slot.node) > parking.RESERVE
+            for slot in fleet.of(app.key)
+        )
+        return freezing.chosen(app.revision, Reach.ROUTED, app.mind.profile.phases_s.get("probe", 0.0), room=room)
 
     def _settled(self, app: App, bounds: steady.Steady) -> bool:
         """Whether the last decision holds; what is quiet is not looked at again before it may not."""

@@ -25,6 +25,8 @@ from store.model import Assignment, Failure, Goal, Instance, Node, Revision, Rev
 THROTTLE_S = 0.05
 PARKED_S, POOLED_S, PARK_S, STOP_S = 0.015, 0.07, 0.05, 0.05
 """Ebb's own share of a start from parked and from nothing, of parking, of a stop; the app's boot comes on top."""
+THAW_S = 0.003
+"""From frozen to Ready, whatever the app is."""
 TOLD_S = 0.001
 
 
@@ -196,8 +198,13 @@ class World:
                 self.after(TOLD_S, self.scaler.wake, app, effect.waiting)
             elif isinstance(effect, Swelling):
                 self.after(TOLD_S, self.scaler.swell, app)
-            elif isinstance(effect, DrainedNow):
+            elif isinstance(effect, DrainedNow) and not self._rests(effect.instance):
                 self.after(STOP_S, self._say, effect.instance, Phase.STOPPED)
+
+    def _rests(self, instance: str) -> bool:
+        """Whether nobody calls it any more because it is frozen, or was until now."""
+        slot = self.fleet.get(instance)
+        return slot is not None and slot.goal in (Goal.FREEZE, Goal.RUN)
 
     # -- nodes ----------------------------------------------------------------------------------------------------------------
 
@@ -217,6 +224,10 @@ class World:
             return
         if assignment.goal == Goal.PARK:
             self.after(PARK_S, self._say_if, slot.name, Goal.PARK, Phase.PARKED)
+        elif assignment.goal == Goal.FREEZE:
+            self._say(slot.name, Phase.FROZEN)
+        elif assignment.goal == Goal.RUN and slot.phase is Phase.FROZEN:
+            self.after(THAW_S, self._say_if, slot.name, Goal.RUN, Phase.READY)
         elif assignment.goal == Goal.RUN:
             app.ledger.starts += 1
             if not woken:
@@ -243,12 +254,14 @@ class World:
             instance=name, project=a.project, revision=a.revision, node=a.node, phase=phase, address=f"{name}:1",
             seq=next(self._seq), failure=failure,
         )  # fmt: skip
+        thawed = slot.phase is Phase.FROZEN
         self.fleet.report(news)
         mind = app.mind
         mind.bounds = mind.awake = None
         if phase is Phase.READY:
             mind.row = Row()
-            mind.profile.started(self.now - a.at, {})
+            if not thawed:
+                mind.profile.started(self.now - a.at, {"probe": app.trace.boot_s * 1000})
             if mind.waking:
                 mind.profile.met(app.throttler.line.waiting or 1)
                 mind.waking = 0

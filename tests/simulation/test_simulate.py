@@ -60,7 +60,7 @@ def test_limits_hold_no_call_is_lost_and_all_comes_to_rest(first: int) -> None:
             assert app.throttler.load.present == 0, f"{where}: {key} has {app.throttler.load.present} calls left"
             least = app.revision.scale.min_scale
             kept = (
-                world.policy in ("learned", "frugal")
+                world.policy in ("learned", "frugal", "frozen")
                 and app.mind.keep is not None
                 and app.mind.keep.warm(world.now - app.busy_at)
             )
@@ -139,6 +139,22 @@ def test_habits_halve_the_cold_calls_of_bursts_for_no_more_memory() -> None:
     assert found["learned"]["cold_share"] < 0.5 * found["knative"]["cold_share"]
     assert found["learned"]["wasted_gb_h"] <= found["knative"]["wasted_gb_h"]
     assert found["learned"]["slowdown_p99"] < found["knative"]["slowdown_p99"]
+
+
+def test_what_boots_slowly_is_frozen_and_starts_once() -> None:
+    """Five calls an hour by chance, a boot of four seconds: each call that was too late for the keep-alive thaws the one instance."""
+    trace = Trace(3, "poisson", 5 / 3600, 1.0, 0.1, 256 * MI, 4.0, diurnal=False, phase=0.5)
+    app = Revision(project="p", name="r", image="i@sha256:1", memory_request_bytes=256 * MI)
+    found = {}
+    for policy in ("learned", "frozen"):
+        world = World(1, [(app, trace)], [Node(node="n", cpu_m=2000, memory_bytes=1 << 30)], DAY_S, policy=policy)
+        world.play(DAY_S + 300)
+        assert not world.broken
+        found[policy] = simulate.summary(world)
+    assert found["learned"]["started"] > 20
+    assert found["frozen"]["started"] == 1
+    assert found["learned"]["slowdown_p99"] > 20
+    assert found["frozen"]["slowdown_p50"] < 1.2
 
 
 @pytest.mark.parametrize("seed", [2, 3])
