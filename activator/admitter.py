@@ -162,6 +162,14 @@ class Admitter:
             if not throttler.ruled:
                 self.loans.borrowing.give_back(throttler)
 
+    def withdrawn(self, revision: RevisionKey, instance: str) -> None:
+        """The instance is to be no more: whatever is said of it."""
+        throttler = self.throttlers.get(revision)
+        if throttler is not None:
+            self._perform(throttler, throttler.withdrawn(instance, self._clock.now()))
+            if not throttler.ruled:
+                self.loans.borrowing.give_back(throttler)
+
     def refused(self, refusal: Refusal) -> None:
         throttler = self.throttlers.get(refusal.revision)
         if throttler is not None:

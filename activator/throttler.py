@@ -196,6 +196,12 @@ class Throttler(Generic[R]):
                 target.state = State.GONE
         return [*self._refuse_if_held(now), *self._wake_if_needed(now)]
 
+    def withdrawn(self, name: str, now: float) -> Sequence[Effect[R]]:
+        """The instance is to be no more: it gets nothing new, whatever is said of it."""
+        if (target := self.targets.get(name)) is not None:
+            self._take_out(target, State.GONE, target.seq)
+        return self.forgotten(name, now)
+
     def limited(self, limit: int, now: float) -> Sequence[Effect[R]]:
         """`container_concurrency` is `limit` from now on."""
         if limit == self.limit:

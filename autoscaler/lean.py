@@ -19,7 +19,6 @@ def revision(full: Revision) -> Revision:
     return msgspec.structs.replace(
         full,
         project=intern(full.project),
-        service="",
         configuration="",
         image_name="",
         pull_secrets=_NO_LIST,

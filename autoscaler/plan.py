@@ -202,6 +202,7 @@ def _place(
         instance=name(revision.name),
         project=revision.project,
         revision=revision.name,
+        service=revision.service,
         node=node,
         goal=goal,
         at=wish.at,

@@ -93,6 +93,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         traces_share=settings.traces_share,
         peers=settings.peers,
         secure=coworkers,
+        assigned_only=identity is not None,
     )
     if identity is not None and coworkers is not None:
         jobs.start(when_renewed(identity, coworkers.renew), "identity", fatal=True)

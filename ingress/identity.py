@@ -25,8 +25,8 @@ class Identities:
         self._keys: dict[str, EllipticCurvePublicKey] = {}
         self._verified: dict[bytes, tuple[str, str, int]] = {}
         self._invokers: set[tuple[str, str]] = set()
-        self._residents: dict[str, tuple[str, str]] = {}
-        """Address → instance, and principal of its service."""
+        self._residents: dict[str, tuple[str, str, str]] = {}
+        """Address → node and instance, and principal of its service."""
         self.version = 0
         """Another one whenever a token may no longer count, or its principal no longer call."""
 
@@ -53,7 +53,7 @@ class Identities:
     def resident(self, address: str) -> str:
         """The principal of the instance at `address`, for what comes by the inner door: the node's kernel vouches for the address."""
         found = self._residents.get(address)
-        return found[1] if found is not None else ""
+        return found[2] if found is not None else ""
 
     # -- what is heard --------------------------------------------------------------------------------------------------------
 
@@ -74,14 +74,16 @@ class Identities:
         self.version += 1
         (self._invokers.add if invokes else self._invokers.discard)((project, principal))
 
-    def instance(self, name: str, new: Instance | None, old: Instance | None) -> None:
-        """An instance has an address, or not any more."""
+    def instance(self, new: Instance | None, old: Instance | None) -> None:
+        """An instance has an address, or not any more. One that another node's instance has stays whose it is."""
         if old is not None and old.address:
             address = old.address.rpartition(":")[0]
-            if self._residents.get(address, ("", ""))[0] == name:
+            if self._residents.get(address, ("", ""))[:2] == (old.node, old.instance):
                 del self._residents[address]
         if new is not None and new.address and new.service:
-            self._residents[new.address.rpartition(":")[0]] = (name, f"service:{new.project}/{new.service}")
+            address = new.address.rpartition(":")[0]
+            if self._residents.get(address, (new.node,))[0] == new.node:
+                self._residents[address] = (new.node, new.instance, f"service:{new.project}/{new.service}")
 
 
 def host_of(audience: str) -> str:

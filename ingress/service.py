@@ -57,9 +57,11 @@ class Ingress:
         traces_share: float = 0.01,
         peers: str = "",
         secure: Secure | None = None,
+        assigned_only: bool = False,
     ) -> None:
         """`ring` opens certificates; without it there is no TLS. `peers`: where other workers can reach this one
-        (`activator.peers`); empty: it works alone. `secure`: how those of other machines are known."""
+        (`activator.peers`); empty: it works alone. `secure`: how those of other machines are known.
+        `assigned_only`: no node is believed of instances that it was not given."""
         self.member = member
         self.worker = f"{member}.{short_id(6)}"
         self._store = store
@@ -87,7 +89,9 @@ class Ingress:
             self.tls = TlsListener(self.gate, Handshakes(self.certificates, ring, clock))
         self.ports = Ports(self.gate, self._tell_ports, self._shared)
         self._member = Member(role="ingress", member=member)
-        self.watcher = Watcher(store, bus, self.gate.routes, self.admitter, self.gate.identities, self.certificates)
+        self.watcher = Watcher(
+            store, bus, clock, self.gate.routes, self.admitter, self.gate.identities, self.certificates, assigned_only=assigned_only
+        )  # fmt: skip
         self._presence = Presence(store, MEMBER_TTL_S)
         self._bus = bus
 

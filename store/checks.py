@@ -56,6 +56,10 @@ class Guest:
             raise self._denied("read", span)
         return False
 
+    def births_alone(self, request: Any) -> bool:
+        """Whether a watch of the range tells of keys that come and go, and of nothing else."""
+        return roles.births_alone(self._role, Span(request.key, request.range_end))
+
     async def named(self, request: Any) -> list[str]:
         """The keys that his assignments name. Raises Denied for a single key that they do not; StoreError."""
         span = Span(request.key, request.range_end)

@@ -26,6 +26,7 @@ from store.checks import Denied, Guest, Guests, plain
 from store.connect import open_store
 from store.errors import Conflict, StoreError
 from store.leases import KEY_BYTES, number
+from store.pb import kv_pb2
 from store.pb import rpc_pb2 as pb
 from store.txn import Guard, Put, Txn
 
@@ -160,15 +161,24 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     async def _watch(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         filtered: list[Guest] = []
+        births = False
 
         def check(guest: Guest, data: bytes) -> Any:
+            nonlocal births
             request = plain(pb.WatchRequest, data)
-            if request.WhichOneof("request_union") == "create_request" and not guest.reads(request.create_request):
-                filtered.append(guest)
+            if request.WhichOneof("request_union") == "create_request":
+                if not guest.reads(request.create_request):
+                    filtered.append(guest)
+                births = births or guest.births_alone(request.create_request)
             return request
 
         async for data in self._stream("/etcdserverpb.Watch/Watch", requests, context, check):
-            yield await _named_alone(filtered[0], data) if filtered else data
+            if filtered:
+                yield await _named_alone(filtered[0], data)
+            elif not births:
+                yield data
+            elif born := _births_alone(data):
+                yield born
 
     async def _stream(
         self, method: str, requests: AsyncIterator[bytes], context: Any, check: Callable[[Guest, bytes], Any]
@@ -221,6 +231,19 @@ async def _named_alone(guest: Guest, data: bytes) -> bytes:
     if not answer.events:
         return data
     kept = [event for event in answer.events if await guest.may_see(event.kv.key.decode())]
+    del answer.events[:]
+    answer.events.extend(kept)
+    return bytes(answer.SerializeToString())
+
+
+def _births_alone(data: bytes) -> bytes:
+    """The answer of a watch without the events of keys that were there before and still are; empty when none is left of it."""
+    answer = pb.WatchResponse.FromString(data)
+    kept = [event for event in answer.events if event.type == kv_pb2.Event.DELETE or event.kv.version == 1]
+    if len(kept) == len(answer.events):
+        return data
+    if not kept:
+        return b""
     del answer.events[:]
     answer.events.extend(kept)
     return bytes(answer.SerializeToString())

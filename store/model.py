@@ -309,6 +309,8 @@ class Assignment(Model, frozen=True, kw_only=True):
     project: str
     revision: str
     node: str
+    service: str = ""
+    """Whose revision it is: as whom the instance calls."""
     goal: str
     """`Goal.PARK`, RUN, FREEZE or DRAIN. FREEZE: what runs is stopped by the freezer until it is to RUN again. DRAIN: finish what it
     has, stop, then the autoscaler deletes the assignment."""

@@ -24,6 +24,8 @@ class Role:
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     refers: tuple[str, ...] = ()
+    births: tuple[str, ...] = ()
+    """Of what it may read: where a watch tells it of keys that come and go, and not of each change between."""
     says: tuple[str, ...] = ()
     hears: tuple[str, ...] = ()
     answers: bool = False
@@ -51,10 +53,12 @@ ROLES = {
     ),
     "ingress": Role(
         reads=(
-            keys.ROUTES, keys.DOMAINS, keys.INSTANCES, keys.CERTIFICATES, keys.CHALLENGES, keys.PROJECTS, keys.IDENTITY, keys.BINDINGS,
-            keys.members("ingress"),
+            keys.ROUTES, keys.DOMAINS, keys.INSTANCES, keys.ASSIGNMENTS, keys.CERTIFICATES, keys.CHALLENGES, keys.PROJECTS,
+            keys.IDENTITY, keys.BINDINGS, keys.members("ingress"),
         ),
         writes=(keys.members("ingress"), keys.WAKES),
+        # Whose an instance is never changes, and what its node shall do with it changes at every start.
+        births=(keys.ASSIGNMENTS,),
         says=("ebb.wake", "ebb.samples", "ebb.drained.>", "ebb.story"),
         hears=("ebb.instance.>", "ebb.refusal"),
     ),
@@ -108,6 +112,11 @@ def may_read(of: Role, name: str, span: Span) -> bool:
 
 def may_write(of: Role, name: str, span: Span) -> bool:
     return any(span.inside(grant.replace("{name}", name)) for grant in of.writes)
+
+
+def births_alone(of: Role, span: Span) -> bool:
+    """Whether of `span` the role hears that keys come and go, and no more."""
+    return any(span.inside(grant) for grant in of.births)
 
 
 def refers(of: Role, span: Span) -> bool:

@@ -298,7 +298,7 @@ async def test_a_node_hears_of_changes_of_its_own_secrets_alone(node_1: EtcdStor
         assert [(change.key, change.value) for change in await hearing] == [(keys.secret("p", "mine"), b"ours")]
 
 
-@pytest.mark.parametrize("prefix", [keys.SECRETS, keys.CONFIGS, keys.OBJECTS, keys.ASSIGNMENTS, keys.REVISIONS, keys.ACCOUNTS])
+@pytest.mark.parametrize("prefix", [keys.SECRETS, keys.CONFIGS, keys.OBJECTS, keys.REVISIONS, keys.ACCOUNTS])
 async def test_the_front_door_which_faces_the_world_reads_no(
     prefix: str, secure: real.Secure, truth: EtcdStore, opening: Opening
 ) -> None:
@@ -310,6 +310,17 @@ async def test_the_front_door_which_faces_the_world_reads_no(
         await ingress.put(prefix + "p/x", b"")
     with pytest.raises(Forbidden):
         await ingress.put(keys.route("p", "x"), b"")
+
+
+async def test_the_front_door_reads_assignments_and_writes_none(
+    secure: real.Secure, truth: EtcdStore, opening: Opening
+) -> None:
+    ingress = opening(secure.gate.address, secure.identity("ingress"))
+    await truth.put(keys.assignment("node-1", "a"), b"given")
+    assert [entry.value for entry in (await ingress.list(keys.ASSIGNMENTS)).entries] == [b"given"]
+    for key in (keys.assignment("node-1", "a"), keys.instance("node-1", "a")):
+        with pytest.raises(Forbidden):
+            await ingress.put(key, b"forged")
 
 
 # -- the gate's and the certificates' ends -------------------------------------------------------------------------------------
@@ -368,6 +379,23 @@ async def test_when_the_gate_dies_its_clients_go_on_with_the_next_and_miss_nothi
 
 
 # -- NATS ----------------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_front_door_hears_of_assignments_that_come_and_go_and_not_of_each_start(
+    secure: real.Secure, truth: EtcdStore, opening: Opening
+) -> None:
+    ingress, key = opening(secure.gate.address, secure.identity("ingress")), keys.assignment("node-1", "a")
+    after = await truth.put(keys.node("node-1"), b"")
+    watch, route = ingress.watch(keys.ASSIGNMENTS, after=after), ingress.watch(keys.ROUTES, after=after)
+    for value in (b"park", b"run"):
+        await truth.put(key, value)
+        await truth.put(keys.route("p", "r"), value)
+    await truth.delete(key)
+    await truth.put(key, b"again")
+    async with asyncio.timeout(10):
+        found = [change.value for _ in range(3) for change in await anext(watch)]
+        assert [change.value for _ in range(2) for change in await anext(route)] == [b"park", b"run"]
+    assert found == [b"park", None, b"again"]
 
 
 @pytest.fixture

@@ -73,6 +73,17 @@ def test_a_vanished_key_keeps_serving_until_it_cannot_be_reached() -> None:
     assert list(effects) == [WakeUp(1, "")]
 
 
+@pytest.mark.parametrize("phase", [Phase.READY, Phase.DRAINING, Phase.STARTING, Phase.PARKED])
+def test_one_that_is_to_be_no_more_gets_nothing_new_and_is_forgotten_with_its_last_request(phase: Phase) -> None:
+    made = throttler(1, "i1")
+    target = take(made)
+    made.heard(news("i1", phase, 2), 1.0)
+    made.withdrawn("i1", 2.0)
+    assert made.reserve(2.0) is None
+    made.release(target, 3.0)
+    assert made.idle
+
+
 def test_fresh_news_confirms_a_vanished_instance() -> None:
     made = throttler(1, "i1")
     made.forgotten("i1", 1.0)

@@ -9,12 +9,13 @@ from store.model import Probe, Revision, RouteEntry, ScaleSpec, TrafficTarget, d
 
 def test_what_scales_places_and_names_a_revision_is_kept_and_the_rest_is_not() -> None:
     full = Revision(
-        project="p", name="r", image="h/i@sha256:1", env=[("A", "b")], labels={"a": "b"}, args=["x"], memory_limit_bytes=7,
+        project="p", name="r", service="s", image="h/i@sha256:1", env=[("A", "b")], labels={"a": "b"}, args=["x"], memory_limit_bytes=7,
         cpu_limit_m=5, container_concurrency=3, created_at=9, progress_deadline_s=4, parkable=False,
         scale=ScaleSpec(min_scale=2), readiness_probe=Probe(kind="http"),
     )  # fmt: skip
     kept = lean.revision(full)
     assert (kept.key, kept.image, Need.of(kept), kept.scale) == (full.key, full.image, Need.of(full), full.scale)
+    assert kept.service == "s", "it stands in each assignment"
     assert (kept.container_concurrency, kept.created_at, kept.progress_deadline_s, kept.parkable) == (3, 9, 4, False)
     assert (kept.env, kept.labels, kept.args, kept.readiness_probe) == ([], {}, [], Probe())
 

@@ -40,6 +40,17 @@ def test_an_operators_grace_and_window_are_taken() -> None:
     play(body, stable_window_s=10, scale_to_zero_grace_s=30, park=False)
 
 
+def test_an_assignment_says_whose_service_it_is_also_when_its_goal_has_changed() -> None:
+    async def body(world: World) -> None:
+        await world.deploy("r", initial_scale=0)
+        await asyncio.sleep(10)
+        world.wake("r")
+        await asyncio.sleep(1)
+        assert [(a.goal, a.service) for a in world.assigned("r")] == [(Goal.RUN, "s")]
+
+    play(body)
+
+
 def test_a_wake_needs_no_tick_and_one_transaction() -> None:
     async def body(world: World) -> None:
         await world.deploy("r", initial_scale=0)

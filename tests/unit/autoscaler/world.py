@@ -77,7 +77,13 @@ class World:
     async def deploy(self, name: str, *, cc: int = 0, routed: bool = True, **scale: object) -> None:
         spec = ScaleSpec(**scale)  # type: ignore[arg-type]
         revision = Revision(
-            project="p", name=name, image="i@sha256:1", container_concurrency=cc, scale=spec, created_at=self.clock.wall()
+            project="p",
+            name=name,
+            service="s",
+            image="i@sha256:1",
+            container_concurrency=cc,
+            scale=spec,
+            created_at=self.clock.wall(),
         )
         await self.store.put(keys.revision("p", name), encode(revision))
         if routed:
