@@ -73,7 +73,8 @@ class Fleet:
         self._resting: dict[str, dict[str, Slot]] = {}
         self._frozen: dict[str, dict[str, Slot]] = {}
         """By project."""
-        self._early: dict[str, Instance] = {}
+        self._early: dict[str, dict[str, Instance]] = {}
+        """By node: what it said of instances that are not known to be assigned yet."""
         self._nodes: dict[str, Node] = {}
         self._away: dict[str, float] = {}
 
@@ -141,7 +142,7 @@ class Fleet:
         """The assignment is in the store at `store_rev`, or with 0 on its way there. An older word than what is known is ignored."""
         slot = self._slots.get(assignment.instance)
         if slot is None:
-            slot = Slot(assignment, store_rev, self._needs(assignment), self._early.pop(assignment.instance, None))
+            slot = Slot(assignment, store_rev, self._needs(assignment), self._early_word(assignment))
             self._slots[slot.name] = slot
             self._revisions.setdefault(assignment.revision_key, {})[slot.name] = slot
             self._by_node.setdefault(slot.node, set()).add(slot.name)
@@ -223,14 +224,17 @@ class Fleet:
             self._away.pop(slot.node, None)
 
     def report(self, status: Instance) -> bool:
-        """A node says something of an instance. False when something newer is known already."""
+        """A node says something of an instance. False when something newer is known already, or it is not for that node to say."""
         slot = self._slots.get(status.instance)
         if slot is None:
-            known = self._early.get(status.instance)
+            early = self._early.setdefault(status.node, {})
+            known = early.get(status.instance)
             if known is None or known.seq < status.seq:
-                if len(self._early) >= 10_000:
-                    self._early.clear()
-                self._early[status.instance] = status
+                if len(early) >= 10_000:
+                    early.clear()
+                early[status.instance] = status
+            return False
+        if not _given(slot.assignment, status):
             return False
         if slot.status is not None and status.seq <= slot.status.seq:
             return False
@@ -238,11 +242,16 @@ class Fleet:
         self._hold(slot)
         return True
 
-    def unreport(self, instance: str) -> None:
+    def _early_word(self, assignment: Assignment) -> Instance | None:
+        """What its node said of an instance before it was known to be assigned."""
+        said = self._early.get(assignment.node, {}).pop(assignment.instance, None)
+        return said if said is not None and _given(assignment, said) else None
+
+    def unreport(self, status: Instance) -> None:
         """The node's word on the instance is gone: its lease ended, or it forgot the instance."""
-        self._early.pop(instance, None)
-        slot = self._slots.get(instance)
-        if slot is not None:
+        self._early.get(status.node, {}).pop(status.instance, None)
+        slot = self._slots.get(status.instance)
+        if slot is not None and _given(slot.assignment, status):
             slot.status = None
             self._hold(slot)
 
@@ -270,3 +279,8 @@ class Fleet:
     def _needs(self, assignment: Assignment) -> Need:
         need = self._need(assignment.revision_key)
         return need.parked() if assignment.goal == Goal.PARK else need.frozen() if assignment.goal == Goal.FREEZE else need
+
+
+def _given(assignment: Assignment, status: Instance) -> bool:
+    """Whether who says this was given the instance, and as what it says."""
+    return assignment.node == status.node and assignment.revision_key == status.revision_key

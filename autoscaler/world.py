@@ -7,6 +7,7 @@ import msgspec
 from autoscaler import lean
 from autoscaler.fleet import Fleet
 from autoscaler.reach import Reachability
+from process import logs
 from process.run import Jobs
 from store import keys
 from store.backend import Entry, Store
@@ -14,6 +15,8 @@ from store.messages import Wake
 from store.model import Assignment, Instance, Node, Revision, RevisionKey, RouteEntry, Scale, decode, encode
 from store.projects import Project
 from store.watch import Table
+
+log = logs.get("autoscaler")
 
 KNATIVE_WINDOW_S = 60.0
 
@@ -161,7 +164,9 @@ class World:
 
     def _on_node(self, key: str, new: Node | None, old: Node | None) -> None:
         name = key[len(keys.NODES) :]
-        if new is not None:
+        if new is not None and new.node != name:
+            log.warning("a node speaks for another", key=key, node=new.node)
+        elif new is not None:
             self._hearer.fleet.set_node(new)
             if old is None:
                 self._hearer.mark_active()
@@ -180,11 +185,14 @@ class World:
             self._hearer.fleet.remove(old.instance)
             self._hearer.mark(old.revision_key)
 
-    def _on_instance(self, _: str, new: Instance | None, old: Instance | None) -> None:
+    def _on_instance(self, key: str, new: Instance | None, old: Instance | None) -> None:
+        said = new or old
+        if said is None or key != keys.instance(said.node, said.instance):
+            return  # Its writer may speak of what the key names, and of nothing else.
         if new is not None:
             self._hearer.on_instance(new)
         elif old is not None:
-            self._hearer.fleet.unreport(old.instance)
+            self._hearer.fleet.unreport(old)
             self._hearer.mark(old.revision_key)
 
     def _on_project(self, key: str, new: Project | None, _: Project | None) -> None:

@@ -129,7 +129,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     digests = Digests(bus, clock, jobs, controller.mark_revision, values.stored_secrets, front.policy)
     controller.wire(observed, digests)
     await _listen(bus, book, samples, controller, clock)
-    agents = NodeAgents(lambda: [node for _, node in observed.nodes.items()], identity_of(settings))
+    agents = NodeAgents(observed.live_nodes, identity_of(settings))
     knative = routes.KnativeRoutes(Resources(store, bounds, clock, front.counts), Watches(store, streams), clock)
     issuer = _issuer(settings, store, clock, ring, observed)
     signed = _signed(settings, store, clock)

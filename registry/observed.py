@@ -145,6 +145,10 @@ class Observed:
         mapped = {keys.tail(key, keys.DOMAINS)[0]: domain for key, domain in self.hosts.domains.items()}
         return found | {host: domain.project for host, domain in mapped.items() if not domain.secret}
 
+    def live_nodes(self) -> list[Node]:
+        """Those that speak of themselves: a node writes its own key, and could name another in it."""
+        return [node for key, node in self.nodes.items() if key == keys.node(node.node)]
+
     def instances_of(self, revision_key: str) -> Sequence[Instance]:
         return tuple(self._instances_of.get(revision_key, {}).values())
 

@@ -439,6 +439,13 @@ async def test_the_bus_is_shut_to_who_has_no_certificate_or_no_business_there(bu
         ("ingress", instance("node-1"), "ebb.wake", "autoscaler"),
         ("ingress", "ebb.refusal", "ebb.wake", "autoscaler"),
         ("autoscaler", drained("node-1"), "ebb.story", "registry"),
+        ("node-1", "ebb.usage.node-2", "ebb.usage.node-1", "autoscaler"),
+        ("node-1", "ebb.samples", "ebb.usage.node-1", "autoscaler"),
+        ("node-1", "ebb.wake", "ebb.usage.node-1", "autoscaler"),
+        ("ingress", "ebb.usage.node-1", "ebb.samples", "autoscaler"),
+        ("ingress", "ebb.identity.node-1", "ebb.story", "registry"),
+        ("node-1", "ebb.identity.node-2", "ebb.story", "registry"),
+        ("node-1", "ebb.image.progress.node-2", "ebb.image.progress.node-1", "registry"),
     ],
 )
 async def test_on_the_bus_nobody_speaks_for_another(

@@ -49,6 +49,24 @@ class World:
         return instance_name(revision, f"{next(self._names):06}")
 
 
+@pytest.mark.parametrize("who", [{"node": "n1"}, {"revision": "other"}])
+def test_what_a_node_says_of_an_instance_that_it_was_not_given_changes_nothing(who: dict[str, str]) -> None:
+    world = World(nodes=2)
+    name = world.have(Goal.RUN, Phase.READY)
+    assert not world.say(name, Phase.FAILED, seq=9, **who)
+    lie = Instance(**{"instance": name, "project": "p", "revision": "r", "node": "n0", "phase": Phase.FAILED} | who)
+    world.fleet.unreport(lie)
+    assert world.fleet.standing("p/r").ready == 1
+
+
+def test_what_another_node_said_too_early_is_not_taken_for_the_nodes_own_word() -> None:
+    world = World(nodes=2)
+    world.say("r-1", Phase.FAILED, seq=9, node="n1")
+    world.say("r-1", Phase.READY, seq=1, node="n0")
+    world.fleet.put(Assignment(instance="r-1", project="p", revision="r", node="n0", goal=Goal.RUN), 2)
+    assert world.fleet.standing("p/r").ready == 1
+
+
 def test_a_parked_instance_is_woken_before_anything_is_created() -> None:
     world = World()
     parked = world.have(Goal.PARK, Phase.PARKED)
