@@ -15,7 +15,9 @@ KEEP = 3
 """Files of one instance, the current one included."""
 LINE_BYTES = 16 * 1024
 """A longer line is cut into several."""
-CHUNK_BYTES = 256 * 1024
+TAG_BYTES = 48
+"""What a line takes in the log beside its text, about."""
+CHUNK_BYTES = 64 * 1024
 STREAMS = {"o": "stdout", "e": "stderr"}
 
 _PUNCH = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
@@ -59,9 +61,13 @@ class RateCap:
         """How many of `wanted` bytes are granted."""
         self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
-        granted = min(wanted, int(self._left))
+        granted = max(0, min(wanted, int(self._left)))
         self._left -= granted
         return granted
+
+    def spend(self, count: int) -> None:
+        """What was granted came to `count` bytes more: they are missing from what comes next."""
+        self._left -= count
 
 
 class Rotated:

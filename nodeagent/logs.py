@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from nodeagent.inotify import Inotify
-from nodeagent.logfile import CHUNK_BYTES, Line, RateCap, Raw, Rotated, format_line, read_lines
+from nodeagent.logfile import CHUNK_BYTES, TAG_BYTES, Line, RateCap, Raw, Rotated, format_line, read_lines
 from process import logs, metrics
 
 RATE_BYTES = 2 * 2**20
@@ -109,9 +109,8 @@ class Logs:
 
     def dropped_bytes(self, instance: str) -> int:
         """How much of what it wrote was skipped, because it wrote faster than its rate."""
-        with self._lock:
-            book = self._books.get(instance)
-            return book.dropped_bytes if book is not None else 0
+        book = self._books.get(instance)  # without the lock: the loop does not wait for a flood to be read
+        return book.dropped_bytes if book is not None else 0
 
     def open(self, instance: str, owner: Owner | None = None) -> tuple[str, str]:
         """Where the task shall write stdout and stderr. Opens what is there already again: nothing is lost or doubled."""
@@ -233,15 +232,17 @@ class Logs:
         lines: list[Line] = []
         for raw in book.raws:
             waiting = raw.waiting()
-            granted = book.cap.take(waiting, now)
-            end = raw.offset + granted
-            while raw.offset < end:
-                lines += raw.read(at, min(CHUNK_BYTES, end - raw.offset))
-            if waiting > granted:
-                raw.skip(waiting - granted)
-                _dropped.inc(waiting - granted)
-                book.dropped_bytes += waiting - granted
-                lines.append(Line(at, raw.stream, f"[{waiting - granted} bytes dropped: faster than the log's rate]"))
+            end = raw.offset + waiting
+            while raw.offset < end and (granted := book.cap.take(min(CHUNK_BYTES, end - raw.offset), now)):
+                read = raw.read(at, granted)
+                # A flood of empty lines is work too, and more of it than long ones.
+                book.cap.spend(TAG_BYTES * len(read))
+                lines += read
+            if dropped := end - raw.offset:
+                raw.skip(dropped)
+                _dropped.inc(dropped)
+                book.dropped_bytes += dropped
+                lines.append(Line(at, raw.stream, f"[{dropped} bytes dropped: faster than the log's rate]"))
         partial = any(raw.partial for raw in book.raws)
         if partial and not book.partial_since:
             book.partial_since = now

@@ -63,15 +63,29 @@ async def test_lines_are_heard_live_and_kept(logs: Logs) -> None:
     assert not exists(stdout)
 
 
-async def test_a_flood_is_dropped_and_counted_and_the_log_goes_on(logs: Logs) -> None:
+async def test_a_flood_is_dropped_and_counted_and_the_log_goes_on(tmp_path: Path) -> None:
+    logs = Logs(tmp_path / "instances", rate_bytes=10_000, burst_bytes=10_000)
+    logs.start()
     stdout, _ = logs.open("i-1", Owner())
     write(stdout, ("x" * 99 + "\n") * 10_000)
     lines = await until_logged(logs, "bytes dropped")
     assert 90 <= sum(line == "x" * 99 for line in lines) <= 110
     await eventually(lambda: blocks(stdout) <= 8192, "what was skipped takes no room")
-    await asyncio.sleep(0.1)  # the rate grants a hundred bytes meanwhile
+    await asyncio.sleep(0.6)  # what was read too much is made good, and the rate grants a thousand bytes
     write(stdout, "after\n")
     await until_logged(logs, "after")
+    await logs.stop()
+
+
+async def test_a_flood_of_empty_lines_counts_by_what_they_take_in_the_log(tmp_path: Path) -> None:
+    logs = Logs(tmp_path / "instances", rate_bytes=1000, burst_bytes=1_000_000)
+    logs.start()
+    stdout, _ = logs.open("i-1", Owner())
+    write(stdout, "\n" * 900_000)
+    lines = await until_logged(logs, "bytes dropped")
+    assert 1_000_000 / 50 < len(lines) < 70_000
+    assert logs.dropped_bytes("i-1") > 800_000
+    await logs.stop()
 
 
 async def test_what_an_app_writes_is_never_another_line_time_or_stream(tmp_path: Path) -> None:
