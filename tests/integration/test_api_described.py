@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.failures import FailureGroup
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
 
 from registry.api.doors import OPEN
@@ -131,7 +132,8 @@ def _played(document: dict[str, Any], base: str, callers: Mapping[str, dict[str,
 
 
 def _leaves(error: BaseException) -> list[str]:
-    if isinstance(error, BaseExceptionGroup):
+    """What is wrong, each with its answer and the curl that asks for it again."""
+    if isinstance(error, BaseExceptionGroup) and not isinstance(error, FailureGroup):
         return [text for each in error.exceptions for text in _leaves(each)]
     return [f"{type(error).__name__}: {error}"[:1500]]
 
