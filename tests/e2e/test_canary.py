@@ -21,15 +21,14 @@ import httpx
 import pytest
 
 from deploy.settings import PORTS
-from tests import archives, real
 from tests.e2e.engine import Engine, until
-from tests.e2e.test_secrets import CONFIGS, SECRETS, put, refer
+from tests.e2e.values import CONFIGS, SECRETS, behind_a_login, log_in, put, refer
 
 pytestmark = pytest.mark.real
 VARIABLE, FILE, PULL, SENT = "canary-variable-5be1a0c7", "canary-file-93d2f6ab", "canary-pull-c47d1e09", "canary-sent-1f8ab3e2"
 SEEN = "canary-that-is-no-secret-77aa01"
 """Is in a ConfigMap, a log and variables that are no secret: who does not find it does not look."""
-HTPASSWD = "me:$2b$05$abcdefghijklmnopqrstuuxInobbkckyFTenMEX44gDRlb7xxqyTS\n"
+BCRYPT = "$2b$05$abcdefghijklmnopqrstuuxInobbkckyFTenMEX44gDRlb7xxqyTS"
 KINDS = {
     "/apis/serving.knative.dev/v1": ("services", "configurations", "routes", "revisions"),
     "/apis/serving.knative.dev/v1beta1": ("domainmappings",),
@@ -56,11 +55,7 @@ def test_the_forms_of_a_word_are_found_wherever_it_stands_in_base64() -> None:
 @pytest.fixture
 def image(tmp_path: Path) -> Iterator[str]:
     """An image behind a login with the password PULL."""
-    (tmp_path / "htpasswd").write_text(HTPASSWD)
-    (tmp_path / "image.tar").write_bytes(archives.oci_tar(archives.busybox()))
-    with real.blocking(lambda directory: real.make_registry(directory, htpasswd=tmp_path / "htpasswd")) as server:
-        name = f"{server.address}/team/canary:v1"
-        archives.copy(f"oci-archive:{tmp_path}/image.tar", f"docker://{name}", "--dest-creds", f"me:{PULL}")
+    with behind_a_login(tmp_path, BCRYPT, PULL) as name:
         yield name
 
 
@@ -94,8 +89,8 @@ def _use_all(engine: Engine, apps: list[str], image: str, token: str) -> list[tu
     put(engine, SECRETS, f"{good}-v", password=VARIABLE)
     put(engine, SECRETS, f"{good}-f", key=FILE)
     put(engine, CONFIGS, f"{good}-c", mode=SEEN)
-    _log_in(engine, f"{good}-p", image, PULL)
-    _log_in(engine, f"{good}-q", image, SENT)
+    log_in(engine, f"{good}-p", image, PULL)
+    log_in(engine, f"{good}-q", image, SENT)
     env = [refer("PASSWORD", "secretKeyRef", f"{good}-v", "password")]
     open_ = {"name": "OPEN", "value": SEEN}
     volumes = [{"name": "f", "secret": {"secretName": f"{good}-f"}}, {"name": "c", "configMap": {"name": f"{good}-c"}}]
@@ -120,14 +115,6 @@ def _use_all(engine: Engine, apps: list[str], image: str, token: str) -> list[tu
     assert engine.ebb("secret", "rotate").returncode == 0
     until(lambda: SEEN in engine.ebb("logs", good).stdout, "the app's line in its log", 10)
     return shown + [(str(answer.url), f"{dict(answer.headers)} {answer.text}") for answer in answers]
-
-
-def _log_in(engine: Engine, name: str, image: str, password: str) -> None:
-    auth = base64.b64encode(f"me:{password}".encode()).decode()
-    config = json.dumps({"auths": {image.partition("/")[0]: {"auth": auth, "username": "me", "password": password}}})
-    body = {"metadata": {"name": name}, "type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": config}}
-    answer = engine.api.post(SECRETS, json=body)
-    assert answer.status_code == 201, answer.text
 
 
 def _refused(engine: Engine, good: str, token: str) -> list[httpx.Response]:

@@ -7,25 +7,12 @@ import pytest
 
 from nodeagent.volumes import place_of
 from tests.e2e.engine import Engine, until
+from tests.e2e.values import CONFIGS, SECRETS, put, refer
 
 pytestmark = pytest.mark.real
 NOBODYS = 65_536
 """The first of the ids that are of instances alone."""
-SECRETS, CONFIGS = "/api/v1/namespaces/default/secrets", "/api/v1/namespaces/default/configmaps"
 SHORT = {"window": "6s"}
-
-
-def put(engine: Engine, path: str, name: str, **data: str) -> None:
-    """Create or replace a Secret (its values plain) or ConfigMap."""
-    body = {"metadata": {"name": name}, "stringData" if path == SECRETS else "data": data}
-    answer = engine.api.put(f"{path}/{name}", json=body)
-    if answer.status_code == 404:
-        answer = engine.api.post(path, json=body)
-    assert answer.status_code in (200, 201), answer.text
-
-
-def refer(name: str, kind: str, source: str, key: str) -> dict[str, object]:
-    return {"name": name, "valueFrom": {kind: {"name": source, "key": key}}}
 
 
 def test_env_and_env_from_carry_the_values_and_a_change_reaches_the_parked_instance(engine: Engine, app: str) -> None:
