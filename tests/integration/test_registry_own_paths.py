@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from store.bus import Bus
 from store.messages import LogLine, PullProgress, Sample, SampleReport
 from store.model import Node, encode
 from tests import real
+from tests.eventually import eventually_async
 from tests.integration.played_agent import Agent
 from tests.integration.registry_world import Client, make_registry, playing, service
 
@@ -102,9 +104,15 @@ async def test_instances_nodes_and_the_story_of_a_deploy(world: World) -> None:
     nodes = {item["node"]: item for item in (await http.get(f"{OWN}/nodes")).json()["items"]}
     assert set(nodes) == {"a1", "a2", "n1"}
     assert nodes["n1"]["instances"] == 1
-    told = (await http.get(f"{OWN}/story/hello-00001")).json()["items"]
-    assert [event["what"] for event in told if event["process"] == "registry"][:2] == ["revision minted", "image resolved"]
-    assert (await http.get(f"{OWN}/story/default/hello-00001")).json()["items"] == told
+    told: list[dict[str, Any]] = []
+
+    async def all_told() -> bool:  # What a process tells goes out once in 50 ms.
+        told[:] = (await http.get(f"{OWN}/story/hello-00001")).json().get("items", [])
+        return [event["what"] for event in told if event["process"] == "registry"][:2] == ["revision minted", "image resolved"]
+
+    await eventually_async(all_told, "the story is told")
+    again = (await http.get(f"{OWN}/story/default/hello-00001")).json()["items"]
+    assert [event for event in again if event in told] == told
     unknown = await http.get(f"{OWN}/story/nobody")
     assert (unknown.status_code, unknown.json()["reason"]) == (404, "NotFound")
 
