@@ -239,8 +239,10 @@ def _apply_one(api: Api, body: Object, kind: str, wait_s: float) -> None:
 
 
 def story(api: Api, about: str, form: Form) -> None:
-    """Print one life."""
+    """Print one life. Raises BadUsage."""
     show.only_data(form, "story")
+    if not about.strip():
+        raise BadUsage("story of what? ID is empty; want an answer's x-ebb-cause or x-request-id, an instance or a revision")
     events = api.items(f"{EBB}/story/{about}")
     head = ["AT ms", "STEP ms", "PROCESS", "WHAT", "ABOUT", "DETAIL"]
     show.listing(form, events, head, lambda: rows.story(events), list)

@@ -182,6 +182,13 @@ def test_a_story_shows_the_time_between_steps(capsys: Captured) -> None:
     )
 
 
+def test_a_story_of_nothing_says_what_is_wanted() -> None:
+    fake = FakeApi()
+    with pytest.raises(BadUsage, match="ID is empty; want an answer's x-ebb-cause"):
+        commands.story(fake.api(), " ", Form.TABLE)
+    assert not fake.asked
+
+
 def test_what_an_app_logs_cannot_drive_the_terminal() -> None:
     shown = streams.log_line({"at": 0, "instance": "i1", "line": "a\x1b[2Jb\r", "stream": "stdout"}, {}, False)
     assert shown.endswith(" i1 a?[2Jb?\n")
