@@ -149,26 +149,20 @@ class Admitter:
     def heard(self, news: Instance, *, stored: bool) -> None:
         throttler = self.throttler(news.revision_key)
         self.loans.met(throttler, news, self._clock.now())
-        self._perform(throttler, throttler.heard(news, self._clock.now(), stored=stored))
-        if not throttler.ruled:
-            self.loans.borrowing.give_back(throttler)
+        self._changed(throttler, throttler.heard(news, self._clock.now(), stored=stored))
         if throttler.restless:
             self._stir(throttler)
 
     def forgotten(self, revision: RevisionKey, instance: str) -> None:
         throttler = self.throttlers.get(revision)
         if throttler is not None:
-            self._perform(throttler, throttler.forgotten(instance, self._clock.now()))
-            if not throttler.ruled:
-                self.loans.borrowing.give_back(throttler)
+            self._changed(throttler, throttler.forgotten(instance, self._clock.now()))
 
     def withdrawn(self, revision: RevisionKey, instance: str) -> None:
         """The instance is to be no more: whatever is said of it."""
         throttler = self.throttlers.get(revision)
         if throttler is not None:
-            self._perform(throttler, throttler.withdrawn(instance, self._clock.now()))
-            if not throttler.ruled:
-                self.loans.borrowing.give_back(throttler)
+            self._changed(throttler, throttler.withdrawn(instance, self._clock.now()))
 
     def refused(self, refusal: Refusal) -> None:
         throttler = self.throttlers.get(refusal.revision)
@@ -225,6 +219,12 @@ class Admitter:
         for revision in [key for key, each in self.throttlers.items() if each.idle and each.quiet]:
             del self.throttlers[revision]
             self.loans.forgotten(revision)
+
+    def _changed(self, throttler: Throttler[Request], effects: Sequence[Effect[Request]]) -> None:
+        """Other instances than before: what a borrower does not need any more goes back to its owner."""
+        self._perform(throttler, effects)
+        if not throttler.ruled:
+            self.loans.borrowing.give_back(throttler)
 
     # -- effects --------------------------------------------------------------------------------------------------------------
 
