@@ -88,12 +88,19 @@ class Engine:
         return found
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    made = Engine(tmp_path)
+@contextlib.contextmanager
+def going(home: Path) -> Iterator[Engine]:
+    """An engine for `ebb up`, of which nothing is left in the end."""
+    made = Engine(home)
     yield made
     made.ebb("down", "--run", str(made.run))
     assert until(lambda: not made.left(), f"nothing is left: {made.left()}", 10)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    with going(tmp_path) as made:
+        yield made
 
 
 def test_up_is_healthy_down_leaves_nothing_and_the_next_up_knows_what_was_stored(engine: Engine) -> None:

@@ -13,17 +13,15 @@ import pytest
 from deploy.settings import USERS
 from deploy.settings import Engine as Settings
 from process import pids
-from tests.integration.test_allinone import Engine, until
+from tests.integration.test_allinone import Engine, going
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(170)]
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    made = Engine(tmp_path)
-    yield made
-    made.ebb("down", "--run", str(made.run))
-    assert until(lambda: not made.left(), f"nothing is left: {made.left()}", 10)
+    with going(tmp_path) as made:
+        yield made
 
 
 def running(engine: Engine) -> dict[str, int]:

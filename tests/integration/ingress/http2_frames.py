@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hpack import Decoder
 
@@ -82,9 +82,9 @@ class Heard:
     """Frames of the front door until it closed, or answered the probe."""
 
     goaway: int | None = None
-    resets: dict[int, int] = None  # type: ignore[assignment]
-    heads: dict[int, dict[str, str]] = None  # type: ignore[assignment]
-    bodies: dict[int, bytes] = None  # type: ignore[assignment]
+    resets: dict[int, int] = field(default_factory=dict)
+    heads: dict[int, dict[str, str]] = field(default_factory=dict)
+    bodies: dict[int, bytes] = field(default_factory=dict)
     acks: int = 0
     pongs: Iterable[bytes] = ()
     first: int = -1
@@ -96,7 +96,7 @@ async def converse(port: int, data: bytes, until: str, then: bytes = b"") -> Hea
     when `then` is said after the first."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(PREFACE + setting() + data)
-    heard = Heard(resets={}, heads={}, bodies={})
+    heard = Heard()
     decoder = Decoder()
     try:
         async with asyncio.timeout(5):
