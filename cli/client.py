@@ -14,6 +14,7 @@ SERVING = "/apis/serving.knative.dev/v1"
 EBB = "/apis/ebb.dev/v1"
 CONFLICT_TRIES = 5
 CURE = "name another address with --api URL or EBB_API"
+_DRY = {"dryRun": "All"}
 Object = dict[str, Any]
 
 
@@ -88,22 +89,24 @@ class Api:
         """A merge patch."""
         return self._call("PATCH", path, content=json.dumps(body), headers={"Content-Type": "application/merge-patch+json"})
 
-    def create(self, kind: str, body: Object) -> Object:
-        return self._object(self._call("POST", self.path(kind), json=body))
+    def create(self, kind: str, body: Object, *, dry_run: bool = False) -> Object:
+        return self._object(self._call("POST", self.path(kind), json=body, params=_DRY if dry_run else None))
 
-    def replace(self, kind: str, name: str, body: Object) -> Object:
-        return self._object(self._call("PUT", self.path(kind, name), json=body))
+    def replace(self, kind: str, name: str, body: Object, *, dry_run: bool = False) -> Object:
+        return self._object(self._call("PUT", self.path(kind, name), json=body, params=_DRY if dry_run else None))
 
     def delete(self, path: str, params: Mapping[str, str] | None = None) -> Any:
         return self._call("DELETE", path, params=params)
 
-    def change(self, kind: str, name: str, edit: Callable[[Object | None], Object]) -> Object:
-        """Read, edit, write; again when somebody else wrote in between. `edit(None)` makes a new one."""
+    def change(self, kind: str, name: str, edit: Callable[[Object | None], Object], *, dry_run: bool = False) -> Object:
+        """Read, edit, write; again when somebody else wrote in between. `edit(None)` makes a new one. `dry_run`: all but written."""
         for attempt in range(CONFLICT_TRIES):
             old = self.find(kind, name)
             body = edit(old)
             try:
-                return self.create(kind, body) if old is None else self.replace(kind, name, body)
+                if old is None:
+                    return self.create(kind, body, dry_run=dry_run)
+                return self.replace(kind, name, body, dry_run=dry_run)
             except Refused as error:
                 if error.status != 409 or attempt == CONFLICT_TRIES - 1:
                     raise

@@ -25,12 +25,6 @@ def deploy(api: Api, name: str, wanted: manifest.Wanted, archive: Path | None, *
     import msgspec
 
     with Steps(quiet=form is not Form.TABLE) as steps:
-        if archive is not None:
-            if not archive.is_file():
-                raise BadUsage(f"--archive {archive}: no such file")
-            # A name of its own: another archive imported for the same service must not change what runs of this one.
-            got = images.upload(api, archive, f"{name}:import-{int(time.time() * 1000):x}", api.project, steps)
-            wanted = msgspec.structs.replace(wanted, image=got[0]["name"])
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         existed = False
 
@@ -39,6 +33,14 @@ def deploy(api: Api, name: str, wanted: manifest.Wanted, archive: Path | None, *
             existed = old is not None
             return manifest.service(name, wanted, old, at)
 
+        if archive is not None:
+            if not archive.is_file():
+                raise BadUsage(f"--archive {archive}: no such file")
+            # A name of its own: another archive imported for the same service must not change what runs of this one.
+            image = f"{name}:import-{int(time.time() * 1000):x}"
+            wanted = msgspec.structs.replace(wanted, image=image)
+            api.change("services", name, edit, dry_run=True)  # What is refused leaves no image behind.
+            wanted = msgspec.structs.replace(wanted, image=images.upload(api, archive, image, api.project, steps)[0]["name"])
         written = api.change("services", name, edit)
         generation = written["metadata"].get("generation", 1)
         steps.done(f"service {name} {'changed' if existed else 'created'} (generation {generation})")

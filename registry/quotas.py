@@ -58,12 +58,10 @@ class Counts:
         there = self._there.get(project, Counter())
         return {what: there[what] for what in (*COUNTED.values(), "secret_bytes")}
 
-    @contextmanager
-    def room(self, key: str, amount: int = 1, less: int = 0) -> Iterator[None]:
-        """A place for `key`, which is written inside the context, and stood for `less` before. Raises OverQuota."""
+    def fits(self, key: str, amount: int = 1, less: int = 0) -> None:
+        """Whether there is room for `key`, which stood for `less` before. Raises OverQuota."""
         where = self._where(key)
         if where is None:
-            yield
             return
         project, what = where
         limit = getattr(self._quota(project), what)
@@ -71,7 +69,16 @@ class Counts:
         has += sum(more for other, (p, w, more) in self._coming.items() if (p, w) == where and other != key)
         if limit and amount > less and has + amount - less > limit:
             raise OverQuota(project, what, limit, has)
-        self._coming[key] = (project, what, amount - less)
+
+    @contextmanager
+    def room(self, key: str, amount: int = 1, less: int = 0) -> Iterator[None]:
+        """A place for `key`, which is written inside the context, and stood for `less` before. Raises OverQuota."""
+        self.fits(key, amount, less)
+        where = self._where(key)
+        if where is None:
+            yield
+            return
+        self._coming[key] = (*where, amount - less)
         try:
             yield
         except BaseException:

@@ -1,4 +1,7 @@
-"""Create, read, replace, patch, delete and list: the work behind the Knative paths. Every write is one guarded transaction."""
+"""Create, read, replace, patch, delete and list: the work behind the Knative paths. Every write is one guarded transaction.
+
+A dry run refuses what the write itself would refuse.
+"""
 
 import base64
 import uuid
@@ -102,6 +105,9 @@ class Resources:
             obj = writing.new(kind, body, project, name, str(uuid.uuid4()), now, self._bounds)
             await self._check_names(kind, project, obj, None)
             if dry_run:
+                if await self._store.get(objects.key_of(obj)) is not None:
+                    break
+                self._counts.fits(objects.key_of(obj))
                 return obj
             try:
                 return writing.shown(obj, await self._write(kind, obj, 0))
@@ -144,9 +150,10 @@ class Resources:
             body = self._checked(kind, project, raw, name)
             self._not_owned(kind, old)
             new = writing.replaced(kind, old, body, self._bounds)
+            if new is not old:
+                await self._check_names(kind, project, new, old)
             if new is old or dry_run:
                 return writing.shown(new, entry.store_rev)
-            await self._check_names(kind, project, new, old)
             try:
                 return writing.shown(new, await self._write(kind, new, entry.store_rev))
             except Conflict:

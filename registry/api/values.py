@@ -68,6 +68,10 @@ class ValueStore:
         meta["creationTimestamp"] = rfc3339(self._clock.wall())
         made = self._sealed(kind, body, meta)
         if dry_run:
+            key = prefix(kind, project) + name
+            if await self._store.get(key) is not None:
+                raise problems.already_exists(kind, name)
+            self._counts.fits(key, len(encode(made)))
             return self._whole(kind, made)
         try:
             return writing.shown(self._whole(kind, made), await self._write(kind, made, 0))
@@ -91,6 +95,8 @@ class ValueStore:
                 raise problems.invalid(kind, name, wrong)
             new = self._sealed(kind, body, {field: old["metadata"][field] for field in _KEPT})
             shown = self._whole(kind, new)
+            if dry_run:
+                self._counts.fits(entry.key, len(encode(new)), len(entry.value))
             if dry_run or shown == old:
                 return writing.shown(shown, entry.store_rev)
             try:

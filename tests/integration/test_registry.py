@@ -13,6 +13,7 @@ from store.backend import Store
 from store.bus import Bus
 from store.model import Revision, RouteEntry, decode
 from tests import real
+from tests.eventually import eventually_async
 from tests.integration.registry_world import API, Client, Players, digest, make_registry, playing, ready, service
 
 pytestmark = pytest.mark.real
@@ -101,6 +102,34 @@ async def test_of_two_people_who_update_one_is_told_of_the_conflict(api: Client,
     assert "has been modified" in answer.json()["message"]
     twice = await api.http.post(api.path(), json=service())
     assert (twice.status_code, twice.json()["reason"]) == (409, "AlreadyExists")
+
+
+async def test_a_dry_run_refuses_what_the_write_would_and_writes_nothing(api: Client, players: Players) -> None:
+    dry, own = {"dryRun": "All"}, "/apis/ebb.dev/v1/projects"
+    assert (await api.http.post(api.path(), json=service("ghost"), params=dry)).status_code == 201
+    assert (await api.http.get(api.path(name="ghost"))).status_code == 404
+    await api.create(service(template={"metadata": {"name": "hello-one"}, "spec": {"containers": [{"image": "hello:v1"}]}}))
+    seen = await api.until("True")
+    assert (await api.http.post(api.path(), json=service(), params=dry)).json()["reason"] == "AlreadyExists"
+    seen["spec"]["template"]["spec"]["containers"][0]["image"] = "hello:v2"
+    taken = await api.http.put(api.path(name="hello"), json=seen, params=dry)
+    assert (taken.status_code, taken.json()["reason"]) == (422, "Invalid"), "another template under a name that is taken"
+    seen["spec"]["template"]["metadata"].pop("name")
+    assert (await api.http.put(api.path(name="hello"), json=seen, params=dry)).status_code == 200
+    assert (await api.get())["metadata"]["generation"] == 1
+    assert (await api.http.post(own, json={"name": "full", "quota": {"services": 1}})).status_code == 201
+    full = api.path().replace("/default/", "/full/")
+    assert (await api.http.post(full, json=service("one"))).status_code == 201
+
+    async def refused() -> bool:
+        answer = await api.http.post(full, json=service("two"), params=dry)
+        return answer.status_code == 403 and "services is limited to 1" in answer.text
+
+    await eventually_async(refused)
+    config = {"metadata": {"name": "c"}, "data": {"a": "b"}}
+    for params, code in ((dry, 201), ({}, 201), (dry, 409)):
+        answer = await api.http.post("/api/v1/namespaces/default/configmaps", json=config, params=params)
+        assert answer.status_code == code
 
 
 async def test_patches_without_a_version_all_arrive(api: Client, players: Players) -> None:

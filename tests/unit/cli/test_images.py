@@ -43,9 +43,28 @@ def test_deploying_an_archive_runs_what_was_imported(capsys: Captured, archive: 
     fake = FakeApi()
     fake.set(IMPORT, {"images": [{"name": "docker.io/library/hello:import-1", "digest": "sha256:12"}]})
     commands.deploy(fake.api(), "hello", Wanted(), archive, tag="", wait_s=5, form=Form.TABLE)
-    written = next(body for key, body in fake.asked if key.startswith("PUT"))
+    written = [body for key, body in fake.asked if key.startswith("PUT")][-1]
     assert written["spec"]["template"]["spec"]["containers"][0]["image"] == "docker.io/library/hello:import-1"
     assert "imported hello:import-1 (600.0 kB)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_service_that_is_refused_leaves_no_image_behind(there: bool, archive: Path) -> None:
+    fake = FakeApi()
+    fake.set(IMPORT, {"images": [{"name": "docker.io/library/hello:import-1", "digest": "sha256:12"}]})
+    asked: list[str] = []
+
+    def refused(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.params.get("dryRun", ""))
+        return status(422, "Invalid", "spec.template.spec.containers[0].ports[0].containerPort: 70000")
+
+    fake.set(f"PUT {BASE}/services/hello", refused)
+    fake.set(f"POST {BASE}/services", refused)
+    name = "hello" if there else "fresh"
+    with pytest.raises(Refused, match="containerPort: 70000"):
+        commands.deploy(fake.api(), name, Wanted(port=70000), archive, tag="", wait_s=5, form=Form.TABLE)
+    assert asked == ["All"], "it is tried before anything is sent, and not written"
+    assert IMPORT not in [key for key, _ in fake.asked]
 
 
 def test_a_bad_archive_is_refused_with_the_nodes_words(archive: Path) -> None:
