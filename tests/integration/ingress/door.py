@@ -15,6 +15,8 @@ from store.model import Instance, Limits, RouteEntry, TrafficTarget, decode, enc
 from tests.eventually import eventually
 
 HOST = "hello.default.localhost"
+REVISION = "default/r1"
+"""Where a door's routes go unless told otherwise."""
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 

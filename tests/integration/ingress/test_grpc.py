@@ -13,10 +13,8 @@ from store.lifecycle import Phase
 from store.messages import Refusal
 from store.model import encode
 from tests.eventually import eventually
-from tests.integration.ingress.door import HOST, Door, open_door
+from tests.integration.ingress.door import HOST, REVISION, Door, open_door
 from tests.integration.ingress.grpc_echo import Echo, channel, echo_instance
-
-REVISION = "default/r1"
 
 
 @asynccontextmanager

@@ -19,10 +19,8 @@ from hyperframe.frame import (
 
 from ingress.gate import Bounds
 from tests.eventually import eventually
-from tests.integration.ingress.door import Recorder, instance, open_door, read_head
+from tests.integration.ingress.door import REVISION, Recorder, instance, open_door, read_head
 from tests.integration.ingress.http2_peer import Peer, peer
-
-REVISION = "default/r1"
 
 
 def rss_mb() -> float:

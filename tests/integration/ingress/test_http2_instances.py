@@ -9,10 +9,8 @@ from h2.errors import ErrorCodes
 from hyperframe.frame import GoAwayFrame
 
 from tests.eventually import eventually
-from tests.integration.ingress.door import HOST, Recorder, instance, open_door, read_head
+from tests.integration.ingress.door import HOST, REVISION, Recorder, instance, open_door, read_head
 from tests.integration.ingress.http2_peer import Peer, h2c_instance, hello, peer
-
-REVISION = "default/r1"
 
 
 async def test_an_interim_answer_is_passed_on_when_it_comes_not_with_the_last() -> None:

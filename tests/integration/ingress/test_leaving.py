@@ -12,10 +12,9 @@ from activator.throttler import WAKE_AGAIN_S
 from store import messages
 from store.messages import SampleReport, Wake
 from tests.eventually import eventually
-from tests.integration.ingress.door import HOST, Door, Recorder, instance, open_door, read_head
+from tests.integration.ingress.door import HOST, REVISION, Door, Recorder, instance, open_door, read_head
 from tests.integration.ingress.http2_peer import peer
 
-REVISION = "default/r1"
 TRIES = 15
 """The bounds are the median's: what one try takes also depends on what else the machine does."""
 

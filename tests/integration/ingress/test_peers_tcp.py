@@ -16,11 +16,10 @@ from activator.peers import SILENT_S, Peers
 from store import keys
 from tests.certificates import World
 from tests.eventually import eventually
-from tests.integration.ingress.door import Door, instance, open_door
+from tests.integration.ingress.door import REVISION, Door, instance, open_door
 from tests.integration.ingress.test_workers import Counting, known
 
 ANYWHERE = "127.0.0.1:0"
-REVISION = "default/r1"
 
 
 @pytest.fixture

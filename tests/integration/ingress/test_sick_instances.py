@@ -11,10 +11,9 @@ from contextlib import asynccontextmanager
 from nodeagent.network.nft import Nft
 from tests.children import Child
 from tests.eventually import eventually
-from tests.integration.ingress.door import Door, Recorder, instance, open_door, read_head
+from tests.integration.ingress.door import REVISION, Door, Recorder, instance, open_door, read_head
 from tests.integration.netns_world import Machine, run_on_a_machine
 
-REVISION = "default/r1"
 SERVER = """
 import asyncio
 async def serve(reader, writer):

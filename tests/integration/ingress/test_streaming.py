@@ -14,9 +14,8 @@ from store import messages
 from store.lifecycle import Phase
 from store.messages import Drained
 from tests.eventually import eventually
-from tests.integration.ingress.door import HOST, Door, instance, open_door, read_head
+from tests.integration.ingress.door import HOST, REVISION, Door, instance, open_door, read_head
 
-REVISION = "default/r1"
 BLOCK = b"x" * 65_536
 MOST_KEPT = 8 * 2**20
 """Bytes that sockets and buffers between two ends may hold: Linux lets a pair of sockets grow to 10 MB. Far below what is sent."""

@@ -1,84 +1,18 @@
-"""Raw TCP services: a port each, admitted like requests, bytes both ways."""
+"""Connections of raw TCP services: admitted like requests, bytes both ways."""
 
 import asyncio
 import socket
-import struct
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
 from deploy.ports import free_port
-from store import keys, messages
+from store import messages
 from store.lifecycle import Phase
 from store.messages import Refusal, Wake
-from store.model import Member, decode, encode
-from tests.eventually import eventually, eventually_async
-from tests.integration.ingress.door import Door, Handler, instance, open_door
-
-REVISION = "default/r1"
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-
-async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Says what it hears, and at the end how much that was."""
-    heard = 0
-    while data := await reader.read(65_536):
-        heard += len(data)
-        writer.write(data)
-        await writer.drain()
-    writer.write(b"=%d" % heard)
-
-
-@asynccontextmanager
-async def opened(**limits: Any) -> AsyncIterator[tuple[Door, int]]:
-    """A door with one TCP service that has no instance yet, and its port."""
-    settings = {name: limits.pop(name) for name in ("queue_bound", "bounds") if name in limits}
-    async with open_door(**settings) as door:
-        port = free_port()
-        await door.route_port(port, **limits)
-        await eventually(lambda: port in door.ingress.ports.open, "the port is open")
-        yield door, port
-
-
-@asynccontextmanager
-async def serving(handler: Handler, **limits: Any) -> AsyncIterator[tuple[Door, int]]:
-    async with opened(**limits) as (door, port), instance(handler) as at:
-        await door.ready("i1", at)
-        yield door, port
-
-
-async def connect(port: int) -> Streams:
-    return await asyncio.open_connection("127.0.0.1", port)
-
-
-def cut(writer: asyncio.StreamWriter) -> None:
-    """Close with a reset."""
-    sock = writer.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
-
-
-def waiting(door: Door) -> int:
-    return door.ingress.admitter.throttler(REVISION).line.waiting
-
-
-def in_flight(door: Door) -> int:
-    return door.ingress.admitter.throttler(REVISION).in_flight
-
-
-async def still(look: Callable[[], int]) -> int:
-    """The value of `look` once it has stopped to change."""
-    last = -1
-
-    def same() -> bool:
-        nonlocal last
-        before, last = last, look()
-        return before == last
-
-    await eventually(same, "it stands still", every_s=0.1)
-    return last
+from store.model import encode
+from tests.eventually import eventually
+from tests.integration.ingress.door import REVISION, Door, instance
+from tests.integration.ingress.tcp_door import connect, cut, echo, in_flight, opened, serving, still, waiting
 
 
 async def test_a_connection_wakes_its_service_and_what_was_said_before_is_not_lost() -> None:
@@ -328,74 +262,3 @@ async def test_draining_lets_connections_end_and_cuts_what_is_left() -> None:
             await connect(port)
         for _, writer in (ending, staying):
             writer.close()
-
-
-async def test_a_port_is_open_for_as_long_as_a_route_names_it() -> None:
-    async with serving(echo) as (door, port):
-        reader, writer = await connect(port)
-        writer.write(b"x")
-        assert await reader.readexactly(1) == b"x"
-        await door.route_port(port, "other", {"r2": 100})
-        await door.store.delete(keys.route("default", "db"))
-        await eventually(lambda: (split := door.ingress.gate.routes.ports.get(port)) and split.only.revision == "default/r2")
-        assert port in door.ingress.ports.open, "the one that waited has taken over"
-        await door.store.delete(keys.route("default", "other"))
-        await eventually(lambda: port not in door.ingress.ports.open, "the port is closed")
-        writer.write(b"still here")
-        assert await reader.readexactly(10) == b"still here"
-        with pytest.raises(ConnectionRefusedError):
-            await connect(port)
-        writer.close()
-
-
-async def test_a_port_that_cannot_be_listened_on_is_told_and_opened_when_it_can() -> None:
-    async def told(*down: int) -> dict[int, str] | None:
-        entry = await door.store.get(keys.member("ingress", "door"))
-        said = decode(Member, entry.value).ports if entry is not None else {}
-        return said if {port for port, why in said.items() if why} == set(down) else None
-
-    async with open_door() as door:
-        with socket.create_server(("127.0.0.1", 0)) as other:
-            port = other.getsockname()[1]
-            await door.route_port(port)
-            await door.route_port(door.port, "own")
-            await eventually_async(lambda: told(port, door.port), "both are told")
-            why = await told(port, door.port)
-            assert why is not None
-            assert "in use" in why[port]
-            assert "front door itself" in why[door.port]
-        await eventually_async(lambda: told(door.port), "it is open now")
-        assert (await told(door.port) or {})[port] == ""
-        (await connect(port))[1].close()
-
-
-async def test_two_front_doors_of_one_machine_never_share_a_port_and_the_second_says_so() -> None:
-    """Not even where the kernel would let them: half of the first one's connections would come to the second."""
-
-    async def said() -> str:
-        entry = await second.store.get(keys.member("ingress", "door"))
-        return decode(Member, entry.value).ports.get(port, "") if entry is not None else ""
-
-    async with serving(echo) as (first, port), open_door() as second:
-        await second.route_port(port, "theirs")
-        await eventually_async(said, "the second says that it cannot")
-        assert "in use by another program" in await said()
-        assert port not in second.ingress.ports.open
-        await first.store.delete(keys.route("default", "db"))
-        await eventually(lambda: port in second.ingress.ports.open, "it has the port when the first lets go")
-
-
-async def test_a_port_is_shared_by_the_workers_of_one_front_door() -> None:
-    async with serving(echo) as (one, port):
-        two = Door(beside=one)
-        await two.start()
-        try:
-            await eventually(lambda: port in two.ingress.ports.open, "the second worker listens too")
-            assert not two.ingress.ports.down
-            for _ in range(20):
-                reader, writer = await connect(port)
-                writer.write(b"x")
-                assert await reader.readexactly(1) == b"x"
-                writer.close()
-        finally:
-            await two.ingress.drain(0.5)

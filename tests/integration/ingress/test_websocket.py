@@ -13,9 +13,8 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.frames import CloseCode
 
 from tests.eventually import eventually
-from tests.integration.ingress.door import HOST, Door, instance, open_door, read_head
+from tests.integration.ingress.door import HOST, REVISION, Door, instance, open_door, read_head
 
-REVISION = "default/r1"
 MEGABYTE = os.urandom(2**19) + bytes(2**19)
 
 

@@ -9,8 +9,8 @@ import pytest
 from nodeagent.images import admin_routes, errors
 from process.admin import Admin
 from tests import archives
-from tests.integration.images_registry import fake_registry
-from tests.integration.images_world import World, world
+from tests.integration.images.fake import fake_registry
+from tests.integration.images.world import World, world
 
 pytestmark = pytest.mark.real
 

@@ -31,15 +31,9 @@ from nodeagent.pb import (
 )
 from tests import archives
 from tests.eventually import eventually_async
-from tests.integration.images_world import World, world
+from tests.integration.images.world import World
 
 pytestmark = pytest.mark.real
-
-
-@pytest.fixture
-async def here() -> AsyncIterator[World]:
-    async with world() as made:
-        yield made
 
 
 async def _hello(here: World) -> str:

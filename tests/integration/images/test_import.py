@@ -17,18 +17,11 @@ from process.run import Jobs
 from store.messages import ResolvedImage, ResolveImage
 from store.model import decode, encode
 from tests import archives
-from tests.integration.images_world import World, world
+from tests.integration.images.world import HELLO, World, world
 
 pytestmark = pytest.mark.real
 
-HELLO = archives.busybox()
 EXACT = f"docker.io/library/hello@{HELLO.manifest}"
-
-
-@pytest.fixture
-async def here() -> AsyncIterator[World]:
-    async with world() as made:
-        yield made
 
 
 async def stream(data: bytes) -> AsyncIterator[bytes]:

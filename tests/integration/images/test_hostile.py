@@ -13,12 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from nodeagent.images import errors, signatures
 from tests import archives
 from tests.archives import OCI, Image
-from tests.integration.images_registry import FakeRegistry, fake_registry
-from tests.integration.images_world import World, world
+from tests.integration.images.fake import FakeRegistry
+from tests.integration.images.world import HELLO, World, world
 
 pytestmark = pytest.mark.real
 
-HELLO = archives.busybox()
 TRUSTED, MALLORY = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
 PEM = TRUSTED.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
 
@@ -26,12 +25,6 @@ PEM = TRUSTED.public_key().public_bytes(serialization.Encoding.PEM, serializatio
 @pytest.fixture
 async def here() -> AsyncIterator[World]:
     async with world(max_bytes=2**26) as made:
-        yield made
-
-
-@pytest.fixture
-async def fake() -> AsyncIterator[FakeRegistry]:
-    async with fake_registry(hello=HELLO) as made:
         yield made
 
 

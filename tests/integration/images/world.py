@@ -11,7 +11,11 @@ from nodeagent.images.facade import ImageStore
 from nodeagent.pb import content_pb2, leases_pb2, snapshots_pb2
 from process.outbound import Outbound
 from store.messages import PullProgress
+from tests import archives
 from tests.real_containerd import RealContainerd, private_containerd
+
+HELLO = archives.busybox()
+"""The image that most tests are about."""
 
 
 @dataclass
@@ -66,6 +70,13 @@ def folders(mounts: Any) -> list[Path]:
         return [Path(mounts[0].source)]
     lower = next(option for option in mounts[0].options if option.startswith("lowerdir="))
     return [Path(each) for each in lower.removeprefix("lowerdir=").split(":")]
+
+
+def archive(tmp: Path, image: archives.Image = HELLO) -> str:
+    """`image` in a file that skopeo reads, by the name it has for it."""
+    file = tmp / "image.tar"
+    file.write_bytes(archives.oci_tar(image))
+    return f"oci-archive:{file}"
 
 
 HERE = Outbound(["127.0.0.0/8"])
