@@ -198,6 +198,7 @@ class Agent:
         for name in adopted:
             self.reporter.store_again(name)
         await self.pool.sweep()
+        await self._hands.fences.sweep()
         for project in self.loop.executor.projects():
             await self.loop.executor.permit(project)
         self._jobs.start(self._engine.compare_for_ever(), "compare", fatal=True)
@@ -341,6 +342,7 @@ class Agent:
         while True:
             await asyncio.sleep(TIDY_EVERY_S)
             wall = self.clock.wall()
+            await self._hands.fences.sweep()
             await self.logs.prune(set(self.loop.observed), wall - self._log_keep_s, LOGS_KEPT)
             try:
                 await self.images.collect(self.images_in_use(), self._image_keep_s, wall)

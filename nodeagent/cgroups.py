@@ -5,6 +5,7 @@ instances each has. Only cgroups below the engine's own parent are ever removed.
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -36,6 +37,11 @@ class Places:
 
     def of(self, instance: str) -> str:
         return f"{self.of_project(self._projects.get(instance, ''))}/{instance}"
+
+    def forsaken(self, names: Iterable[str]) -> list[str]:
+        """The paths of those cgroups among `names`, children of the parent, that are of projects with nobody here."""
+        here = {self.of_project(project) for project in self._projects.values()}
+        return [path for name in names if name.startswith("p-") and (path := f"{self.parent}/{name}") not in here]
 
     def of_project(self, project: str) -> str:
         return f"{self.parent}/p-{project}"
@@ -142,7 +148,7 @@ def controlled(mode: Mode, path: str, controller: str, root: Path = ROOT) -> Pat
 
 
 def children(mode: Mode, parent: str, root: Path = ROOT) -> list[str]:
-    """Names of the cgroups below `parent`, in any hierarchy: the instances that have one."""
+    """Names of the cgroups below `parent`, in any hierarchy."""
     found: set[str] = set()
     for directory in _directories(mode, parent, root):
         found.update(entry.name for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False))

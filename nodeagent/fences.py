@@ -151,3 +151,10 @@ class Fences:
         project = self._members.pop(instance, None)
         if self._namespaces is not None and project is not None and project not in self._members.values():
             self._namespaces.close(project)
+
+    async def sweep(self) -> None:
+        """Take away the cgroups of projects that have nobody here: left by an agent that was killed before it came to them."""
+        async with self._lock:
+            below = await asyncio.to_thread(cgroups.children, self._mode, self._places.parent)
+            for place in self._places.forsaken(below):
+                await asyncio.to_thread(cgroups.remove, self._mode, place)

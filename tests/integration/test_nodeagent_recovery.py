@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
+from nodeagent import cgroups
 from nodeagent.containerd.client import Containerd
 from nodeagent.tasks import Tasks
 from store import keys
@@ -171,6 +172,17 @@ async def test_what_a_trial_of_a_killed_agent_left_is_taken_away(node: World) ->
         assert left not in await tasks.list()
     finally:
         await engine.close()
+
+
+async def test_a_cgroup_that_a_killed_agent_had_no_time_to_take_away_goes_when_the_next_begins(node: World) -> None:
+    await node.revision()
+    await node.assign("run-1", Goal.RUN)
+    await node.phase("run-1", Phase.READY)
+    node.kill()
+    mode, parent = cgroups.detect(), f"/ebb-{node.id}"
+    cgroups.weigh(mode, f"{parent}/p-gone", cgroups.WEIGHT)
+    await node.start("--on-stop", "stop")
+    assert cgroups.children(mode, parent) == ["p-default"]
 
 
 async def test_stopped_with_everything_it_leaves_nothing_at_all(node: World) -> None:

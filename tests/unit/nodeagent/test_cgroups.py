@@ -1,10 +1,10 @@
-"""What is written into cgroups."""
+"""Which cgroups there are, and what is written into them."""
 
 from pathlib import Path
 
 import pytest
 
-from nodeagent.cgroups import WEIGHT, Mode, weigh_io
+from nodeagent.cgroups import WEIGHT, Mode, Places, weigh_io
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,14 @@ def test_where_no_kernel_divides_disks_nothing_is_made(tmp_path: Path, mode: Mod
     weigh_io(mode, "/x", WEIGHT, tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and "subtree" not in path.name]
     assert not (tmp_path / "blkio").exists()
+
+
+def test_the_cgroup_of_a_project_is_forsaken_when_nobody_of_it_is_here_and_no_other_is() -> None:
+    places = Places("/ebb")
+    places.put("i-1", "shop")
+    places.put("i-2", "shop")
+    assert places.forsaken(["p-shop", "p-mall", "trial", "p-"]) == ["/ebb/p-mall", "/ebb/p-"]
+    assert places.drop("i-1") == ""
+    assert places.forsaken(["p-shop"]) == []
+    assert places.drop("i-2") == "/ebb/p-shop"
+    assert places.forsaken(["p-shop"]) == ["/ebb/p-shop"]
