@@ -5,14 +5,14 @@ from typing import Any
 import msgspec
 
 from activator.admitter import Admitter
-from ingress import assigned
 from ingress.certificates import Certificates
+from ingress.held import Held
 from ingress.identity import Identities
 from ingress.routes import Routes
 from process import logs
 from process.clock import Clock
 from process.run import Jobs
-from store import keys, messages
+from store import assigned, keys, messages
 from store.access import Binding
 from store.backend import Store
 from store.bus import Bus
@@ -48,7 +48,7 @@ class Watcher:
         self._admitter = admitter
         self._certificates = certificates
         self._identities = identities
-        self._held = assigned.Held()
+        self._held = Held()
         self._instances = Table(store, keys.INSTANCES, Instance, self._instance)
         self._assignments: Table[Assignment] | None = None
         self._tables: list[Table[Any]] = [
@@ -117,7 +117,7 @@ class Watcher:
 
     def _true(self, key: str, said: Instance | None) -> Instance | None:
         """What stands at the key of an instance, if it is to be believed."""
-        said = _about(key, said)
+        said = assigned.about(key, said)
         return said if said is not None and self._vouched(said) else None
 
     def _vouched(self, news: Instance) -> bool:
@@ -144,7 +144,7 @@ class Watcher:
         if new is not None and old is not None and old.revision_key == new.revision_key:
             return
         node, name = keys.tail(key, keys.ASSIGNMENTS)
-        stored = _about(own := keys.instance(node, name), self._instances.get(own))
+        stored = assigned.about(own := keys.instance(node, name), self._instances.get(own))
         if old is not None:
             # Whatever its node goes on saying. What is in flight there may end.
             self._identities.instance(None, stored)
@@ -178,8 +178,3 @@ class Watcher:
             log.warning("not a refusal", subject=subject, error=str(error))
             return
         self._admitter.refused(refusal)
-
-
-def _about(key: str, said: Instance | None) -> Instance | None:
-    """What stands at `key`, if it is about the instance that the key is of: only that is its writer's to speak of."""
-    return said if said is not None and key == keys.instance(said.node, said.instance) else None

@@ -1,7 +1,7 @@
 """What the registry watches: tables of everything that decides a plan, and the names whose plan may have changed."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -9,6 +9,7 @@ import msgspec
 from registry import objects, rules
 from registry.conditions import Resolution
 from registry.hosts import Hosts
+from registry.instances import Instances
 from registry.objects import CONFIGURATION, DOMAIN_MAPPING, REVISION, ROUTE, SERVICE
 from registry.quotas import Counts
 from registry.statuses import SERVING
@@ -82,7 +83,6 @@ class Observed:
         self._counts = counts or Counts(lambda _: Quota())
         self._revisions_of: dict[Unit, set[str]] = defaultdict(set)
         self._configuration_of: dict[tuple[str, str], str] = {}
-        self._instances_of: dict[str, dict[str, Instance]] = defaultdict(dict)
         self._routed: Counter[tuple[str, str]] = Counter()
         self._hosts: dict[str, set[Unit]] = defaultdict(set)
         self._hopeful: dict[str, set[Unit]] = defaultdict(set)
@@ -95,7 +95,7 @@ class Observed:
             store, dirty, self._wake_borrowers, self.object, self._counts.sized, lambda host: self._hosts.get(host, ())
         )
         self.scales: Table[Scale] = Table(store, keys.SCALE, Scale, self._scale_changed)
-        self.instances: Table[Instance] = Table(store, keys.INSTANCES, Instance, self._instance_changed)
+        self.instances = Instances(store, self._instance_changed)
         self.nodes: Table[Node] = Table(store, keys.NODES, Node, self._node_changed)
         self.members: Table[Member] = Table(store, keys.MEMBERS, Member, self._member_changed)
 
@@ -108,7 +108,7 @@ class Observed:
             "secrets": self.hosts.secrets,
             "provisions": self.hosts.provisions,
             "scale": self.scales,
-            "instances": self.instances,
+            **self.instances.tables(),
             "nodes": self.nodes,
             "members": self.members,
         }
@@ -149,9 +149,6 @@ class Observed:
         """Those that speak of themselves: a node writes its own key, and could name another in it."""
         return [node for key, node in self.nodes.items() if key == keys.node(node.node)]
 
-    def instances_of(self, revision_key: str) -> Sequence[Instance]:
-        return tuple(self._instances_of.get(revision_key, {}).values())
-
     def object(self, key: str) -> Seen | None:
         entry = self.objects.entry(key)
         return None if entry is None else Seen(msgspec.json.decode(entry.value), entry.store_rev)
@@ -187,7 +184,7 @@ class Observed:
             compiled=compiled,
             entry=entry,
             scales={r: s for r in revisions if (s := self.scales.get(keys.scale(project, r))) is not None},
-            instances={r: self.instances_of(f"{project}/{r}") for r in revisions},
+            instances={r: self.instances.of(f"{project}/{r}") for r in revisions},
             resolutions=known,
             progress={r: progress(found.image) for r, found in compiled.items()},
             routed_elsewhere=frozenset(r for r in revisions if self._routed[project, r] > (1 if r in here else 0)),
@@ -328,17 +325,9 @@ class Observed:
         if unit is not None:
             (self._counted if only_counts else self._dirty)(unit)
 
-    def _instance_changed(self, key: str, new: Instance | None, old: Instance | None) -> None:
+    def _instance_changed(self, new: Instance | None, old: Instance | None) -> None:
         instance = new or old
-        if instance is None:
-            return
-        held = self._instances_of[instance.revision_key]
-        if new is not None:
-            held[key] = new
-        else:
-            held.pop(key, None)
-            if not held:
-                del self._instances_of[instance.revision_key]
+        assert instance is not None
         works = _works(self.scales.get(keys.scale(instance.project, instance.revision)))
         if works and not (_counts(new) or _counts(old)) and instance.phase != Phase.FAILED:
             return  # one is parked, or the last is cleared away of what was counted out before

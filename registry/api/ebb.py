@@ -1,6 +1,7 @@
 """Ebb's own paths under `/apis/ebb.dev/v1`: logs, instances, nodes, the story, and what goes on now."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -19,7 +20,6 @@ from registry.nodes import NodeAgents
 from registry.observed import Observed
 from registry.story import StoryBook
 from registry.top import Samples, snapshot
-from store import keys
 from store.messages import LogLine
 
 ROOT = "/apis/ebb.dev/v1"
@@ -64,7 +64,7 @@ class EbbRoutes:
         query = request.query_params
         items = [
             instance
-            for _, instance in self._observed.instances.items()
+            for instance in self._observed.instances.all()
             if instance.project == project
             and query.get("revision", instance.revision) == instance.revision
             and query.get("service", instance.service) == instance.service
@@ -73,12 +73,9 @@ class EbbRoutes:
         return answer({"items": [msgspec.to_builtins(item) for item in items]})
 
     def nodes(self) -> Response[bytes]:
-        counts: dict[str, int] = {}
-        for _, instance in self._observed.instances.items():
-            counts[instance.node] = counts.get(instance.node, 0) + 1
-        items = [
-            {**msgspec.to_builtins(n), "instances": counts.get(n.node, 0)} for _, n in sorted(self._observed.nodes.items())
-        ]
+        counts = Counter(instance.node for instance in self._observed.instances.all())
+        there = sorted(self._observed.live_nodes(), key=lambda node: node.node)
+        items = [{**msgspec.to_builtins(node), "instances": counts[node.node]} for node in there]
         return answer({"items": items})
 
     def story(self, about: str, who: Identity) -> Response[bytes]:
@@ -108,10 +105,10 @@ class EbbRoutes:
         """One snapshot, of one project or all."""
         observed = self._observed
         services = {f"{r.project}/{r.name}": r.service for _, r in observed.revisions.items()}
-        nodes = sorted(keys.tail(key, keys.NODES)[0] for key, _ in observed.nodes.items())
-        instances = [i for _, i in observed.instances.items()]
+        nodes = sorted(node.node for node in observed.live_nodes())
         scales = [s for _, s in observed.scales.items()]
-        made = snapshot(self._clock.wall(), self._samples.rows(self._clock.now()), instances, scales, services, nodes)
+        rows = self._samples.rows(self._clock.now())
+        made = snapshot(self._clock.wall(), rows, observed.instances.all(), scales, services, nodes)
         if project:
             made["revisions"] = [row for row in made["revisions"] if row["project"] == project]
         return made

@@ -20,7 +20,7 @@ from store.backend import Store
 from store.bus import Bus
 from store.lifecycle import Phase
 from store.messages import IMAGE_RESOLVE, ResolvedImage, ResolveImage
-from store.model import Failure, Instance, Node, Revision, Scale, decode, encode
+from store.model import Assignment, Failure, Instance, Node, Revision, Scale, decode, encode
 from store.watch import Table
 from tests import real
 
@@ -146,12 +146,17 @@ class Players:
         instance = Instance(
             instance=f"{name}-i", project=project, revision=name, service=revision.service, node="n1", phase=phase
         )
+        given = Assignment(
+            instance=instance.instance, project=project, revision=name, service=revision.service, node="n1", goal="run"
+        )
+        await self._store.put(keys.assignment("n1", instance.instance), encode(given))
         await self._store.put(keys.instance("n1", instance.instance), encode(instance))
         await self._store.put(keys.scale(project, name), encode(Scale(**{**_fields(scale), "verified": phase is Phase.READY})))
 
     async def _forget(self, revision: Revision) -> None:
         await self._store.delete(keys.scale(revision.project, revision.name))
-        await self._store.delete(keys.instance("n1", f"{revision.name}-i"))
+        for key in (keys.assignment, keys.instance):
+            await self._store.delete(key("n1", f"{revision.name}-i"))
 
 
 def _fields(scale: Scale) -> dict[str, Any]:

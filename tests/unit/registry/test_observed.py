@@ -12,7 +12,7 @@ from registry.observed import Observed, Unit
 from store import keys
 from store.lifecycle import Phase
 from store.memory import MemoryStore
-from store.model import Failure, Instance, Scale, encode
+from store.model import Assignment, Failure, Instance, Scale, encode
 from tests.eventually import eventually
 
 UNIT = ("default", "app")
@@ -40,9 +40,19 @@ class Seen:
         scale = Scale(**{"project": "default", "revision": NAME, "desired": 0, "verified": True, **fields})
         await self.store.put(keys.scale("default", NAME), encode(scale))
 
-    async def instance(self, phase: Phase) -> None:
-        status = Instance(instance="i", project="default", revision=NAME, node="n", phase=phase)
+    async def give(self, node: str = "n", revision: str = NAME) -> None:
+        """The autoscaler has `node` run instance `i`."""
+        given = Assignment(instance="i", project="default", revision=revision, service="app", node=node, goal="run")
+        await self.store.put(keys.assignment(node, "i"), encode(given))
+
+    async def instance(self, phase: Phase, **lies: Any) -> None:
+        """What node `n` says of its instance `i`."""
+        status = Instance(**({"instance": "i", "project": "default", "revision": NAME, "node": "n", "phase": phase} | lies))
         await self.store.put(keys.instance("n", "i"), encode(status))
+
+    @property
+    def there(self) -> list[Instance]:
+        return list(self.observed.instances.all())
 
 
 @pytest.fixture
@@ -52,6 +62,7 @@ async def seen() -> AsyncIterator[Seen]:
     await made.observed.synced()
     await made.revision("new")
     await eventually(lambda: made.dirty == [UNIT])
+    await made.give()
     made.clear()
     yield made
     for task in running:
@@ -78,10 +89,10 @@ async def test_what_is_parked_and_cleared_away_of_what_works_is_not_planned_at_a
     await seen.scale()
     await eventually(lambda: bool(seen.dirty))
     await seen.instance(Phase.DRAINING)
-    await eventually(lambda: bool(seen.observed.instances.items()))
+    await eventually(lambda: bool(seen.there))
     seen.clear()
     await seen.instance(Phase.PARKED)
-    await eventually(lambda: [i.phase for _, i in seen.observed.instances.items()] == [Phase.PARKED])
+    await eventually(lambda: [i.phase for i in seen.there] == [Phase.PARKED])
     assert (seen.dirty, seen.counted) == ([], [])
     await seen.instance(Phase.READY)
     await eventually(lambda: seen.counted == [UNIT])
@@ -109,3 +120,41 @@ async def test_the_echo_of_a_write_of_counts_is_not_planned(seen: Seen) -> None:
     store_rev = await seen.revision("counts")
     await eventually(lambda: (entry := seen.observed.objects.entry(key)) is not None and entry.store_rev == store_rev)
     assert not seen.dirty
+
+
+LIES = [{"revision": "other"}, {"project": "other"}, {"node": "m"}, {"instance": "j"}]
+
+
+@pytest.mark.parametrize("lies", LIES)
+async def test_what_a_node_says_of_what_it_was_not_given_is_no_instance(seen: Seen, lies: dict[str, str]) -> None:
+    await seen.instance(Phase.READY)
+    await eventually(lambda: len(seen.there) == 1)
+    await seen.instance(Phase.READY, **lies)
+    await eventually(lambda: not seen.there)
+    assert seen.observed.instances.of(f"{lies.get('project', 'default')}/{lies.get('revision', NAME)}") == ()
+    await seen.instance(Phase.DRAINING)
+    await eventually(lambda: [i.phase for i in seen.there] == [Phase.DRAINING])
+
+
+async def test_an_instance_is_there_from_its_assignment_on_and_as_long(seen: Seen) -> None:
+    await seen.store.delete(keys.assignment("n", "i"))
+    await seen.give("m")
+    await seen.instance(Phase.READY)
+    await seen.scale()
+    await eventually(lambda: bool(seen.dirty))
+    assert not seen.there
+    await seen.give()
+    await eventually(lambda: len(seen.observed.instances.of(f"default/{NAME}")) == 1)
+    await eventually(lambda: seen.counted == [UNIT])
+    await seen.give(revision="another")
+    await eventually(lambda: not seen.there)
+    await seen.give()
+    await eventually(lambda: len(seen.there) == 1)
+    await seen.store.delete(keys.assignment("n", "i"))
+    await eventually(lambda: not seen.there)
+    assert seen.observed.instances.of(f"default/{NAME}") == ()
+
+
+async def test_whose_an_instance_is_its_node_does_not_say(seen: Seen) -> None:
+    await seen.instance(Phase.READY, service="pay")
+    await eventually(lambda: [i.service for i in seen.there] == ["app"])
