@@ -69,9 +69,9 @@ class Exchange:
         gate, request = self._gate, self.request
         if choice is None:
             split = gate.routes.memo.get(request.host) or gate.routes.find(request.host)
-            choice = None if split is None else split.only or split.pick(gate.chance())
+            choice = None if split is None else split.only or split.open(gate, self)
         if choice is None:
-            if not (split is not None and gate.follow(gate, self, split)) and not gate.strangers.hold(self):
+            if not (self.ended or (split is not None and gate.follow(gate, self, split)) or gate.strangers.hold(self)):
                 self.refused("no-route", f"no service answers to host {request.host.decode('latin-1')}")
             return
         self._choice = choice

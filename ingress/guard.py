@@ -1,7 +1,6 @@
 """Hosts that not everybody may call, or not as often as they like: who calls, by which door, how often.
 
-A guarded host's Split names nothing at first sight, as one with rules does; then `ruled.follow` asks the guard. Hosts without a guard pay
-nothing for it.
+A guarded host's Split names nothing at first sight, as one with rules does: it is opened first. Hosts without a guard pay nothing for it.
 """
 
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 from ingress.hosts import canonical
 from ingress.identity import Identities
 from ingress.rate import Crowd, Rates
-from ingress.traffic import Split
+from ingress.traffic import Choice, Split
 from store.access import ALL_USERS
 from store.identity import BadToken
 from store.model import Access, RouteEntry
@@ -53,6 +52,10 @@ class Guard(Split):
         self._seen_by = 0
         """The `version` of the identities that all of these hold for."""
 
+    def open(self, gate: "Gate", exchange: "Exchange") -> Choice | None:
+        """As a Split's. None as well where more is to be asked behind it: then `ruled.follow` asks it."""
+        return self.plain if self.plain is not None and self.lets(gate, exchange) else None
+
     def lets(self, gate: "Gate", exchange: "Exchange") -> bool:
         """Whether `exchange` may go on; else it was answered here, and has ended."""
         if self._closed and not (exchange.front.inner and self._access.ingress == "internal"):
@@ -71,11 +74,11 @@ class Guard(Split):
             elif not self._known(gate, identities, exchange):
                 return False
         if self._rates is not None:
-            crowd = self._rates.enter(exchange.started)
-            if isinstance(crowd, tuple):
-                exchange.refused(*crowd)
+            refusal = self._rates.enter(exchange.started)
+            if refusal is not None:
+                exchange.refused(*refusal)
                 return False
-            exchange.crowd = crowd
+            exchange.crowd = self._rates.crowd
         return True
 
     def _known(self, gate: "Gate", identities: Identities, exchange: "Exchange") -> bool:

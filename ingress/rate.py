@@ -11,50 +11,45 @@ BURST_S = 1.0
 
 
 class Bucket:
-    """A token bucket that is empty for a moment, never in debt."""
+    """A token bucket that is empty for a moment, never in debt.
 
-    __slots__ = ("_at", "_level", "_most", "_per_s")
+    Tokens are counted from the clock's zero on, those that came and those that were taken, so that taking one is adding one.
+    """
+
+    __slots__ = ("_most", "_per_s", "_taken")
 
     def __init__(self, per_s: float, now: float) -> None:
         self._per_s = per_s
-        self._most = self._level = max(1.0, per_s * BURST_S)
-        self._at = now
+        self._most = max(1.0, per_s * BURST_S)
+        self._taken = now * per_s - self._most
 
     def change(self, per_s: float, now: float) -> None:
         """Another rate from now on; what is left stays, within the new bound."""
-        self._refill(now)
+        left = min(self._most, now * self._per_s - self._taken)
         self._per_s = per_s
         self._most = max(1.0, per_s * BURST_S)
-        self._level = min(self._level, self._most)
+        self._taken = now * per_s - min(left, self._most)
 
     def take(self, now: float) -> float:
         """0: taken. Else nothing was, and in so many seconds there is one."""
-        level = self._level
-        if now > self._at:
-            level += (now - self._at) * self._per_s
-            if level > self._most:
-                level = self._most
-            self._at = now
-        if level >= 1:
-            self._level = level - 1
-            return 0.0
-        self._level = level
-        return (1 - level) / self._per_s
+        came = now * self._per_s
+        left = came - self._taken
+        if left < 1:
+            return (1 - left) / self._per_s
+        if left > self._most:
+            self._taken = came - self._most
+        self._taken += 1
+        return 0.0
 
     def give_back(self) -> None:
         """What was taken last was not used."""
-        self._level = min(self._most, self._level + 1)
-
-    def _refill(self, now: float) -> None:
-        if now > self._at:
-            self._level = min(self._most, self._level + (now - self._at) * self._per_s)
-            self._at = now
+        self._taken -= 1
 
 
 class Crowd:
     """All guarded requests of one project in this worker."""
 
-    __slots__ = ("_counted", "bucket", "in_flight", "in_flight_most", "per_s", "queued", "queued_most", "since", "whole")
+    __slots__ = ("bucket", "counted", "in_flight", "in_flight_most", "per_s", "queued", "queued_most", "since", "whole")
 
     def __init__(self, queued: Callable[[], int]) -> None:
         self.bucket: Bucket | None = None
@@ -64,22 +59,20 @@ class Crowd:
         """Caps over all workers, as people know them: in flight, queued."""
         self.queued = queued
         """How many requests of the project wait now: asks each of its revisions."""
-        self._counted = self.since = 0
-        """How many waited when last asked, and how many were let in since. At first: as if the line were full."""
+        self.counted = self.since = 0
+        """How many waited when last asked, and how many were let in since: no more can wait now. At first: as if the line were full."""
 
     def change(self, per_s: int, in_flight: int, queued: int, workers: int, now: float) -> None:
         """The project's quota, 0: no limit, and over how many workers it is shared."""
         self.per_s, self.whole = per_s, (in_flight, queued)
         self.bucket = _changed(self.bucket, per_s / workers, now)
         self.in_flight_most, self.queued_most = -(-in_flight // workers), -(-queued // workers)
-        self._counted, self.since = self.queued_most, 0
+        self.counted, self.since = self.queued_most, 0
 
     def line_full(self) -> bool:
-        """Whether as many wait as may. No more can have joined than were let in, so the revisions need not be asked each time."""
-        if self._counted + self.since < self.queued_most:
-            return False
-        self._counted, self.since = self.queued(), 0
-        return self._counted >= self.queued_most
+        """Whether as many wait as may: asks."""
+        self.counted, self.since = self.queued(), 0
+        return self.counted >= self.queued_most
 
     def leave(self) -> None:
         """A request that was let in is over."""
@@ -89,10 +82,10 @@ class Crowd:
 class Rates:
     """The limits that stand before one route: its own rate, and its project's."""
 
-    __slots__ = ("_bucket", "_crowd", "_per_s", "_project")
+    __slots__ = ("_bucket", "_per_s", "_project", "crowd")
 
     def __init__(self, project: str, crowd: Crowd) -> None:
-        self._project, self._crowd = project, crowd
+        self._project, self.crowd = project, crowd
         self._bucket: Bucket | None = None
         self._per_s = 0.0
 
@@ -101,25 +94,26 @@ class Rates:
         self._per_s = per_s
         self._bucket = _changed(self._bucket, per_s / workers, now)
 
-    def enter(self, now: float) -> Crowd | tuple[str, str, float]:
-        """Let one request in: who is to be told when it is over; or a refusal's reason, message and seconds to wait."""
-        crowd = self._crowd
+    def enter(self, now: float) -> tuple[str, str, float] | None:
+        """Let one request in, and the crowd is to be told when it is over; or a refusal's reason, message and seconds to wait."""
+        crowd = self.crowd
         if crowd.in_flight_most and crowd.in_flight >= crowd.in_flight_most:
             most = crowd.whole[0]
             return "project-full", f"project {self._project} has its {most} requests in flight; its quota says no more", 1
-        if crowd.queued_most and crowd.line_full():
+        if crowd.queued_most and crowd.counted + crowd.since >= crowd.queued_most and crowd.line_full():
             queued = crowd.whole[1]
             return "project-full", f"project {self._project} has its {queued} requests waiting; its quota says no more", 1
         bucket = self._bucket
         if bucket is not None and (wait_s := bucket.take(now)):
             return "rate-limited", f"this service takes {self._per_s:g} requests a second", wait_s
-        if crowd.bucket is not None and (wait_s := crowd.bucket.take(now)):
+        whole = crowd.bucket
+        if whole is not None and (wait_s := whole.take(now)):
             if bucket is not None:
                 bucket.give_back()
             return "rate-limited", f"project {self._project} takes {crowd.per_s} requests a second", wait_s
         crowd.in_flight += 1
         crowd.since += 1
-        return crowd
+        return None
 
 
 def _changed(bucket: Bucket | None, per_s: float, now: float) -> Bucket | None:

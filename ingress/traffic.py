@@ -51,6 +51,10 @@ class Split:
         self.only = self.choices[0] if len(choices) == 1 else None
         """The one revision, when there is just one."""
 
+    def open(self, gate: Any, exchange: Any) -> Choice | None:
+        """The revision for `exchange`, where there is not just one. None: it was refused, or `gate.follow` finds one, if any."""
+        return self.pick(gate.chance())
+
     def pick(self, chance: float) -> Choice | None:
         """The revision for a `chance` in [0, 1); None when no revision has a share."""
         if not self.choices:
