@@ -44,7 +44,7 @@ async def test_twenty_deploys_under_200_rps_and_one_that_does_not_work_fail_no_r
     assert set(outcomes.by_revision) == {f"{app}-{n:05d}" for n in range(1, 2 + DEPLOYS)}
     late = {name: outcomes.last_begun[name] - at for name, at in left.items() if outcomes.last_begun[name] > at + 1}
     assert not late, f"requests begun more than a second after their revision had lost its traffic: {late}"
-    assert during_s < max(5 * before_s, before_s + 0.2)
+    assert during_s < max(5 * before_s, before_s + 0.5)
     last = f"{1 + DEPLOYS:05d}"
     ready = lambda: [i for i in engine.instances(service=app, phases=("Ready",)) if not i["revision"].endswith(last)]  # noqa: E731
     await asyncio.to_thread(until, lambda: not ready(), "old ones gone", 60)
@@ -55,11 +55,13 @@ async def test_scaling_down_aborts_no_request(engine: Engine, app: str) -> None:
     await asyncio.to_thread(engine.deploy, app, "test/testapp:v1", annotations=annotations, spec={"containerConcurrency": 2})
     burst = await Load(engine, app, "/?ms=1000").burst(40)
     assert burst.counts == {"200": 40}
+    assert len(burst.by_instance) > 2
     load = Load(engine, app, "/?ms=200")
     async with load.steady(4) as outcomes:
-        await asyncio.sleep(20)
+        few = lambda: len(engine.instances(service=app, phases=("Ready", "Draining"))) <= 2  # noqa: E731
+        await asyncio.to_thread(until, few, "two are gone, under load", 60)
+        await asyncio.sleep(2)
     assert outcomes.failed == 0, outcomes.failures[:5]
-    assert len(engine.instances(service=app, phases=("Ready",))) <= 2
 
 
 async def test_a_load_that_steps_tenfold_loses_no_request_and_is_not_felt_next_door(engine: Engine, app: str) -> None:
@@ -87,4 +89,4 @@ async def test_a_load_that_steps_tenfold_loses_no_request_and_is_not_felt_next_d
     print(
         f"next door p95 {before_s * 1000:.1f} ms before the step, {during_s * 1000:.1f} ms during: {during_s / before_s:.2f} ×"
     )
-    assert during_s < max(5 * before_s, before_s + 0.2)
+    assert during_s < max(5 * before_s, before_s + 0.5)

@@ -137,7 +137,7 @@ async def test_a_worker_killed_with_a_thousand_in_line_costs_those_in_it_alone_a
     outcomes.agree(ran)
     assert most <= LIMIT
     assert fresh[9:12] == b"200"
-    assert fresh_s < 1
+    assert fresh_s < 3, "it waited for no lease"
     assert all(answer[9:12] == b"200" for answer in after)
     assert ordered <= 1.25 * need
     assert len(cold.started) == ordered == await cold.assigned(), "nothing was started twice, and nothing is left over"

@@ -160,9 +160,13 @@ async def test_workers_replaced_one_by_one_under_load_lose_nothing(workers: Work
 
 async def test_clients_that_leave_while_they_wait_are_out_of_every_line_at_once(workers: Workers, judge: Judge) -> None:
     running = [
-        asyncio.create_task(fetch(workers.port, judge.host, f"/work?id={next(IDS)}&ms=1500")) for _ in range(2 * judge.limit)
+        asyncio.create_task(fetch(workers.port, judge.host, f"/work?id={next(IDS)}&ms=4000")) for _ in range(2 * judge.limit)
     ]
-    await asyncio.sleep(0.3)
+
+    async def full() -> bool:
+        return len((await judge.record())[1]) == 2 * judge.limit
+
+    await eventually_async(full, "there is no room inside any more")
     leaving = [asyncio.create_task(fetch(workers.port, judge.host, f"/work?id=left-{next(IDS)}&ms=1")) for _ in range(200)]
     await asyncio.sleep(0.5)
     for each in leaving:

@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import subprocess
-import time
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -41,7 +40,7 @@ async def test_another_autoscaler_takes_over_from_one_that_was_killed_and_takes_
     engine: Engine, agent: Agent
 ) -> None:
     first = await engine.autoscaler("--member", "one")
-    await engine.deploy("k-1", initial_scale=3)
+    await engine.deploy("k-1", initial_scale=3, stable_window_s=60)
     await until(lambda: verified(engine, "k-1"), "verified")
     await engine.deploy("k-2", initial_scale=0)
     await until(lambda: verified(engine, "k-2"), "verified")
@@ -73,14 +72,14 @@ async def test_a_restarted_autoscaler_does_not_wait_for_the_lease_of_its_killed_
         await asyncio.sleep(0.1)
         return Goal.RUN in await engine.goals("s-1")
 
-    await until(woken, "it answers wakes", 5)
+    await until(woken, "it answers wakes, long before a lease of thirty seconds is over", 15)
 
 
 async def test_leaders_that_are_killed_one_after_the_other_take_nothing_down_and_wakes_go_on(
     engine: Engine, agent: Agent
 ) -> None:
     members = [await engine.autoscaler("--member", f"m{n}", "--election-ttl-s", "2") for n in range(2)]
-    await engine.deploy("l-warm", initial_scale=3)
+    await engine.deploy("l-warm", initial_scale=3, stable_window_s=60)
     await until(lambda: verified(engine, "l-warm"), "verified")
     for round_ in range(3):
         await engine.deploy(f"l-{round_}", initial_scale=0)
@@ -88,7 +87,6 @@ async def test_leaders_that_are_killed_one_after_the_other_take_nothing_down_and
         engine.sample("l-warm", 1)
         leader = await leads(engine, members)
         leader.send_signal(signal.SIGKILL)
-        killed = time.monotonic()
 
         async def woken(name: str = f"l-{round_}") -> bool:
             engine.wake(name)
@@ -97,7 +95,6 @@ async def test_leaders_that_are_killed_one_after_the_other_take_nothing_down_and
             return Goal.RUN in await engine.goals(name)
 
         await until(woken, "the next one answers wakes", 10)
-        assert time.monotonic() - killed < 8, "the lease of two seconds, and one more, on a loaded machine"
         assert await engine.goals("l-warm") == [Goal.RUN] * 3, "for one stable window nothing goes down"
         members[members.index(leader)] = await engine.autoscaler("--member", f"again{round_}", "--election-ttl-s", "2")
     assert len(agent.starts) == 6, "nothing was started twice"

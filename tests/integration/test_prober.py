@@ -6,6 +6,7 @@ import resource
 import socket
 from collections.abc import AsyncIterator, Callable
 from concurrent import futures
+from itertools import pairwise
 from typing import Any
 
 import grpc
@@ -164,39 +165,50 @@ async def test_a_grpc_probe_of_something_else_fails_with_words() -> None:
 
 
 async def test_an_app_that_begins_to_listen_is_ready_within_milliseconds() -> None:
-    port, loop = free_port(), asyncio.get_running_loop()
-    async with probers() as (prober, told, tell):
-        prober.start("a", revision(port), HERE, None, tell)
-        await asyncio.sleep(0.03)
-        assert told == []
-        with socket.create_server((HERE, port)):
-            began = loop.time()
-            await eventually(lambda: told, "ready", every_s=0.0005)
-            took = loop.time() - began
-        assert told[0].became is Became.READY
-        assert took < 0.1  # some 2 ms; the machine is shared
+    took, loop = [], asyncio.get_running_loop()
+    for _ in range(3):
+        port = free_port()
+        async with probers() as (prober, told, tell):
+            prober.start("a", revision(port), HERE, None, tell)
+            await asyncio.sleep(0.03)
+            assert told == []
+            with socket.create_server((HERE, port)):
+                began = loop.time()
+                await eventually(lambda: told, "ready", every_s=0.0005)
+                took.append(loop.time() - began)
+            assert told[0].became is Became.READY
+    assert min(took) < 0.05, "some 2 ms; the machine is shared"
 
 
 async def test_a_crowd_that_starts_is_not_probed_more_often_all_together_and_one_alone_is_not_held_up() -> None:
     asked: list[str] = []
+    asked_at: list[float] = []
+    now = asyncio.get_running_loop().time
 
     async def run(instance: str, argv: list[str], timeout_s: float) -> int:
         asked.append(instance)
+        asked_at.append(now())
         return 1
 
-    async def probes_within(instances: int, seconds: float) -> int:
+    async def probed(instances: int, seconds: float) -> float:
+        """For how long they really were, `seconds` or a little more."""
         asked.clear()
+        asked_at.clear()
+        began = now()
         fast = revision(1, readiness_probe=Probe(kind="exec", command=["false"], period_s=0))
         async with probers() as (prober, _, tell):
             for number in range(instances):
                 prober.start(f"i{number}", fast, HERE, run, tell)
             await asyncio.sleep(seconds)
-            return len(asked)
+        return now() - began
 
-    crowd, seconds = 80, 0.4
-    assert await probes_within(crowd, seconds) <= crowd + 1.2 * STARTING_PER_S * seconds
+    crowd = 80
+    took_s = await probed(crowd, 0.4)
+    assert len(asked) <= crowd + 1.2 * STARTING_PER_S * took_s
     assert max(asked.count(each) for each in asked) <= 2 * min(asked.count(each) for each in asked), "all alike"
-    assert await probes_within(1, 0.09) >= 5, "every 2 ms, as far as this machine gets to it"
+    await probed(1, 0.3)
+    gaps_s = sorted(after - before for before, after in pairwise(asked_at))
+    assert gaps_s[2] < 0.01, "every 2 ms, as far as this machine gets to it"
 
 
 async def test_an_instance_that_fails_for_good_is_probed_no_more() -> None:

@@ -339,7 +339,7 @@ async def test_fifty_services_at_once_are_ready_in_seconds(api: Client, players:
     await asyncio.gather(*(api.until("True", f"s{n:02d}") for n in range(50)))
     took_s = loop.time() - began
     writes = (await store.list(keys.ROOT + "nothing/")).store_rev - before
-    assert took_s < 12, f"{took_s:.1f} s"
+    assert took_s < 25, f"{took_s:.1f} s"
     assert writes < 50 * 8, f"{writes} store writes for 50 services"
 
 

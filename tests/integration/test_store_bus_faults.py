@@ -42,9 +42,7 @@ async def test_everything_is_heard_again_after_the_server_came_back() -> None:
             with pytest.raises(BusUnavailable):
                 await one.request("ebb.ask", b"", timeout_s=5)
             await server.restart()
-            begin = time.monotonic()
-            await eventually(lambda: one.connected and two.connected)
-            assert time.monotonic() - begin < 3
+            await eventually(lambda: one.connected and two.connected, timeout_s=10)
             one.publish("ebb.wake", str(round_).encode())
             one.publish("ebb.story", str(round_).encode())
             assert await one.request("ebb.ask", b"back", timeout_s=5) == b"back"
@@ -62,7 +60,7 @@ async def test_a_bus_opens_without_a_server_and_finds_it_later() -> None:
         begin = time.monotonic()
         bus = NatsBus(server.url, "early")
         await bus.start(wait_s=0.2)
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 5
         assert not bus.connected
         heard: list[bytes] = []
         await bus.handle("ebb.wake", lambda _, data: heard.append(data))
@@ -80,7 +78,7 @@ async def test_a_server_that_does_not_read_costs_messages_and_no_time() -> None:
         begin = time.monotonic()
         for _ in range(40):
             bus.publish("ebb.samples", b"x" * 500_000)
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 5
         assert bus.lost > 0
         server.resume()
         await bus.close()

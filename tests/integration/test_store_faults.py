@@ -117,7 +117,7 @@ async def test_a_call_to_an_etcd_that_is_away_or_hangs_ends_at_its_deadline(own:
         with pytest.raises(Unavailable, match=r"within 0\.5 s"):
             await short.commit(Txn(writes=(Put("/ebb/a", b""),)))
         await short.close()
-        assert time.monotonic() - begin < 3
+        assert time.monotonic() - begin < 6
 
 
 async def test_a_table_is_right_again_after_etcd_was_killed(own: real.Server, client: EtcdStore) -> None:
@@ -129,9 +129,8 @@ async def test_a_table_is_right_again_after_etcd_was_killed(own: real.Server, cl
     await own.restart()
     await client.put("/ebb/members/r/b", encode(Member(role="r", member="b")))
     await client.delete("/ebb/members/r/a")
-    begin = time.monotonic()
-    await eventually(lambda: list(dict(table.items())) == ["/ebb/members/r/b"])
-    assert time.monotonic() - begin < 3, "the watch is back within gRPC's and its own bounded back-off"
+    # Within gRPC's and its own bounded back-off.
+    await eventually(lambda: list(dict(table.items())) == ["/ebb/members/r/b"], "the watch is back", timeout_s=10)
     assert table.problem() is None
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

@@ -36,7 +36,8 @@ async def test_an_unknown_host_is_404() -> None:
     assert HOST.encode() in answer
 
 
-async def test_a_request_that_comes_a_moment_before_its_route_is_served() -> None:
+async def test_a_request_that_comes_a_moment_before_its_route_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strangers, "HOLD_S", 20.0)  # However busy the machine is, the moment is not over.
     async with open_door() as door, instance(Recorder()) as port:
         request = asyncio.create_task(door.get())
         await asyncio.sleep(0.05)
@@ -200,7 +201,9 @@ async def test_samples_follow_traffic_and_end_with_a_zero() -> None:
     async with open_door() as door, instance(Recorder(delay_s=0.2)) as port:
         await door.route()
         await door.ready("i1", port)
+        begun = time.monotonic()
         await door.get()
+        took_s = time.monotonic() - begun
         await eventually(lambda: len(door.said(SampleReport, messages.SAMPLES)) >= 3, "a first, a second, a zero")
         samples = [report.samples[0] for report in door.said(SampleReport, messages.SAMPLES)]
         assert samples[0].in_flight == 1
@@ -208,7 +211,7 @@ async def test_samples_follow_traffic_and_end_with_a_zero() -> None:
         assert samples[-1].concurrency == 0
         assert samples[-1].by_instance == {"i1": 0}
         busy = sum(sample.concurrency for sample in samples[1:])
-        assert 0.15 < busy < 0.3
+        assert 0.15 < busy < took_s + 0.1
 
 
 async def test_draining_finishes_what_runs_and_takes_the_member_away() -> None:

@@ -48,11 +48,11 @@ async def test_a_slow_start_of_the_answer_does_not_count_against_its_rest() -> N
         await read_head(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
         for _ in range(5):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.2)
             writer.write(b"a")
 
     async with open_door() as door, instance(slow) as port:
-        await door.route(timeout_s=9, response_start_timeout_s=0.3, idle_timeout_s=0.4)
+        await door.route(timeout_s=9, response_start_timeout_s=0.7, idle_timeout_s=2)
         await door.ready("i1", port)
         assert (await door.get()).endswith(b"\r\n\r\naaaaa")
 

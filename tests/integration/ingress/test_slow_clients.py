@@ -57,7 +57,7 @@ async def test_the_others_are_answered_while_slow_clients_hold_on(mode: tuple[st
                 begun = time.monotonic()
                 answer = await door.get("/quick", host=HOST)
                 assert answer.endswith(b"quick"), answer
-                assert time.monotonic() - begun < 2
+                assert time.monotonic() - begun < 5
 
 
 async def test_heads_that_do_not_end_are_ended() -> None:

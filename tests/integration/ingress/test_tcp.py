@@ -232,12 +232,12 @@ async def test_megabytes_pass_whole_both_ways_through_a_wake() -> None:
 
 
 async def test_a_connection_on_which_nobody_speaks_is_ended() -> None:
-    async with serving(echo, idle_timeout_s=0.3) as (door, port):
+    async with serving(echo, idle_timeout_s=0.8) as (door, port):
         reader, writer = await connect(port)
         for _ in range(4):
             writer.write(b"x")
             assert await reader.readexactly(1) == b"x"
-            await asyncio.sleep(0.12)
+            await asyncio.sleep(0.3)
         assert await asyncio.wait_for(reader.read(), 5) == b""
         assert door.ingress.metrics.stats(REVISION).refusals["timeout"] == 1
         writer.close()
