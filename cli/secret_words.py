@@ -7,7 +7,7 @@ import typer
 from cli.flags import Address, Output, Project
 from cli.show import Form
 
-app = typer.Typer(no_args_is_help=True, help="Secrets: create, list, delete, rotate.", rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, help="Secrets: create, list, versions, delete, rotate.", rich_markup_mode=None)
 
 
 @app.command()
@@ -42,6 +42,19 @@ def list_(output: Output = Form.TABLE, project: Project = "default", api: Addres
     from cli import commands, secrets
 
     secrets.list_(commands.connect(api, project), output)
+
+
+@app.command()
+def versions(
+    name: Annotated[str, typer.Argument(help="Secret, such as db, whose versions are db-v1, db-v2, …")],
+    output: Output = Form.TABLE,
+    project: Project = "default",
+    api: Address = "",
+) -> None:
+    """Versions of a Secret, the latest first: immutable ones that are called after it. Never a value."""
+    from cli import commands, secrets
+
+    secrets.versions(commands.connect(api, project), name, output)
 
 
 @app.command()

@@ -46,6 +46,20 @@ def list_(api: Api, form: Form) -> None:
     show.listing(form, found, ["NAME", "TYPE", "KEYS", "AGE"], lambda: _rows(found), lambda: [_meta(s)["name"] for s in found])
 
 
+def versions(api: Api, name: str, form: Form) -> None:
+    """Those of one Secret, the latest first."""
+    found = api.items(api.own(f"secrets/{name}/versions"))
+
+    def made() -> list[list[str]]:
+        now = time.time()
+        return [
+            [str(one["number"]), one["secret"], ", ".join(one["keys"]), one["state"], rows.age(one["createdAt"], now)]
+            for one in found
+        ]
+
+    show.listing(form, found, ["VERSION", "SECRET", "KEYS", "STATE", "AGE"], made, lambda: [one["secret"] for one in found])
+
+
 def delete(api: Api, names: Sequence[str]) -> None:
     for name in names:
         api.delete(path(api.project, name))

@@ -101,6 +101,7 @@ DOORS: Mapping[tuple[str, str], Door] = {
     ("GET", EBB + "/nodes"): Door("list", "nodes"),
     ("GET", EBB + "/story/{about}"): Door("get", "self"),
     ("GET", EBB + "/top"): Door("watch", "top", query="project"),
+    ("GET", _NS + "/secrets/{name}/versions"): Door("list", "secrets"),
     ("POST", EBB + "/secrets:rotate"): Door("update", "secrets"),
     ("POST", EBB + "/identity-tokens"): Door("create", "self"),
     ("GET", EBB + "/whoami"): Door("get", "self"),

@@ -148,6 +148,10 @@ _SHOWN_TOKEN = _mapping(
     ("id", "principal", "projects", "role", "state"),
     id=TEXT, principal=TEXT, projects=_list(TEXT), role=TEXT, state={"enum": ["valid", "expired", "revoked"]},
 )  # fmt: skip
+_VERSION = _mapping(
+    ("number", "secret", "createdAt", "keys", "state"),
+    number=_whole(1), secret=TEXT, createdAt=TEXT, keys=_list(TEXT), state={"enum": ["latest", "earlier"]},
+)  # fmt: skip
 _NODES = _list(TEXT)
 
 
@@ -167,6 +171,7 @@ _ANSWERS: Mapping[tuple[str, str], Schema] = {
     ("delete", "/images"): _mapping(("deleted", "nodes"), deleted=TEXT, nodes=_NODES),
     ("get", "/why"): _mapping(("service", "project", "revisions"), revisions=_list({"type": "object"})),
     ("get", "/instances"): _items(_mapping(("instance", "revision", "node", "phase"))),
+    ("get", "/versions"): _items(_VERSION),
     ("get", "/nodes"): _items(_mapping(("node",), node=TEXT)),
     ("get", "/certificates"): _items(_mapping(("name", "source", "hosts", "ready"), ready=_FLAG)),
     ("get", "/story/{about}"): _items({"type": "object"}),

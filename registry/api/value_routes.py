@@ -20,6 +20,7 @@ from store.model import Values
 
 ROOT = "/api/v1"
 EVERYWHERE = "/apis/ebb.dev/v1/secrets:rotate"
+VERSIONS = "/apis/ebb.dev/v1/namespaces/{ns:str}/secrets/{name:str}/versions"
 _JSON_PATCH, _APPLY = "application/json-patch+json", "application/apply-patch+yaml"
 _MERGES = ("application/merge-patch+json", "application/strategic-merge-patch+json", "application/json")
 _TAGS = ["Secrets and ConfigMaps"]
@@ -83,6 +84,9 @@ class ValueRoutes:
     async def delete(self, kind: Kind, project: str, name: str, request: Http) -> Response[bytes]:
         options = await read(request) if (await request.body()).strip() else {}
         return answer(await self._store.delete(kind, project, name, options, dry_run=flag(request, "dryRun")))
+
+    async def versions(self, project: str, name: str) -> Response[bytes]:
+        return answer({"items": await self._store.versions(project, name)})
 
     async def rotate(self, request: Http) -> Response[bytes]:
         wants = request.query_params.get("newKey", "true").lower() != "false"
@@ -157,6 +161,10 @@ def handlers(routes: ValueRoutes) -> list[BaseRouteHandler]:
     async def remove_values(ns: str, plural: str, name: str, request: Http) -> Response[bytes]:
         return await routes.delete(kind_of(plural), ns, name, request)
 
+    @get(VERSIONS, summary="The versions of a Secret, the latest first; no values", tags=_TAGS)
+    async def list_versions(ns: str, name: str) -> Response[bytes]:
+        return await routes.versions(ns, name)
+
     rotates = "Seal all Secrets anew, with a new key (?newKey=false: the newest; ?retire=true: forget those that none needs)"
 
     @post(EVERYWHERE, summary=rotates, status_code=200, tags=_TAGS)
@@ -164,5 +172,6 @@ def handlers(routes: ValueRoutes) -> list[BaseRouteHandler]:
         return await routes.rotate(request)
 
     return [
-        list_values, list_all_values, create_values, read_values, replace_values, change_values, remove_values, rotate,
+        list_values, list_all_values, create_values, read_values, replace_values, change_values, remove_values,
+        list_versions, rotate,
     ]  # fmt: skip

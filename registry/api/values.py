@@ -6,7 +6,7 @@ from typing import Any
 
 from process import ids
 from process.clock import Clock, rfc3339
-from registry import defaults, objects, values, writing
+from registry import defaults, objects, values, versions, writing
 from registry.api import problems, selectors
 from registry.objects import SECRET, Kind, Object
 from registry.problem import DNS_LABEL
@@ -57,6 +57,15 @@ class ValueStore:
                 items.append(writing.shown(obj, entry.store_rev))
         meta = {"resourceVersion": str(listing.store_rev)}
         return {"apiVersion": kind.api_version, "kind": f"{kind.kind}List", "metadata": meta, "items": items}
+
+    async def versions(self, project: str, name: str) -> Sequence[Object]:
+        """The versions of a Secret; 404 when there is neither it nor one of it."""
+        listing = await self._store.list(prefix(SECRET, project) + name)
+        secrets = [decode(Values, entry.value) for entry in listing.entries]
+        found = versions.versions(name, secrets)
+        if not found and all(each.metadata["name"] != name for each in secrets):
+            raise problems.not_found(SECRET, name)
+        return found
 
     async def create(self, kind: Kind, project: str, raw: Any, *, dry_run: bool = False) -> Object:
         body = self._checked(kind, project, raw)

@@ -82,6 +82,32 @@ def secret(name: str = "db", **data: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data or {"password": CANARY}}
 
 
+async def test_versions_of_a_secret_are_listed_by_number_without_a_value(http: httpx.AsyncClient) -> None:
+    where = "/apis/ebb.dev/v1/namespaces/default/secrets/db/versions"
+    assert (await http.get(where)).status_code == 404
+    for name, immutable in (
+        ("db", False),
+        ("db-v1", True),
+        ("db-v10", True),
+        ("db-v9", True),
+        ("db-v11", False),
+        ("dbx-v3", True),
+    ):
+        assert (await http.post(SECRETS, json={**secret(name), "immutable": immutable})).status_code == 201
+    answer = await http.get(where)
+    items = answer.json()["items"]
+    assert [(item["number"], item["secret"], item["state"]) for item in items] == [
+        (10, "db-v10", "latest"), (9, "db-v9", "earlier"), (1, "db-v1", "earlier"),
+    ]  # fmt: skip
+    assert {tuple(item["keys"]) for item in items} == {("password",)}
+    assert CANARY not in answer.text
+    assert b64(CANARY) not in answer.text
+    assert (await http.delete(f"{SECRETS}/db-v10")).status_code == 200
+    assert [item["number"] for item in (await http.get(where)).json()["items"]] == [9, 1]
+    assert (await http.get(where.replace("/db/", "/dbx/"))).json()["items"][0]["number"] == 3
+    assert (await http.get(where.replace("/db/", "/db-v9/"))).json()["items"] == []
+
+
 async def test_kubectl_creates_shows_applies_patches_and_deletes_secrets(kubectl: Callable[..., Any]) -> None:
     assert "created" in await kubectl("create", "secret", "generic", "db", f"--from-literal=password={CANARY}")
     table = await kubectl("get", "secrets")

@@ -100,3 +100,13 @@ def test_set_secrets_makes_references_beside_what_is_there() -> None:
     assert [item["name"] for item in again["spec"]["template"]["spec"]["containers"][0]["env"]] == ["A", "Q"]
     with pytest.raises(BadUsage, match="ENV=SECRET:KEY"):
         manifest.service("a", Wanted(secrets=["P=db"]), old, "t")
+
+
+def test_versions_are_shown_with_which_is_the_latest(fake: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: 1795438810.0)
+    item = {"secret": "db-v2", "number": 2, "createdAt": "2026-11-23T13:00:00Z", "keys": ["a", "b"], "state": "latest"}
+    items = [item, {**item, "secret": "db-v1", "number": 1, "state": "earlier"}]
+    fake.set("GET /apis/ebb.dev/v1/namespaces/default/secrets/db/versions", {"items": items})
+    assert run("versions", "db") == (
+        "VERSION  SECRET  KEYS  STATE    AGE\n2        db-v2   a, b  latest   10s\n1        db-v1   a, b  earlier  10s\n"
+    )
