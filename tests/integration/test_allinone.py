@@ -44,9 +44,11 @@ class Engine:
         self.front = f"127.0.0.1:{self.base + 16}"
         self.flags = ["--root", str(self.root), "--run", str(self.run), "--http", self.front, "--port-base", str(self.base)]
         self.flags += ["--id", self.id, "--subnet", subnet, "--https", f"127.0.0.1:{self.base + 17}"]
+        self.within: list[str] = []
+        """What its commands are started by."""
 
     def ebb(self, *words: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-P", "-m", "cli", *words]
+        command = [*self.within, sys.executable, "-P", "-m", "cli", *words]
         env = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200"}
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, env=env)
 

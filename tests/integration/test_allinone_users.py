@@ -10,9 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from deploy import components
 from deploy.settings import USERS
 from deploy.settings import Engine as Settings
-from process import pids
+from process import confine, pids
 from tests.integration.test_allinone import Engine, going
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(170)]
@@ -69,6 +70,27 @@ def test_what_ran_as_root_is_started_anew_as_users_and_knows_all_that_was_stored
     os.kill(now["ebb up"], signal.SIGKILL)
     engine.up()
     assert {**running(engine), "ebb up": 0} == {**now, "ebb up": 0}
+
+
+def opened(*directories: str) -> list[str]:
+    """Starts a command where everybody may enter these directories: what is closed above them is another there, and open."""
+    script = confine._script(confine.behind_closed(directories), "/mnt")
+    return ["unshare", "--mount", "--propagation", "slave", "sh", "-ec", script, "sh"]
+
+
+def test_where_everybody_may_enter_all_stay_in_the_engines_own_mount_namespace(engine: Engine) -> None:
+    """A machine whose Python and directories are open: nothing needs to be hidden, and nothing is."""
+    engine.root.parent.chmod(0o755)
+    engine.within = opened(str(engine.root.parent), *components.code())
+    engine.up()
+    assert engine.status()["healthy"]
+    first, now = Settings().first_uid, running(engine)
+    own = {role: first + number for number, role in enumerate(USERS)}
+    assert {name: pids.user(now[name]) for name in own} == own
+    namespaces = {name: os.readlink(f"/proc/{now[name]}/ns/mnt") for name in ("ebb up", *own)}
+    assert set(namespaces.values()) == {namespaces["ebb up"]}, namespaces
+    body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "kept"}, "stringData": {"a": "b"}}
+    assert answer(engine, "kept", body) == 201, "the registry reads its keys"
 
 
 def test_root_again_when_asked_for(engine: Engine) -> None:
