@@ -11,16 +11,9 @@ from ingress.chunked import NOT_TRAILERS, Trailers
 from ingress.headers import (
     DROP,
     EXPECT,
-    FORWARDED_FOR,
-    FORWARDED_PROTO,
-    GOOD_REQUEST_ID,
-    GOOD_TRACE,
     LENGTH,
     REQUEST,
-    REQUEST_ID,
     RESPONSE,
-    TAG,
-    TRACE,
 )
 from ingress.hosts import well_formed
 from ingress.http1 import CHUNKED, Fields, Request, Response
@@ -128,16 +121,8 @@ def _take_in(request: Request, fields: Fields, ended: bool) -> None:
             if value.lower() != b"100-continue":
                 raise Refused("expectation-failed")
             request.expects = True
-        elif kind == REQUEST_ID and GOOD_REQUEST_ID.fullmatch(value):
-            request.request_id = value
-        elif kind == TRACE and GOOD_TRACE.fullmatch(value):
-            request.trace = value
-        elif kind == TAG:
-            request.tag = value if not request.tag else b"more than one"
-        elif kind == FORWARDED_FOR:
-            request.forwarded_for += b"," + value if request.forwarded_for else value
-        elif kind == FORWARDED_PROTO:
-            request.forwarded_proto = value
+        else:
+            request.note(kind, value)
     if cookies:
         request.fields.append((b"cookie", b"; ".join(cookies)))
 

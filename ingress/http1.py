@@ -84,6 +84,19 @@ class Request:
         if self.begun:
             self.begun = b"%b%b: %b\r\n" % (self.begun, name, value)
 
+    def note(self, kind: Kind, value: bytes) -> None:
+        """Take in what one of its fields says of where it comes from and belongs; of another kind, or ill-formed, it says nothing."""
+        if kind == REQUEST_ID and GOOD_REQUEST_ID.fullmatch(value):
+            self.request_id = value
+        elif kind == TRACE and GOOD_TRACE.fullmatch(value):
+            self.trace = value
+        elif kind == TAG:
+            self.tag = value if not self.tag else b"more than one"
+        elif kind == FORWARDED_FOR:
+            self.forwarded_for += b"," + value if self.forwarded_for else value
+        elif kind == FORWARDED_PROTO:
+            self.forwarded_proto = value
+
     def aim(self, target: bytes) -> None:
         """Pass it on as a request for `target`."""
         self.target = target
@@ -284,16 +297,8 @@ def _special(request: Request, special: list[tuple[Kind, bytes]]) -> None:
             request.expects = True
         elif kind == UPGRADE:
             upgrade = value
-        elif kind == REQUEST_ID and GOOD_REQUEST_ID.fullmatch(value):
-            request.request_id = value
-        elif kind == TRACE and GOOD_TRACE.fullmatch(value):
-            request.trace = value
-        elif kind == TAG:
-            request.tag = value if not request.tag else b"more than one"
-        elif kind == FORWARDED_FOR:
-            request.forwarded_for += b"," + value if request.forwarded_for else value
-        elif kind == FORWARDED_PROTO:
-            request.forwarded_proto = value
+        else:
+            request.note(kind, value)
     if hosts > 1:
         raise Refused("bad-request", "more than one Host")
     if lengths > 1:

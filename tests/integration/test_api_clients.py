@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import shutil
 import ssl
-import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +17,7 @@ from store.backend import Store
 from store.bus import Bus
 from tests import real
 from tests.eventually import eventually_async
+from tests.integration.kubectl import Kubectl, kubectl_of
 from tests.integration.registry_world import AUTH, TOKEN, Client, make_tls_registry, playing, ready, service
 
 pytestmark = pytest.mark.real
@@ -50,37 +49,11 @@ async def in_thread(call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
 
 
 @pytest.fixture
-def kubectl(api: Client, tmp_path: Path) -> Callable[..., Any]:
-    program = shutil.which("kubectl", path=str(Path(sys.executable).parent))
-    assert program, "kubectl is not installed; run deploy/test"
-    config = tmp_path / "kubeconfig"
-    config.write_text(
-        yaml.safe_dump(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "current-context": "ebb",
-                "clusters": [
-                    {"name": "ebb", "cluster": {"server": api.base, "certificate-authority": str(tmp_path / "ca.crt")}}
-                ],
-                "contexts": [{"name": "ebb", "context": {"cluster": "ebb", "namespace": "default", "user": "ebb"}}],
-                "users": [{"name": "ebb", "user": {"token": TOKEN}}],
-            }
-        )
-    )
-
-    async def run(*words: str, stdin: str = "", code: int = 0) -> str:
-        argv = [program, "--kubeconfig", str(config), "--cache-dir", str(tmp_path / "cache"), *words]
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, stderr=pipe)
-        out, err = await asyncio.wait_for(process.communicate(stdin.encode()), 30)
-        assert process.returncode == code, (out + err).decode()
-        return (out + err).decode()
-
-    return run
+def kubectl(api: Client, tmp_path: Path) -> Kubectl:
+    return kubectl_of(api.base, tmp_path)
 
 
-async def test_kubectl_applies_gets_patches_and_deletes(api: Client, kubectl: Callable[..., Any]) -> None:
+async def test_kubectl_applies_gets_patches_and_deletes(api: Client, kubectl: Kubectl) -> None:
     text = yaml.safe_dump(service())
     assert "created" in await kubectl("apply", "-f", "-", stdin=text)
     await api.until("True")
@@ -101,9 +74,7 @@ async def test_kubectl_applies_gets_patches_and_deletes(api: Client, kubectl: Ca
     assert "NotFound" in await kubectl("get", "ksvc", "hello", code=1)
 
 
-async def test_kubectl_applies_on_the_server_and_labels_and_says_what_is_wrong(
-    api: Client, kubectl: Callable[..., Any]
-) -> None:
+async def test_kubectl_applies_on_the_server_and_labels_and_says_what_is_wrong(api: Client, kubectl: Kubectl) -> None:
     await kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump(service()))
     await api.until("True")
     await kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump(service()))
@@ -116,7 +87,7 @@ async def test_kubectl_applies_on_the_server_and_labels_and_says_what_is_wrong(
     assert "conflict" not in said.lower()
 
 
-async def test_kubectl_watches(api: Client, kubectl: Callable[..., Any]) -> None:
+async def test_kubectl_watches(api: Client, kubectl: Kubectl) -> None:
     watching = asyncio.create_task(kubectl("get", "ksvc", "-w", "--request-timeout=4s", "-o", "name"))
     await api.create(service())
     await api.until("True")
@@ -322,9 +293,7 @@ async def claimed(api: Client, project: str, status: str) -> dict[str, Any]:
     return (await api.http.get(path)).json()  # type: ignore[no-any-return]
 
 
-async def test_a_domain_is_the_firsts_and_goes_to_the_second_when_the_first_lets_go(
-    api: Client, kubectl: Callable[..., Any]
-) -> None:
+async def test_a_domain_is_the_firsts_and_goes_to_the_second_when_the_first_lets_go(api: Client, kubectl: Kubectl) -> None:
     await api.create(service())
     await api.until("True")
     assert (await api.http.post(DOMAINS.format("default"), json=domain_mapping())).status_code == 201

@@ -1,12 +1,9 @@
 """Secrets and ConfigMaps through the API, by kubectl and by hand, on a real etcd that must never hold a value."""
 
-import asyncio
 import base64
 import json
-import shutil
 import ssl
-import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,8 @@ from store.backend import Store
 from store.bus import Bus
 from store.seal import add_key
 from tests import real
-from tests.integration.registry_world import AUTH, TOKEN, make_registry, make_tls_registry
+from tests.integration.kubectl import Kubectl, kubectl_of
+from tests.integration.registry_world import AUTH, make_registry, make_tls_registry
 
 pytestmark = pytest.mark.real
 CANARY = "canary-e01b77"
@@ -46,26 +44,8 @@ async def http(registry: real.Server, tmp_path: Path) -> AsyncIterator[httpx.Asy
 
 
 @pytest.fixture
-def kubectl(registry: real.Server, tmp_path: Path) -> Callable[..., Any]:
-    program = shutil.which("kubectl", path=str(Path(sys.executable).parent))
-    assert program, "kubectl is not installed; run deploy/test"
-    config = tmp_path / "kubeconfig"
-    context = {"name": "ebb", "context": {"cluster": "ebb", "namespace": "default", "user": "ebb"}}
-    server = {"server": f"https://{registry.address}", "certificate-authority": str(tmp_path / "ca.crt")}
-    cluster = {"name": "ebb", "cluster": server}
-    users = [{"name": "ebb", "user": {"token": TOKEN}}]
-    config.write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "Config", "current-context": "ebb", "clusters": [cluster],
-                                      "contexts": [context], "users": users}))  # fmt: skip
-
-    async def run(*words: str, stdin: str = "", code: int = 0) -> str:
-        argv = [program, "--kubeconfig", str(config), "--cache-dir", str(tmp_path / "cache"), *words]
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, stderr=pipe)
-        out, err = await asyncio.wait_for(process.communicate(stdin.encode()), 30)
-        assert process.returncode == code, (out + err).decode()
-        return (out + err).decode()
-
-    return run
+def kubectl(registry: real.Server, tmp_path: Path) -> Kubectl:
+    return kubectl_of(f"https://{registry.address}", tmp_path)
 
 
 def b64(text: str) -> str:
@@ -108,7 +88,7 @@ async def test_versions_of_a_secret_are_listed_by_number_without_a_value(http: h
     assert (await http.get(where.replace("/db/", "/db-v9/"))).json()["items"] == []
 
 
-async def test_kubectl_creates_shows_applies_patches_and_deletes_secrets(kubectl: Callable[..., Any]) -> None:
+async def test_kubectl_creates_shows_applies_patches_and_deletes_secrets(kubectl: Kubectl) -> None:
     assert "created" in await kubectl("create", "secret", "generic", "db", f"--from-literal=password={CANARY}")
     table = await kubectl("get", "secrets")
     assert table.split()[:4] == ["NAME", "TYPE", "DATA", "AGE"]
@@ -134,7 +114,7 @@ async def test_kubectl_creates_shows_applies_patches_and_deletes_secrets(kubectl
     assert 'secrets "db" not found' in await kubectl("get", "secret", "db", code=1)
 
 
-async def test_kubectl_creates_applies_and_shows_config_maps(kubectl: Callable[..., Any]) -> None:
+async def test_kubectl_creates_applies_and_shows_config_maps(kubectl: Kubectl) -> None:
     await kubectl("create", "configmap", "app", "--from-literal=mode=fast", "--from-literal=empty=")
     assert json.loads(await kubectl("get", "cm", "app", "-o", "json"))["data"] == {"mode": "fast", "empty": ""}
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "app"}, "data": {"mode": "slow"}}

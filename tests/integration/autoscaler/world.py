@@ -109,7 +109,7 @@ class Agent:
 
 def spawn(argv: list[str]) -> subprocess.Popen[bytes]:
     """A process of Ebb; not by asyncio, since it is awaited by its pid alone."""
-    return subprocess.Popen(argv, cwd=Path(__file__).parents[2], env=os.environ | {"PYTHONPATH": "."})
+    return subprocess.Popen(argv, cwd=Path(__file__).parents[3], env=os.environ | {"PYTHONPATH": "."})
 
 
 class Engine:

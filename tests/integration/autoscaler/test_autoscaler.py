@@ -2,39 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-
-import pytest
 
 from process.ids import short_id
-from store import keys, messages
-from store.backend import Store
+from store import keys
 from store.bus import Bus
-from store.messages import Refusal, Wake
+from store.messages import Wake
 from store.model import (
     Failure,
     Goal,
-    decode,
     encode,
 )
 from tests import real
-from tests.integration.autoscaler_world import MI, Agent, Engine, at_zero, until, verified
-
-
-@pytest.fixture
-async def engine(etcd: real.Server, nats: real.Server, store: Store, bus: Bus) -> AsyncIterator[Engine]:
-    made = Engine(etcd, nats, store, bus)
-    await bus.handle(messages.REFUSAL, lambda _, data: made.refusals.append(decode(Refusal, data)))
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-async def agent(engine: Engine) -> AsyncIterator[Agent]:
-    made = Agent(engine.store, engine.bus)
-    await made.start()
-    yield made
-    await made.stop()
+from tests.integration.autoscaler.world import MI, Agent, Engine, at_zero, until, verified
 
 
 async def test_a_new_revision_is_verified_goes_to_zero_and_parks(engine: Engine, agent: Agent) -> None:

@@ -3,37 +3,14 @@
 import asyncio
 import signal
 import subprocess
-from collections.abc import AsyncIterator
 
 import aiohttp
-import pytest
 
-from store import keys, messages
-from store.backend import Store
-from store.bus import Bus
-from store.messages import Refusal
+from store import keys
 from store.model import (
     Goal,
-    decode,
 )
-from tests import real
-from tests.integration.autoscaler_world import Agent, Engine, until, verified
-
-
-@pytest.fixture
-async def engine(etcd: real.Server, nats: real.Server, store: Store, bus: Bus) -> AsyncIterator[Engine]:
-    made = Engine(etcd, nats, store, bus)
-    await bus.handle(messages.REFUSAL, lambda _, data: made.refusals.append(decode(Refusal, data)))
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-async def agent(engine: Engine) -> AsyncIterator[Agent]:
-    made = Agent(engine.store, engine.bus)
-    await made.start()
-    yield made
-    await made.stop()
+from tests.integration.autoscaler.world import Agent, Engine, until, verified
 
 
 async def test_another_autoscaler_takes_over_from_one_that_was_killed_and_takes_nothing_down(
