@@ -69,7 +69,8 @@ class Fleet:
         self._need = need
         self._revisions: dict[RevisionKey, dict[str, Slot]] = {}
         self._slots: dict[str, Slot] = {}
-        self._by_node: dict[str, set[str]] = {}
+        self._by_node: dict[str, dict[str, Slot]] = {}
+        """In the order in which they came, so that what is decided of them is the same in every process."""
         self._resting: dict[str, dict[str, Slot]] = {}
         self._frozen: dict[str, dict[str, Slot]] = {}
         """By project."""
@@ -92,7 +93,7 @@ class Fleet:
 
     def on(self, node: str) -> list[Slot]:
         """All slots of `node`."""
-        return [self._slots[name] for name in self._by_node.get(node, ())]
+        return list(self._by_node.get(node, {}).values())
 
     def resting(self, node: str) -> list[Slot]:
         """Slots of `node` that only wait to be woken: parked and frozen ones."""
@@ -145,7 +146,7 @@ class Fleet:
             slot = Slot(assignment, store_rev, self._needs(assignment), self._early_word(assignment))
             self._slots[slot.name] = slot
             self._revisions.setdefault(assignment.revision_key, {})[slot.name] = slot
-            self._by_node.setdefault(slot.node, set()).add(slot.name)
+            self._by_node.setdefault(slot.node, {})[slot.name] = slot
             self.placement.take(slot.node, slot.need)
             self._note(slot)
             return
@@ -218,7 +219,7 @@ class Fleet:
         if not of_revision:
             del self._revisions[slot.assignment.revision_key]
         on_node = self._by_node[slot.node]
-        on_node.discard(instance)
+        on_node.pop(instance, None)
         if not on_node:
             del self._by_node[slot.node], self._resting[slot.node]
             self._away.pop(slot.node, None)
