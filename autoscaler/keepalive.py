@@ -74,10 +74,9 @@ def plan(profile: Profile, memory_bytes: int, price_mb_s: float) -> Keep:
     """The spans for a revision whose instance holds `memory_bytes`; a call that needs not wait for a start is worth `price_mb_s`."""
     each_s = price_mb_s * _weight(profile.start_s) / max(LEAST_MB, memory_bytes / (1 << 20))
     price_s = each_s * max(1.0, profile.crowd)
-    gains = _gains(profile, price_s)
-    kept, best = _best_start(gains)
+    kept, best = _best_start(profile, price_s)
     keep_s = max(SHORTEST_S, lower_s(kept))
-    others, _ = _best_start(_gains(profile, OTHERS * each_s))
+    others, _ = _best_start(profile, OTHERS * each_s)
     others_s = min(keep_s, OTHERS_MOST_S, max(SHORTEST_S, lower_s(others)))
     seen = round(profile.seen)
     why = f"of {seen} idle times half ended within {profile.within(0.5):.0f} s; a cold start is worth {price_s:.0f} s of its memory"
@@ -88,9 +87,12 @@ def plan(profile: Profile, memory_bytes: int, price_mb_s: float) -> Keep:
             return Keep(
                 SHORTEST_S, from_s, until_s, f"{why}; they come {profile.mean_s:.0f} s apart, give or take {half_s:.0f}"
             )
-    first, last = _best_span(gains, max(kept, bin_of(SHORTEST_S)))
+    after = max(kept, bin_of(SHORTEST_S))
+    if profile.seen < 4 or sum(profile.idle[after:BINS]) < SHARE * profile.seen:
+        return Keep(keep_s, why=why, others_s=others_s)
+    first, last = _best_span(_gains(profile, price_s), after)
     caught = sum(profile.idle[first:last])
-    if lower_s(last) <= keep_s or profile.seen < 4 or caught < SHARE * profile.seen:
+    if lower_s(last) <= keep_s or caught < SHARE * profile.seen:
         return Keep(keep_s, why=why, others_s=others_s)
     why += f", and {caught / profile.seen:.0%} end between {lower_s(first):.0f} and {lower_s(last):.0f} s"
     return Keep(keep_s, max(keep_s, AHEAD * lower_s(first) - profile.start_s), lower_s(last), why, others_s)
@@ -114,14 +116,20 @@ def _gains(profile: Profile, price_s: float) -> list[float]:
     return gains
 
 
-def _best_start(gains: list[float]) -> tuple[int, float]:
-    """How many bins from the first on are worth most together, and what."""
+def _best_start(profile: Profile, price_s: float) -> tuple[int, float]:
+    """How many bins from the first on are worth most together, and what: the sum of their `_gains`, which ends where all that is left
+    could not make up for what it has cost since."""
+    all_, each = profile.seen + PRIOR, PRIOR / (BINS + 1)
     best = total = 0.0
-    bins = 0
-    for index, gain in enumerate(gains):
-        total += gain
+    bins, left = 0, 1.0
+    for index, (count, width_s) in enumerate(zip(profile.idle, _WIDTH_S, strict=False)):
+        share = (count + each) / all_
+        total += share * price_s - (left - share / 2) * width_s
+        left -= share
         if total > best:
             best, bins = total, index + 1
+        elif total + left * price_s < best:
+            break
     return bins, best
 
 

@@ -42,6 +42,11 @@ class Window:
             self._buckets = [0.0] * self._length
             self._total = 0.0
             self._first = self._last = second
+        elif second == self._last + 1:  # As nearly always.
+            at = second % self._length
+            self._total = self._total - self._buckets[at] + value
+            self._buckets[at], self._last = value, second
+            return
         elif second > self._last:
             for gap in range(self._last + 1, second + 1):
                 self._total -= self._buckets[gap % self._length]
@@ -71,6 +76,13 @@ class Window:
         over = self._last + self._length
         if self._last < 0:
             return float(second)
+        if above <= 0 and not self._decay and max(self._buckets) < up_to - _ROUNDS:
+            # No average exceeds the most there was in a second, and it is above zero for as long as anything is in the window.
+            if above < 0:
+                return math.inf
+            newest = self._newest()
+            if self._buckets[newest % self._length] > 2 * _ROUNDS * self._length:
+                return float(max(second, newest + self._length))
         if self._decay:
             seconds = range(second, max(second, over) + 1)
             return next((float(each) for each in seconds if not above < (self.average(each) or 0.0) <= up_to), math.inf)
@@ -89,6 +101,14 @@ class Window:
                 if not above < round(max(0.0, average), DIGITS) <= up_to:
                     return float(at if at > begin else second)
         return math.inf if above < 0 <= up_to else float(max(second, over))
+
+    def _newest(self) -> int:
+        """The newest second that is not empty, or the oldest of all."""
+        oldest = self._last - self._length + 1
+        for second in range(self._last, oldest, -1):
+            if self._buckets[second % self._length]:
+                return second
+        return oldest
 
     def _linear(self, late: int) -> float:
         total = self._total
