@@ -125,7 +125,13 @@ class Fleet:
         if slots is None:
             return []
         nodes = self._nodes
-        return [s for s in slots.values() if s.assignment.goal == Goal.RUN and s.assignment.node in nodes and not s.ended]
+        return [
+            slot
+            for slot in slots.values()
+            if (given := slot.assignment).goal == "run"
+            and given.node in nodes
+            and ((status := slot.status) is None or status.phase not in ENDED)
+        ]
 
     def standing(self, revision: RevisionKey) -> Standing:
         """How many of them are ready, and how many are on their way."""

@@ -99,21 +99,18 @@ class Track:
         known.heard_at = now
         known.in_flight, known.queued, known.busy = sample.in_flight, sample.queued, sample.by_instance
         known.swelling = sample.swelling
-        if sample.concurrency > 0 or sample.requests > 0 or sample.in_flight or sample.queued:
+        if sample.in_flight or sample.requests > 0 or sample.concurrency > 0 or sample.queued:
             self.loaded_at = now
 
     def _count(self, known: _Sender, second: int, interval_s: float, sample: Sample) -> None:
         if self._rps:
-            self._add(second, float(sample.requests))
-            return
-        weight = max(interval_s, _INSTANT_S)
-        known.mass += sample.concurrency * weight
-        known.weight += weight
-        mean = known.mass / known.weight
-        self._add(second, mean - known.counted)
-        known.counted = mean
-
-    def _add(self, second: int, value: float) -> None:
+            value = float(sample.requests)
+        else:
+            weight = interval_s if interval_s > _INSTANT_S else _INSTANT_S
+            known.mass += sample.concurrency * weight
+            known.weight += weight
+            mean = known.mass / known.weight
+            value, known.counted = mean - known.counted, mean
         self._stable.add(second, value)
         self._panic.add(second, value)
 

@@ -8,12 +8,12 @@ import math
 from typing import NamedTuple
 
 from autoscaler.idle import Reach
-from autoscaler.keepalive import SHORTEST_S
-from autoscaler.policy import Decision, Mode, Standing, target_of
+from autoscaler.keepalive import SHORTEST_S, Keep
+from autoscaler.policy import Decision, Memory, Mode, Standing, target_of
 from autoscaler.signals import Signal
 from autoscaler.utilization import METRICS
 from autoscaler.window import panic_length_s
-from store.model import Revision
+from store.model import Revision, ScaleSpec
 
 
 class Steady(NamedTuple):
@@ -94,14 +94,34 @@ def resting(
         return None
     if decision.desired > 1 and (panic_at is None or decision.memory.panic_peak != decision.desired):
         return None
-    ends_s = keep.ends_s(mode.idle_s)
-    ends_s = min(ends_s, revision.scale.retention_s) if mode.idle_s < revision.scale.retention_s else ends_s
-    until = now + ends_s - mode.idle_s
+    until = now + _ends_s(keep, revision.scale, mode.idle_s) - mode.idle_s
     if panic_at is not None:
         until = min(until, panic_at + revision.scale.stable_window_s)
     target = target_of(revision.scale, revision.container_concurrency, mode.bend).target
     most = decision.desired * target * (1 - _HAIR) if decision.desired else math.inf
     return Steady(-1.0, most, 1e-6, until=until) if until > now else None
+
+
+def kept(revision: Revision, before: Steady, keep: Keep, memory: Memory, idle_s: float, now: float) -> Steady | None:
+    """The bounds that follow on `before`, without a decision, when the one instance of what was busy has become idle and its habits keep it:
+    what `resting` would say after deciding the same again. None: it has to be decided on.
+
+    Nothing but time has passed since `before`; the panic window is empty, the stable window is not yet.
+    """
+    spec = revision.scale
+    if not SHORTEST_S <= idle_s or memory != _NOTHING or spec.scale_down_delay_s or not spec.scale_to_zero:
+        return None
+    most = target_of(spec, revision.container_concurrency).target * (1 - _HAIR)
+    warm = keep.warm(idle_s) or idle_s < spec.retention_s
+    if before.at_most != most or not warm or spec.activation_scale > 1 or spec.min_scale > 1:
+        return None
+    return Steady(-1.0, most, 1e-6, until=now + _ends_s(keep, spec, idle_s) - idle_s)
+
+
+def _ends_s(keep: Keep, spec: ScaleSpec, idle_s: float) -> float:
+    """The idle time up to which habits, and what it is to be kept in any case, say the same as at `idle_s`."""
+    ends_s = keep.ends_s(idle_s)
+    return min(ends_s, spec.retention_s) if idle_s < spec.retention_s else ends_s
 
 
 def _idle(signal: Signal, standing: Standing, mode: Mode) -> bool:
@@ -114,3 +134,4 @@ def _idle(signal: Signal, standing: Standing, mode: Mode) -> bool:
 
 
 _HAIR = 1e-9
+_NOTHING = Memory()

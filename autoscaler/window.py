@@ -11,6 +11,7 @@ import math
 DIGITS = 6
 """Averages are rounded to so many digits, so that 0.1 + 0.2 does not ask for one instance more."""
 _ROUNDS = 10.0**-DIGITS
+_NEVER = -2
 
 
 class Window:
@@ -21,8 +22,7 @@ class Window:
     def __init__(self, length_s: float, *, exponential: bool = False) -> None:
         self._length = max(1, math.floor(length_s))
         self._buckets = [0.0] * self._length
-        self._first = -1
-        self._last = -1
+        self._first = self._last = _NEVER
         self._total = 0.0
         self._decay = max(1 - math.pow(1 - 0.9999, 1 / self._length), 0.2) if exponential else 0.0
 
@@ -38,15 +38,15 @@ class Window:
     def add(self, now: float, value: float) -> None:
         """Add `value` to the bucket of second `now`. What is older than the window is ignored."""
         second = math.floor(now)
-        if self._last < 0 or second - self._last >= self._length:
-            self._buckets = [0.0] * self._length
-            self._total = 0.0
-            self._first = self._last = second
-        elif second == self._last + 1:  # As nearly always.
+        if second == self._last + 1:  # As nearly always.
             at = second % self._length
             self._total = self._total - self._buckets[at] + value
             self._buckets[at], self._last = value, second
             return
+        if self._last < 0 or second - self._last >= self._length:
+            self._buckets = [0.0] * self._length
+            self._total = 0.0
+            self._first = self._last = second
         elif second > self._last:
             for gap in range(self._last + 1, second + 1):
                 self._total -= self._buckets[gap % self._length]

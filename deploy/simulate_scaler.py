@@ -54,6 +54,7 @@ class Scaler:
 
     def __init__(self, world: World, policy: str) -> None:
         self.world, self.policy = world, policy
+        self.habits = policy in ("learned", "frugal", "frozen", "known", "oracle")
         self.signals = Signals()
         self.budget = Budget(0.0, FRUGAL if policy == "frugal" else SHARE)
         self.loud: dict[RevisionKey, App] = {}
@@ -120,10 +121,9 @@ class Scaler:
         standing = world.fleet.standing(key)
         if not standing.asked:
             mind.running_since = now
-        habits = self.policy in ("learned", "frugal", "frozen", "known", "oracle")
         mode = Mode(
             waking=waking, tick=tick, idle_s=self.idle_s(app), active_s=now - mind.running_since, grace_s=self._grace_s,
-            keep=self._keep(app) if habits else None,
+            keep=self._keep(app) if self.habits else None,
             freezes=self._freezes(app) if self.policy == "frozen" else "",
         )  # fmt: skip
         signal = self.signals.view(key, now)
@@ -175,7 +175,19 @@ class Scaler:
             app.mind.due_at = due_at
             if due_at < INF:
                 self.world.after(due_at - now - TICK_S / 2, self._look, app, due_at)
-        return leaves_at > now
+        return leaves_at > now or (bounds.more_than == 0 and self._stays(app, bounds))
+
+    def _stays(self, app: App, bounds: steady.Steady) -> bool:
+        """Whether one instance that has become idle is kept by its habits, so that nothing has to be decided."""
+        mind, now = app.mind, self.world.now
+        signal = self.signals.view(app.key, now)
+        if not self.habits or signal.panic or not signal.stable or signal.stable > bounds.at_most:
+            return False
+        found = steady.kept(app.revision, bounds, self._keep(app), mind.memory, self.idle_s(app), now)
+        if found is None or self.policy == "frozen":
+            return False
+        mind.bounds = found
+        return True
 
     def _may_rest(self, signal: Signal, standing: Standing, mind: Mind) -> bool:
         """Whether only time, or a call, can change the decision."""
