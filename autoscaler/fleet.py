@@ -128,7 +128,7 @@ class Fleet:
         return [
             slot
             for slot in slots.values()
-            if (given := slot.assignment).goal == "run"
+            if (given := slot.assignment).goal == Goal.RUN
             and given.node in nodes
             and ((status := slot.status) is None or status.phase not in ENDED)
         ]

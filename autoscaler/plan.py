@@ -10,7 +10,7 @@ from autoscaler import parking, relief, victims
 from autoscaler.fleet import Fleet, Slot
 from autoscaler.need import Need
 from autoscaler.shares import project_of
-from store.lifecycle import Phase
+from store.lifecycle import ENDED, Phase
 from store.model import Assignment, Goal, Revision, RevisionKey
 
 AT_ONCE = 100
@@ -111,9 +111,11 @@ def make(
 def _as_wished(revision: Revision, wish: Wish, fleet: Fleet) -> bool:
     """Whether all stands as it shall, as it mostly does: told in one look at what stands. False: it takes the whole plan to say."""
     running = parked = 0
+    nodes, lost = fleet.nodes, wish.lost
     for slot in fleet.of(revision.key):
-        goal = slot.assignment.goal
-        if slot.ended or goal == Goal.FREEZE or not fleet.alive(slot.node) or slot.node in wish.lost:
+        given, status = slot.assignment, slot.status
+        goal, node = given.goal, given.node
+        if (status is not None and status.phase in ENDED) or goal == Goal.FREEZE or node not in nodes or node in lost:
             return False
         running += goal == Goal.RUN
         parked += goal == Goal.PARK

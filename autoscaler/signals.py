@@ -83,7 +83,7 @@ class Track:
         """Count one report that covers the `interval_s` before `now`."""
         known = self._senders.get(sender)
         second = math.floor(now)
-        if known is None or now - known.heard_at > 2 * interval_s + 1:
+        if known is None or now - known.heard_at > min(2 * interval_s + 1, STALE_AFTER_S):
             # The mean of a report after a silence is over the silence too: what is there now says more.
             sample = structs.replace(sample, concurrency=max(sample.concurrency, float(sample.in_flight + sample.queued)))
         if known is None:
@@ -113,6 +113,20 @@ class Track:
             value, known.counted = mean - known.counted, mean
         self._stable.add(second, value)
         self._panic.add(second, value)
+
+    def repeat(self, sender: str, in_flight: int, now: float) -> bool:
+        """Count a report that says what the last one of `sender` said: `in_flight` for the whole second, none came and none waits. False
+        when the last one said something else."""
+        known = self._senders.get(sender)
+        if known is None or known.in_flight != in_flight or known.queued or known.swelling or now - known.heard_at > 1.5:
+            return False
+        second = _belongs(math.floor(now), known.second)
+        value = 0.0 if self._rps else float(known.in_flight)
+        self._stable.add(second, value)
+        self._panic.add(second, value)
+        known.second, known.mass, known.weight, known.counted = second, value, 1.0, value
+        known.heard_at = self.loaded_at = now
+        return True
 
     def averages(self, now: float) -> tuple[float | None, float | None]:
         """Of the stable and of the panic window, as in `signal`."""

@@ -112,8 +112,9 @@ def kept(revision: Revision, before: Steady, keep: Keep, memory: Memory, idle_s:
     if not SHORTEST_S <= idle_s or memory != _NOTHING or spec.scale_down_delay_s or not spec.scale_to_zero:
         return None
     most = target_of(spec, revision.container_concurrency).target * (1 - _HAIR)
-    warm = keep.warm(idle_s) or idle_s < spec.retention_s
-    if before.at_most != most or not warm or spec.activation_scale > 1 or spec.min_scale > 1:
+    if before.at_most != most or spec.activation_scale > 1 or spec.min_scale > 1:
+        return None
+    if not keep.warm(idle_s) and idle_s >= spec.retention_s:
         return None
     return Steady(-1.0, most, 1e-6, until=now + _ends_s(keep, spec, idle_s) - idle_s)
 

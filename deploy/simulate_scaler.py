@@ -159,13 +159,15 @@ class Scaler:
     def _settled(self, app: App, bounds: steady.Steady) -> bool:
         """Whether the last decision holds; what is quiet is not looked at again before it may not."""
         now, key = self.world.now, app.key
-        if now >= bounds.until:
-            return False
         if app.throttler.load.present or key in self.loud:
+            if now >= bounds.until:
+                return False
             heard = bounds.panic_above < 0 or self.signals.loaded_at(key) > now - SAMPLE_S
             if heard and bounds.more_than <= 0 and app.ledger.peak <= bounds.at_most and app.ledger.peak < bounds.panic_below:
                 return True  # No average exceeds the most that was here, and somebody is.
             return bounds.holds(*self.signals.averages(key, now))
+        if now >= bounds.until:
+            return bounds.more_than < 0 and self._stays(app, bounds)
         # Without calls, averages only fade, and when they leave the bounds can be told.
         panic = bounds.panic_above, math.nextafter(bounds.panic_below, 0.0)
         leaves_at = self.signals.leaves(key, now, (bounds.more_than, bounds.at_most), panic)
@@ -175,13 +177,15 @@ class Scaler:
             app.mind.due_at = due_at
             if due_at < INF:
                 self.world.after(due_at - now - TICK_S / 2, self._look, app, due_at)
-        return leaves_at > now or (bounds.more_than == 0 and self._stays(app, bounds))
+        return leaves_at > now or (bounds.more_than <= 0 and self._stays(app, bounds))
 
     def _stays(self, app: App, bounds: steady.Steady) -> bool:
         """Whether one instance that has become idle is kept by its habits, so that nothing has to be decided."""
         mind, now = app.mind, self.world.now
         signal = self.signals.view(app.key, now)
-        if not self.habits or signal.panic or not signal.stable or signal.stable > bounds.at_most:
+        if not self.habits or mind.last is None or mind.last.desired != 1:
+            return False
+        if signal.panic or not signal.stable or signal.stable > bounds.at_most:
             return False
         found = steady.kept(app.revision, bounds, self._keep(app), mind.memory, self.idle_s(app), now)
         if found is None or self.policy == "frozen":
@@ -232,7 +236,10 @@ class Scaler:
     def _sample(self) -> None:
         now = self.world.now
         for key, app in list(self.loud.items()):
+            if app.steadily and self._says_the_same(app, now):
+                continue
             said = sample(app.throttler, now)
+            app.steadily = said is not None and said.in_flight > 0 and not said.queued
             if said is None:
                 del self.loud[key]
                 self.active[key] = app
@@ -241,6 +248,17 @@ class Scaler:
             if said.queued:
                 self.decide(app, tick=False)
         self.world.after(SAMPLE_S, self._sample)
+
+    def _says_the_same(self, app: App, now: float) -> bool:
+        """Whether all calls that were here at the last sample are, and no other came."""
+        throttler = app.throttler
+        load = throttler.load
+        if load.arrived or load.area or load.present != throttler.in_flight:
+            return False
+        if not self.signals.track(app.key, app.revision.scale).repeat("ingress", load.present, now):
+            return False
+        load.take(now)
+        return True
 
     def _tick(self) -> None:
         for app in list(self.active.values()):

@@ -53,6 +53,8 @@ class App:
     mind: Mind
     busy_at: float = 0.0
     """When the last call was here."""
+    steadily: bool = False
+    """Its last sample said that nobody waits and somebody is served; as long as nobody comes or goes, so does the next one."""
     next_at: float = float("inf")
     """When the next one comes; what only a yardstick may ask."""
 
