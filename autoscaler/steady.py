@@ -103,13 +103,13 @@ def resting(
 
 
 def kept(revision: Revision, before: Steady, keep: Keep, memory: Memory, idle_s: float, now: float) -> Steady | None:
-    """The bounds that follow on `before`, without a decision, when the one instance of what was busy has become idle and its habits keep it:
-    what `resting` would say after deciding the same again. None: it has to be decided on.
+    """The bounds that follow on `before` when the one instance of what was busy has become idle and its habits keep it: what `resting`
+    would say after deciding the same again, without deciding. None: it has to be decided on.
 
     Nothing but time has passed since `before`; the panic window is empty, the stable window is not yet.
     """
     spec = revision.scale
-    if not SHORTEST_S <= idle_s or memory != _NOTHING or spec.scale_down_delay_s or not spec.scale_to_zero:
+    if idle_s < SHORTEST_S or memory != _NOTHING or spec.scale_down_delay_s or not spec.scale_to_zero:
         return None
     most = target_of(spec, revision.container_concurrency).target * (1 - _HAIR)
     if before.at_most != most or spec.activation_scale > 1 or spec.min_scale > 1:

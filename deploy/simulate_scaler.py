@@ -182,16 +182,14 @@ class Scaler:
     def _stays(self, app: App, bounds: steady.Steady) -> bool:
         """Whether one instance that has become idle is kept by its habits, so that nothing has to be decided."""
         mind, now = app.mind, self.world.now
-        signal = self.signals.view(app.key, now)
-        if not self.habits or mind.last is None or mind.last.desired != 1:
+        if not self.habits or self.policy == "frozen" or mind.last is None or mind.last.desired != 1:
             return False
-        if signal.panic or not signal.stable or signal.stable > bounds.at_most:
+        stable, panic = self.signals.averages(app.key, now)
+        if panic or not stable or stable > bounds.at_most:
             return False
         found = steady.kept(app.revision, bounds, self._keep(app), mind.memory, self.idle_s(app), now)
-        if found is None or self.policy == "frozen":
-            return False
-        mind.bounds = found
-        return True
+        mind.bounds = found or bounds
+        return found is not None
 
     def _may_rest(self, signal: Signal, standing: Standing, mind: Mind) -> bool:
         """Whether only time, or a call, can change the decision."""

@@ -1,5 +1,6 @@
 """Habits are learned and followed: what returns soon is kept, what comes on a beat is started ahead, what is rare is let go."""
 
+import itertools
 import sys
 
 import pytest
@@ -32,6 +33,14 @@ def test_every_idle_time_has_its_bin(idle_s: float) -> None:
     if index < BINS:
         assert lower_s(index) <= idle_s * 1.0001 + 1e-9
         assert idle_s <= lower_s(index + 1) * 1.0001
+
+
+@given(st.lists(st.floats(0, RANGE_S), max_size=60), st.floats(1, 1e5))
+def test_the_span_that_wins_most_is_found_without_looking_at_all_bins(idle_s: list[float], price_s: float) -> None:
+    learned = profile(*idle_s)
+    sums = list(itertools.accumulate(keepalive._gains(learned, price_s), initial=0.0))
+    bins, best = keepalive._best_start(learned, price_s)
+    assert best == max(sums) == sums[bins]
 
 
 def test_a_profile_is_less_than_a_kilobyte_however_much_it_saw() -> None:

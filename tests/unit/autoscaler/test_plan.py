@@ -59,6 +59,13 @@ def test_what_a_node_says_of_an_instance_that_it_was_not_given_changes_nothing(w
     assert world.fleet.standing("p/r").ready == 1
 
 
+def test_what_a_node_holds_is_listed_in_the_order_in_which_it_came() -> None:
+    world = World()
+    names = [world.have(Goal.RUN, Phase.READY, revision=f"r{n}") for n in range(20)]
+    world.fleet.remove(names.pop(3))
+    assert [slot.name for slot in world.fleet.on("n0")] == names
+
+
 def test_what_another_node_said_too_early_is_not_taken_for_the_nodes_own_word() -> None:
     world = World(nodes=2)
     world.say("r-1", Phase.FAILED, seq=9, node="n1")

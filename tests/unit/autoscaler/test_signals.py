@@ -50,6 +50,39 @@ def test_a_burst_after_a_silence_counts_in_full_at_once() -> None:
     assert track.signal(400).panic == 80
 
 
+def test_a_burst_after_a_silence_counts_in_full_when_its_report_covers_the_silence_too() -> None:
+    asked, unasked = Track(ScaleSpec()), Track(ScaleSpec())
+    for track in (asked, unasked):
+        track.take("a", 1, sample(0, requests=0), 100)
+    assert asked.signal(110).load == 0
+    for track in (asked, unasked):
+        track.take("a", 20, sample(0.2, requests=40, in_flight=10, queued=30), 120)
+    assert unasked.signal(120) == asked.signal(120)
+    assert unasked.signal(120).panic == 40
+
+
+def test_a_report_that_says_the_same_again_counts_like_one_that_says_it_in_full() -> None:
+    short, full = Track(ScaleSpec()), Track(ScaleSpec())
+    for track in (short, full):
+        track.take("a", 1, sample(3, in_flight=3, i1=3), 100)
+    for second in range(101, 170):
+        assert short.repeat("a", 3, second)
+        full.take("a", 1, sample(3, requests=0, in_flight=3, i1=3), second)
+        assert short.signal(second) == full.signal(second)
+    assert short.loaded_at == full.loaded_at
+
+
+def test_what_says_something_else_is_not_a_repetition() -> None:
+    track = Track(ScaleSpec())
+    assert not track.repeat("a", 3, 100)
+    track.take("a", 1, sample(3, in_flight=2, queued=1), 100)
+    assert not track.repeat("a", 3, 101)
+    track.take("a", 1, sample(3, in_flight=3), 101)
+    assert not track.repeat("a", 4, 102)
+    assert not track.repeat("a", 3, 103)
+    assert track.repeat("a", 3, 102)
+
+
 def test_a_wake_counts_as_a_report_of_what_waits() -> None:
     track = Track(ScaleSpec())
     track.wake("a", 100, 50.5)

@@ -76,6 +76,42 @@ def test_what_rests_would_be_decided_the_same_until_its_time_is_over(
         assert again.desired == first.desired
 
 
+@given(
+    keeps,
+    st.sampled_from([0, 1, 10]),
+    st.floats(0.001, 9),
+    st.floats(6, 400),
+    st.sampled_from([0, 30, 250]),
+    st.sampled_from([0, 1, 2, 3]),
+    st.booleans(),
+)
+def test_one_that_is_kept_without_a_decision_would_be_decided_the_same_and_has_the_same_bounds(
+    keep: Keep, cc: int, stable: float, idle_s: float, retention_s: float, activation: int, panics: bool
+) -> None:
+    spec = ScaleSpec(retention_s=retention_s, activation_scale=activation)
+    revision = Revision(project="p", name="r", image="i@sha256:1", container_concurrency=cc, scale=spec)
+    standing, memory = Standing(1), Memory(panic_at=990.0, panic_peak=1) if panics else Memory()
+    busy = decide(revision, Signal(0.1, 0.1, 1), standing, Mode(idle_s=0, keep=keep), memory, 1000)
+    before = steady.found(revision, busy, standing, Mode(idle_s=0, keep=keep))
+    if before is None or not before.more_than < stable <= before.at_most:
+        return
+    kept = steady.kept(revision, before, keep, busy.memory, idle_s, 1010)
+    if kept is not None:
+        signal, mode = Signal(stable, 0.0), Mode(idle_s=idle_s, keep=keep)
+        again = decide(revision, signal, standing, mode, busy.memory, 1010)
+        assert (again.desired, again.memory) == (1, busy.memory)
+        assert kept == steady.bounds(revision, again, signal, standing, mode, 1010)
+
+
+def test_one_that_its_habits_let_go_is_decided_on() -> None:
+    revision, keep = Revision(project="p", name="r", image="i@sha256:1"), Keep(20)
+    busy = decide(revision, Signal(1, 1, 1), Standing(1), Mode(idle_s=0, keep=keep), Memory(), 1000)
+    before = steady.found(revision, busy, Standing(1), Mode(idle_s=0, keep=keep))
+    assert before is not None
+    assert steady.kept(revision, before, keep, Memory(), 19, 1020) is not None
+    assert steady.kept(revision, before, keep, Memory(), 20, 1020) is None
+
+
 def test_where_idle_times_are_followed_it_is_steady_only_while_there_is_load() -> None:
     revision, mode = Revision(project="p", name="r", image="i@sha256:1"), Mode(idle_s=0, keep=Keep(20))
     decision = decide(revision, Signal(40, 40), Standing(1), mode, Memory(), 0)
