@@ -21,6 +21,8 @@ from tests.chaos.workers_world import Score, Workers, clients_of, fetch
 from tests.eventually import eventually
 
 BOOT_S = 1.0
+SLOW_BOOT_S = 5.0
+"""Long enough for a busy machine to have heard the whole herd before anything is Ready."""
 LIMIT = 100
 UTILISATION = 0.7
 """Of a limit, what the autoscaler means to have in use."""
@@ -78,6 +80,7 @@ async def test_five_thousand_at_once_on_a_cold_service_are_all_served_by_what_th
 async def test_above_the_bound_of_the_line_everybody_is_told_at_once_and_the_others_are_served(
     etcd: real.Server, nats: real.Server, cold: Cold, tmp_path: Path
 ) -> None:
+    cold.boot_s = SLOW_BOOT_S
     workers = await two_workers(etcd, nats, tmp_path, "--queue-bound", "500")
     try:
         herd = await asyncio.to_thread(Herd, workers.port, cold.host, 2000)
@@ -99,12 +102,13 @@ async def test_above_the_bound_of_the_line_everybody_is_told_at_once_and_the_oth
 async def test_a_worker_killed_with_a_thousand_in_line_costs_those_in_it_alone_and_the_start_it_ordered_is_used(
     etcd: real.Server, nats: real.Server, cold: Cold, tmp_path: Path
 ) -> None:
+    cold.boot_s = SLOW_BOOT_S
     workers = await two_workers(etcd, nats, tmp_path)
     try:
         herd = await asyncio.to_thread(Herd, workers.port, cold.host, 1000)
         running = asyncio.create_task(asyncio.to_thread(herd.run, 20))
         await eventually(lambda: cold.started, "a start is ordered", timeout_s=10)
-        await asyncio.sleep(BOOT_S / 4)  # Whoever is slow has come by then, and nothing is Ready yet.
+        await asyncio.sleep(cold.boot_s / 4)  # Whoever is slow has come by then, and nothing is Ready yet.
         assert cold.ready_at == float("inf")
         victim = await cold.owner(workers)
         victim.send_signal(signal.SIGSTOP)  # From now on it accepts nobody.
