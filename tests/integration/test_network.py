@@ -1,9 +1,11 @@
 """The network of instances on a machine of the test's own: who reaches whom, and that nothing is left behind."""
 
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -137,12 +139,25 @@ def test_nobody_outside_reaches_an_instance(tmp_path: Path) -> None:
 
 
 def test_what_pretends_to_be_another_is_dropped(tmp_path: Path) -> None:
+    def bound() -> socket.socket:
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.bind(("0.0.0.0", 0))
+        made.settimeout(10)
+        return made
+
     def test(machine: Machine, a: Network, b: Network) -> None:
-        with Listener(machine.neighbour) as server:
+        with in_namespace(machine.neighbour, bound) as server:
+
+            def say(source: str) -> None:
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                    client.bind((source, 0))
+                    client.sendto(source.encode(), (NEIGHBOUR, server.getsockname()[1]))
+
             for forged in (b.address, "10.77.0.1", "198.51.100.7"):
-                in_namespace(a.fd, lambda forged=forged: ip("addr", "add", f"{forged}/32", "dev", "eth0"))  # type: ignore[misc]
-                assert not reaches(a.fd, NEIGHBOUR, server.port, source=forged)
-            assert reaches(a.fd, NEIGHBOUR, server.port, source=a.address)
+                in_namespace(a.fd, partial(ip, "addr", "add", f"{forged}/32", "dev", "eth0"))
+                in_namespace(a.fd, partial(say, forged))
+            in_namespace(a.fd, partial(say, a.address))
+            assert server.recv(100).decode() == a.address, "what was said before in others' names has come"
 
     with_two(tmp_path, test)
 

@@ -110,28 +110,59 @@ def test_nobody_outside_reaches_the_doors(tmp_path: Path) -> None:
     with_two(tmp_path, test, doors=Doors(inner=INNER))
 
 
+def heard6() -> socket.socket:
+    """A server for datagrams at every address."""
+    made = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    made.bind(("::", 9001))
+    made.settimeout(0.5)
+    return made
+
+
 def test_ipv6_reaches_neither_the_host_nor_another_instance_nor_the_world(tmp_path: Path) -> None:
+    """An attacker who knows the host's hardware address, and needs no answer; without the table every word would arrive."""
+
     async def test(machine: Machine, networks: NetworkPool, a: Network, b: Network) -> None:
         in_namespace(machine.neighbour, lambda: ip("-6", "addr", "add", "fd00:99::2/64", "dev", "out1", "nodad"))
         in_namespace(machine.host, lambda: ip("-6", "addr", "add", "fd00:99::1/64", "dev", "out0", "nodad"))
         in_namespace(machine.host, lambda: Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1"))
         with_ipv6(a.fd, "fd00:77::2")
         with_ipv6(b.fd, "fd00:77::3")
-        in_namespace(machine.host, lambda: ip("-6", "route", "add", "fd00:77::/64", "dev", b.veth))
-        servers = [
-            in_namespace(n, lambda: socket.create_server(("::", 9001), family=socket.AF_INET6))
-            for n in (b.fd, machine.neighbour)
-        ]
-        try:
-            own = in_namespace(a.fd, lambda: socket.if_nametoindex("eth0"))
-            link_locals = [found for _, found in addresses(b.fd) if found.startswith("fe80")]
-            assert link_locals
-            tried = (*link_locals, "fd00:77::3", "fd00:99::1", "fd00:99::2", "ff02::1")
-            assert answering(a.fd, [(socket.AF_INET6, (address, 9001, 0, own)) for address in tried]) == []
-            assert connects(machine.host, socket.AF_INET6, ("fd00:99::2", 9001))
-        finally:
-            for server in servers:
-                server.close()
+        hardware = json.loads(in_namespace(b.fd, lambda: subprocess.check_output(["ip", "-j", "link"], timeout=10)))
+        own = next(link["address"] for link in hardware if link["ifname"] == "eth0")
+        in_namespace(machine.host, lambda: ip("-6", "route", "add", "fd00:77::3/128", "dev", b.veth))
+        in_namespace(machine.host, lambda: ip("-6", "neigh", "add", "fd00:77::3", "lladdr", own, "dev", b.veth))
+        servers = {
+            address: in_namespace(namespace, heard6)
+            for address, namespace in (("fd00:99::1", machine.host), ("fd00:99::2", machine.neighbour), ("fd00:77::3", b.fd))
+        }
+        for address in servers:
+            in_namespace(a.fd, partial(ip, "-6", "neigh", "add", address, "lladdr", "02:eb:b0:00:00:01", "dev", "eth0"))
+
+        def arrives(address: str) -> bool:
+            def say() -> None:
+                with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
+                    client.sendto(b"evil", (address, 9001))
+
+            in_namespace(a.fd, say)
+            try:
+                return servers[address].recv(100) == b"evil"
+            except TimeoutError:
+                return False
+
+        with ExitStack() as stack:
+            for server in servers.values():
+                stack.enter_context(server)
+            assert [address for address in servers if arrives(address)] == []
+            link_local = [found for _, found in addresses(b.fd) if found.startswith("fe80")]
+            assert link_local
+            index = in_namespace(a.fd, lambda: socket.if_nametoindex("eth0"))
+            stack.enter_context(in_namespace(b.fd, lambda: socket.create_server(("::", 9002), family=socket.AF_INET6)))
+            tried = (*link_local, "fd00:77::3", "fd00:99::1", "ff02::1")
+            assert answering(a.fd, [(socket.AF_INET6, (address, 9002, 0, index)) for address in tried]) == []
+            in_namespace(
+                machine.host, lambda: subprocess.run(["nft", "delete", "table", "inet", "ebb_tn"], check=True, timeout=10)
+            )
+            assert [address for address in servers if arrives(address)] == list(servers), "the attack is a good one"
 
     with_two(tmp_path, test)
 

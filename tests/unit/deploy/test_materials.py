@@ -109,7 +109,13 @@ def test_the_audit_that_could_not_ask_says_so_and_fails(script: str, tmp_path: P
     tool.chmod(0o755)
     asked = [sys.executable, "-P", "-m", "deploy.advisories"]
     done = subprocess.run(
-        asked, check=False, cwd=ROOT, env={"EBB_PIP_AUDIT": str(tool)}, capture_output=True, text=True, timeout=30
+        asked,
+        check=False,
+        cwd=ROOT,
+        env={"EBB_PIP_AUDIT": str(tool), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
     )
     assert (done.returncode, "COULD NOT ASK" in done.stderr, done.stdout) == (advisories.NOT_ASKED, True, "")
 
