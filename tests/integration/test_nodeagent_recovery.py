@@ -182,7 +182,7 @@ async def test_a_cgroup_that_a_killed_agent_had_no_time_to_take_away_goes_when_t
     mode, parent = cgroups.detect(), f"/ebb-{node.id}"
     cgroups.weigh(mode, f"{parent}/p-gone", cgroups.WEIGHT)
     await node.start("--on-stop", "stop")
-    assert cgroups.children(mode, parent) == ["p-default"]
+    assert {name for name in cgroups.children(mode, parent) if name.startswith("p-")} == {"p-default"}
 
 
 async def test_stopped_with_everything_it_leaves_nothing_at_all(node: World) -> None:

@@ -129,7 +129,7 @@ async def test_a_connection_that_outlives_its_certificate_is_answered_no_more(
     cluster: real.Cluster, starting: Starting, tmp_path: Path
 ) -> None:
     agent = await starting(cluster.identity("nodeagent", "node-1"))
-    brief = real.Cluster(cluster.directory, lifetime_s=2)
+    brief = real.Cluster(cluster.directory, lifetime_s=4)
     brief.identities.issue(Who("registry", "brief"), tmp_path / "brief", time.time())
     how = {"ssl": Identity(tmp_path / "brief").client(), "server_hostname": AGENT}
     async with aiohttp.ClientSession() as http:
@@ -194,12 +194,12 @@ async def test_node_1_that_gives_the_address_of_node_2_as_its_own_is_not_asked_t
 
 
 async def test_certificates_of_both_sides_are_renewed_while_they_run(starting: Starting, tmp_path: Path) -> None:
-    brief = real.Cluster(tmp_path / "cluster", lifetime_s=2)
+    brief = real.Cluster(tmp_path / "cluster", lifetime_s=4)
     agent = await starting(brief.identity("nodeagent", "node-1"))
     there = node("node-1", agent.address)
     agents = NodeAgents(lambda: [there], brief.identity("registry"))
     try:
-        until = time.monotonic() + 5
+        until = time.monotonic() + 9
         while time.monotonic() < until:
             assert len(await agents.recent({}, 10)) == 1, "refused, though both were renewed in time"
             for role, name in (("nodeagent", "node-1"), ("registry", "test")):
