@@ -1,6 +1,7 @@
 """Bodies of any length with flat memory, whoever is slow; WebSockets; clients and instances that go away in the middle."""
 
 import asyncio
+import base64
 import hashlib
 from typing import Any
 
@@ -311,10 +312,15 @@ async def test_only_a_valid_101_opens_a_tunnel(given: bytes, status: bytes) -> N
         assert not any(b"smuggled" in each for each in smuggled)
 
 
-async def test_a_101_nobody_asked_for_is_a_502() -> None:
+KEYLESS = base64.b64encode(hashlib.sha1(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+"""What accepts a handshake without a key."""
+
+
+@pytest.mark.parametrize("accept", [b"", b"Sec-WebSocket-Accept: " + KEYLESS + b"\r\n"], ids=["plain", "with an accept"])
+async def test_a_101_nobody_asked_for_is_a_502(accept: bytes) -> None:
     async def eager(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_head(reader)
-        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + accept + b"\r\n")
         await reader.read()
 
     async with open_door() as door, instance(eager) as port:
