@@ -1,9 +1,9 @@
-"""Calls at a fixed rate, from a process of their own that stands for clients on other machines: it goes before everything else here.
+"""Calls at a fixed rate, from a process of their own that stands for clients on other machines: it runs in real time.
 
     python -m deploy.bench_cold_load PORT SERVICE RATE    # until its stdin ends; then what came of each call, as JSON
 
-In the bench's own process a call would wait for the bench's other work, and with the priority of the others for that of the engine: both
-would be taken for the engine's latency.
+In the bench's own process a call would wait for the bench's other work, and in the kernel's turns, at whatever priority, for that of the
+engine: both would be taken for the engine's latency.
 """
 
 import asyncio
@@ -19,9 +19,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deploy.bench_cold_engine import call_once, note
-from process import pids
-
-NICE = -15
 
 
 class Call(NamedTuple):
@@ -61,5 +58,5 @@ async def _drive(port: int, service: str, rate: float) -> list[Call]:
 
 if __name__ == "__main__":
     os.setsid()
-    pids.be_nice(os.getpid(), NICE)
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     print(json.dumps(asyncio.run(_drive(int(sys.argv[1]), sys.argv[2], float(sys.argv[3])))))
