@@ -154,12 +154,14 @@ def _gate(engine: Engine) -> Spec:
 def _containerd(engine: Engine, config: Path) -> Spec:
     """In a mount namespace of its own: what it mounts nobody else sees, and it vanishes with the last of its processes.
 
-    There, the unified hierarchy of a hybrid machine is taken away (crun refuses to work beside it), and
+    There, the unified hierarchy of a hybrid machine is taken away (crun refuses to work beside it), crun is mounted read-only (it guards
+    itself against being written to by who it starts, by starting anew from such a mount if it is not on one), and
     /run/containerd, where every shim puts its sockets, is a directory of this engine's.
     """
     shims = shlex.quote(f"{engine.run}/containerd/shims")
     script = (
         "if [ -e /sys/fs/cgroup/unified/cgroup.controllers ]; then umount /sys/fs/cgroup/unified; fi; "
+        'if crun=$(command -v crun); then mount --bind "$crun" "$crun" && mount -o remount,bind,ro "$crun"; fi; '
         f"mkdir -p {shims} /run/containerd && mount --bind {shims} /run/containerd && "
         f"exec containerd --config {shlex.quote(str(config))}"
     )

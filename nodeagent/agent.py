@@ -5,6 +5,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from nodeagent import cgroups, notices, pressure, runtime, sandbox, shims, usage, volumes
@@ -171,6 +172,7 @@ class Agent:
         chosen = await runtime.choose(self._containerd, self._runtime, self.places.parent)
         self._hands.tasks.use(chosen.path)
         self._hands.tasks.direct = chosen.direct
+        self._hands.blueprints.host = replace(self._hands.blueprints.host, filter=chosen.filter)
         self._hands.tasks.hidden = self._hands.volumes.hidden
         await asyncio.to_thread(self._hands.fences.start)
         self._hands.tasks.shim = self._hands.joining.program() or self._hands.tasks.shim

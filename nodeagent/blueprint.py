@@ -31,7 +31,8 @@ class Blueprints:
         self._root = root
         self._places = places
         self._resolv = root.parent / "resolv.conf"
-        self._host = host_facts()
+        self.host = host_facts()
+        """What specs have to know of this machine."""
         self._users: dict[tuple[str, str], ResolvedUser] = {}
         root.mkdir(parents=True, exist_ok=True)
         self._resolv.write_text(resolv.render(resolv.host_resolv_conf(), METADATA))
@@ -62,7 +63,7 @@ class Blueprints:
             user=user,
             cgroup=self._places.of(instance),
             shim_group=group,
-            host=self._host,
+            host=self.host,
             fence=fence,
         )
 

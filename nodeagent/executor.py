@@ -211,9 +211,8 @@ class Executor:
                 said = f"this node cannot run {revision.runtime}: runsc is not installed or does not work (see the agent's log)"
                 return a.Failed(hands.clock.now(), Do.CREATE_CONTAINER, Failure(reason="NoRuntime", message=said))
         began = hands.clock.now()
-        filled, used = await hands.inputs.resolve(revision)
         try:
-            mounts = await hands.tasks.prepare(instance, image.chain_id)
+            await self._make_container(instance, want, revision, image, network)
         except errors.NotFound as error:
             # Somebody removed the image behind our back: look again, once.
             hands.images.forget(revision.image, revision.project)
@@ -221,7 +220,17 @@ class Executor:
                 revision.image, project=revision.project, pull_secrets=revision.pull_secrets
             )
             _log.warning("image was gone; fetched again", image=revision.image, error=str(error))
-            mounts = await hands.tasks.prepare(instance, image.chain_id)
+            await self._make_container(instance, want, revision, image, network)
+        hands.inputs.look(instance)
+        return self._done(Do.CREATE_CONTAINER, "snapshot", began)
+
+    async def _make_container(
+        self, instance: str, want: Assignment, revision: Revision, image: ReadyImage, network: Network
+    ) -> None:
+        hands = self._hands
+        filled, used = await hands.inputs.resolve(revision)
+        held = image.chain_id if hands.fences.detached else ""
+        mounts = await (hands.tasks.stand_on(instance, held) if held else hands.tasks.prepare(instance, image.chain_id))
         fence = await hands.fences.enter(instance, revision)
         group = hands.groups.join(_crew(revision.project, revision.runtime), instance)
         volumes = await hands.volumes.place(instance, revision, fence.first_id)
@@ -244,9 +253,7 @@ class Executor:
             "egress": revision.egress,
             "inputs": hands.inputs.use(instance, used),
         }
-        await hands.tasks.create_container(instance, labels, spec, revision.runtime)
-        hands.inputs.look(instance)
-        return self._done(Do.CREATE_CONTAINER, "snapshot", began)
+        await hands.tasks.create_container(instance, labels, spec, revision.runtime, held)
 
     async def _create_task(self, instance: str, want: Assignment | None, have: Observed) -> Event:
         hands = self._hands

@@ -53,8 +53,8 @@ class Fences:
         self._projects, self._places, self._mode = projects, places, cgroups.detect()
         self._directory, self._must = directory, ids.mode == "on"
         self._namespaces = None if ids.mode == "off" else UserNamespaces(directory, ids.first_id, ids.ranges)
-        self._detached = False
-        """Whether the kernel makes roots of mounts that are attached nowhere."""
+        self.detached = False
+        """Whether the kernel makes roots of mounts that are attached nowhere: an image's layers, and what the instance writes."""
         self._members: dict[str, str] = {}
         """Instance → its project."""
         self._rooms: dict[str, tuple[Fence, Writable]] = {}
@@ -68,7 +68,7 @@ class Fences:
         cgroups.weigh_io(self._mode, self._places.parent, WEIGHT // 2)
         bounds.impose_all(self._mode, self._places.parent, self._bounds)
         why = rootfs.usable(self._directory, -1)
-        self._detached = not why
+        self.detached = not why
         if self._namespaces is None:
             return
         if not why:
@@ -119,7 +119,7 @@ class Fences:
     @contextlib.asynccontextmanager
     async def lay(self, instance: str, project: str, mount: Mount) -> AsyncIterator[Sequence[Mount]]:
         """What containerd is to mount as the instance's root, while inside. Raises OSError."""
-        if not self._detached:
+        if not self.detached:
             rootfs.furnish(rootfs.upper_of(mount.options) or mount.source)
             yield [mount]
             return

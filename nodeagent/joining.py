@@ -7,6 +7,9 @@ are merely told the address of the one that runs, and a deletion that went well 
 An instance that is given Secrets as variables has its whole spec in memory (`Volumes.hide`), and containerd knows one without them. The
 script puts a link to the whole one where the OCI runtime reads it.
 
+A shim gets a mount namespace of its own, where its ten instances' roots are mounted: for every create all mounts in sight are read some
+ten times, and copied.
+
 What it knows lies in `<instances>/<instance>/shim`: the address that the shim's program gave for this instance; an instance that joins a
 settled one is given the same file. When the shim behind it died, the create fails, the file is forgotten and the next try asks the program.
 """
@@ -20,6 +23,7 @@ from nodeagent.waiting import STATE
 
 SHIM = "containerd-shim-runc-v2"
 
+_ALONE = "unshare --mount --propagation slave -- "
 _SCRIPT = r"""#!/bin/sh
 # Ebb: run by containerd for every task, in the task's bundle; see nodeagent/joining.py
 before= id= namespace=
@@ -36,7 +40,7 @@ start)
         printf %s "$address"
         exit
     fi
-    address=$("@SHIM@" "$@") || exit
+    address=$(@ALONE@"@SHIM@" "$@") || exit
     case $address in
     unix://*) [ -d "@INSTANCES@/$id" ] && printf '%s\n' "$address" >"$known" ;;
     esac
@@ -70,7 +74,8 @@ class Joining:
             return ""
         script = self._root / "shim"
         new = script.with_suffix(".new")
-        names = {"INSTANCES": self._instances, "HIDDEN": self._hidden, "SHIM": shim, "STATE": STATE}
+        alone = _ALONE if os.geteuid() == 0 and shutil.which("unshare") else ""
+        names = {"INSTANCES": self._instances, "HIDDEN": self._hidden, "SHIM": shim, "STATE": STATE, "ALONE": alone}
         text = _SCRIPT
         for name, path in names.items():
             text = text.replace(f"@{name}@", str(path))

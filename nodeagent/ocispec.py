@@ -18,6 +18,8 @@ from store.model import Revision
 
 SHIM_GROUP = "io.containerd.runc.v2.group"
 """Annotation: tasks of one value share one containerd shim."""
+FILTER = "run.oci.seccomp_bpf_data"
+"""Annotation: the filter of system calls, compiled, for a runtime that takes it so."""
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_CPU_M = 100
 """Weight of an instance that asks for nothing."""
@@ -113,6 +115,8 @@ class HostFacts:
     """Whether swap can be limited (memory.swap.max, or memory.memsw.* of cgroup v1)."""
     cpu_m: int = 0
     """The machine's processors in milli-cores, or 0 when unknown."""
+    filter: str = ""
+    """What `seccomp.profile` is compiled to, where the node's own runtime takes that; else it compiles the profile."""
 
 
 def build(
@@ -156,7 +160,6 @@ def build(
                 {"type": "network", "path": network.ns_path},
                 *([{"type": "user"}] if fence.first_id else []),
             ],
-            "seccomp": seccomp.profile(host.machine),
             "maskedPaths": list(MASKED),
             "readonlyPaths": list(READ_ONLY),
         },
@@ -164,8 +167,13 @@ def build(
     if fence.first_id:
         whole = [{"containerID": 0, "hostID": fence.first_id, "size": IDS}]
         spec["linux"] |= {"uidMappings": whole, "gidMappings": whole}
-    if shim_group:
-        spec["annotations"] = {SHIM_GROUP: shim_group}
+    annotations = {SHIM_GROUP: shim_group} if shim_group else {}
+    if host.filter and not revision.runtime:
+        annotations[FILTER] = host.filter
+    else:
+        spec["linux"]["seccomp"] = seccomp.profile(host.machine)
+    if annotations:
+        spec["annotations"] = annotations
     return spec
 
 

@@ -18,6 +18,7 @@ from google.protobuf import any_pb2, empty_pb2
 from nodeagent import waiting
 from nodeagent.containerd import errors
 from nodeagent.containerd.client import SNAPSHOTTER, Containerd
+from nodeagent.layers import Layers
 from nodeagent.pb import (
     containers_pb2,
     events_pb2,
@@ -87,6 +88,10 @@ class Tasks:
         self.hidden: Callable[[str], bytes | None] = lambda _: None
         """An instance's whole spec, where containerd does not know all of it."""
         self._mounts: dict[str, list[types_pb2.Mount]] = {}
+        """Of instances whose task is not created yet."""
+        self._layers = Layers(containerd)
+        self._owners: set[str] = set()
+        """Instances with a snapshot of their own."""
         self._processes: dict[str, pids.Pid | None] = {}
         """The first process of each task that is there."""
         self._sandboxed: set[str] = set()
@@ -110,11 +115,19 @@ class Tasks:
         request = snapshots_pb2.PrepareSnapshotRequest(
             snapshotter=SNAPSHOTTER, key=instance, parent=parent, labels={"containerd.io/gc.root": now}
         )
+        self._owners.add(instance)
         try:
             answer = await self._containerd.snapshots.Prepare(request)
         except errors.AlreadyExists:
             return await self._mounts_of(instance)
         self._mounts[instance] = list(answer.mounts)
+        return self._mounts[instance]
+
+    async def stand_on(self, instance: str, chain_id: str) -> list[types_pb2.Mount]:
+        """The layers of `chain_id` as the root of `instance`, which writes elsewhere: it has no snapshot of its own.
+
+        Nothing holds them until its container does (`create_container`). Raises NotFound."""
+        self._mounts[instance] = [await self._layers.find(chain_id)]
         return self._mounts[instance]
 
     async def _mounts_of(self, instance: str) -> list[types_pb2.Mount]:
@@ -123,16 +136,19 @@ class Tasks:
         return self._mounts[instance]
 
     async def create_container(
-        self, instance: str, labels: Mapping[str, str], spec: Mapping[str, Any], runtime: str = ""
+        self, instance: str, labels: Mapping[str, str], spec: Mapping[str, Any], runtime: str = "", chain_id: str = ""
     ) -> None:
-        """The container's record: what `list` finds after a restart. One that is there already is replaced."""
+        """The container's record: what `list` finds after a restart. One that is there already is replaced.
+
+        It holds what it stands on: its own snapshot, or that of `chain_id`. Raises NotFound when that one is not there: it went before
+        it was held."""
         container = containers_pb2.Container(
             id=instance,
             labels={LABEL + name: value for name, value in labels.items()},
             runtime=containers_pb2.Container.Runtime(name=self.shim, options=self._options[runtime]),
             spec=any_pb2.Any(type_url=SPEC_URL, value=msgspec.json.encode(spec)),
             snapshotter=SNAPSHOTTER,
-            snapshot_key=instance,
+            snapshot_key=chain_id or instance,
         )
         request = containers_pb2.CreateContainerRequest(container=container)
         try:
@@ -140,9 +156,11 @@ class Tasks:
         except errors.AlreadyExists:
             await self._containerd.containers.Delete(containers_pb2.DeleteContainerRequest(id=instance))
             await self._containerd.containers.Create(request)
+        if chain_id:
+            await self._layers.check(chain_id)
 
     async def mounts(self, instance: str) -> list[types_pb2.Mount]:
-        """The root filesystem that `prepare` made."""
+        """The root filesystem that `prepare` made, or that `stand_on` found."""
         return self._mounts.get(instance) or await self._mounts_of(instance)
 
     async def create_task(
@@ -190,6 +208,10 @@ class Tasks:
     def let_go(self, instance: str) -> bool:
         """Start what create_task prepared, without containerd. False: it cannot be done, and nothing has happened."""
         return waiting.let_go(self._place(instance))
+
+    def compiled_filter(self, instance: str) -> bytes:
+        """What the runtime compiled the filter of system calls of a created container to. Blocking. Raises OSError."""
+        return waiting.compiled_filter(self._place(instance))
 
     async def kill(self, instance: str, number: signal.Signals) -> bool:
         """Send a signal; SIGKILL ends every process of it. False: it runs no longer."""
@@ -269,17 +291,20 @@ class Tasks:
             return
 
     async def delete_container(self, instance: str) -> None:
-        """Delete the container and its snapshot, whichever are there."""
+        """Delete the container and its own snapshot, whichever are there."""
         self._mounts.pop(instance, None)
         try:
             await self._containerd.containers.Delete(containers_pb2.DeleteContainerRequest(id=instance))
         except errors.NotFound:
             pass
+        if instance not in self._owners:
+            return
         remove = snapshots_pb2.RemoveSnapshotRequest(snapshotter=SNAPSHOTTER, key=instance)
         try:
             await self._containerd.snapshots.Remove(remove, timeout_s=DELETE_S)
         except errors.NotFound:
             pass
+        self._owners.discard(instance)
 
     async def get(self, instance: str) -> Found:
         """The task of one instance. Raises NotFound."""
@@ -337,6 +362,7 @@ class Tasks:
         request = snapshots_pb2.ListSnapshotsRequest(snapshotter=SNAPSHOTTER, filters=["kind==active"])
         async for answer in self._containerd.snapshots.stream("List", request):
             names |= {info.name for info in answer.info if "containerd.io/gc.root" in info.labels}
+        self._owners |= names
         return names
 
     async def events(self) -> AsyncIterator[TaskExit | TaskOom]:

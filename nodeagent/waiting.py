@@ -11,7 +11,7 @@ from pathlib import Path
 
 STATE = Path("/run/containerd/runc")
 """Where containerd's shim has the OCI runtime keep a directory for each container, by namespace; as containerd sees the file system."""
-_PIPE, _RECORD = "exec.fifo", "status"
+_PIPE, _RECORD, _FILTER = "exec.fifo", "status", "seccomp.bpf"
 
 
 def state(socket: str) -> Path:
@@ -41,3 +41,8 @@ def let_go(place: Path) -> bool:
 def has_gone(place: Path) -> bool:
     """Whether the container whose directory is `place` was started, whatever containerd thinks."""
     return (place / _RECORD).exists() and not (place / _PIPE).exists()
+
+
+def compiled_filter(place: Path) -> bytes:
+    """The filter of system calls that crun compiled for the container whose directory is `place`. Raises OSError."""
+    return (place / _FILTER).read_bytes()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nodeagent import ocispec
+from nodeagent import ocispec, seccomp
 from nodeagent.expand import expand
 from nodeagent.ocispec import BadSpec, Files, HostFacts
 from nodeagent.profiles import Fence
@@ -59,6 +59,16 @@ def test_the_whole_spec_is_as_recorded() -> None:
     spec = json.loads(json.dumps(build(rev, user=user, shim_group="g1", host=HostFacts(cpu_m=2000), fence=Fence(FIRST_ID))))
     del spec["linux"]["seccomp"]  # has tests of its own
     assert spec == json.loads(GOLDEN.read_text())
+
+
+def test_a_compiled_filter_takes_the_profiles_place_but_for_another_kernel() -> None:
+    host = HostFacts(filter="AAAA")
+    spec = build(revision(), host=host, shim_group="g1")
+    assert spec["annotations"] == {ocispec.SHIM_GROUP: "g1", ocispec.FILTER: "AAAA"}
+    assert "seccomp" not in spec["linux"]
+    sandboxed = build(revision(runtime="gvisor"), host=host)
+    assert sandboxed["linux"]["seccomp"] == seccomp.profile()
+    assert "annotations" not in sandboxed
 
 
 @pytest.mark.parametrize(
