@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from nodeagent import actions as a
-from nodeagent import failures
+from nodeagent import cgroups, failures
 from nodeagent.actions import Action, Do, Event, Task
 from nodeagent.blueprint import Blueprints
 from nodeagent.containerd import errors
@@ -211,6 +211,8 @@ class Executor:
                 said = f"this node cannot run {revision.runtime}: runsc is not installed or does not work (see the agent's log)"
                 return a.Failed(hands.clock.now(), Do.CREATE_CONTAINER, Failure(reason="NoRuntime", message=said))
         began = hands.clock.now()
+        if want.goal == Goal.RUN and hands.gate.idle:
+            asyncio.get_running_loop().run_in_executor(None, cgroups.stir)
         try:
             await self._make_container(instance, want, revision, image, network)
         except errors.NotFound as error:

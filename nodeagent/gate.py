@@ -44,7 +44,7 @@ class Gate:
         self, limit: int, teardowns: int = 1, patience_s: float = 2.0, weight: Callable[[str], int] = lambda _: 1
     ) -> None:
         self._weight = weight
-        self._free = limit
+        self._limit = self._free = limit
         self._teardowns = teardowns
         self._patience_s = patience_s
         self._waiting: dict[int, _Waiter] = {}
@@ -86,6 +86,11 @@ class Gate:
             yield
         finally:
             self._leave(waiter)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is created or torn down now."""
+        return self._free == self._limit
 
     def hurry(self, instance: str) -> None:
         """What waits to be parked is to be started now."""

@@ -1,10 +1,11 @@
 """Which cgroups there are, and what is written into them."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from nodeagent.cgroups import WEIGHT, Mode, Places, weigh_io
+from nodeagent.cgroups import WEIGHT, Mode, Places, stir, weigh_io
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,14 @@ def test_the_cgroup_of_a_project_is_forsaken_when_nobody_of_it_is_here_and_no_ot
     assert places.forsaken(["p-shop"]) == []
     assert places.drop("i-2") == "/ebb/p-shop"
     assert places.forsaken(["p-shop"]) == ["/ebb/p-shop"]
+
+
+def test_stirring_moves_this_process_to_where_it_is_in_one_hierarchy(tmp_path: Path) -> None:
+    stir(tmp_path)  # nothing is there: nothing happens
+    own = [line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    files = [tmp_path / controllers.removeprefix("name=") / path.lstrip("/") / "cgroup.procs" for controllers, path in own]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    stir(tmp_path)
+    assert [file.read_text() for file in files if file.read_text()] == [str(os.getpid())]

@@ -187,3 +187,11 @@ async def test_a_project_of_twice_the_weight_holds_twice_the_places() -> None:
     assert sorted(order[3:]) == ["gold", "gold", "iron"]
     leave.set()
     await asyncio.gather(*jobs)
+
+
+async def test_a_gate_is_idle_while_nobody_is_in_it() -> None:
+    gate = Gate(2)
+    assert gate.idle
+    async with gate.place(Rank.TEARDOWN):
+        assert not gate.idle
+    assert gate.idle
