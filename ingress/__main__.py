@@ -10,7 +10,7 @@ from ingress.coworkers import Coworkers
 from ingress.gate import Bounds
 from ingress.handshake import unraised
 from ingress.service import Ingress
-from process import logs
+from process import logs, turns
 from process.admin import Admin
 from process.clock import SystemClock
 from process.identity import when_renewed
@@ -118,6 +118,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     # What exists now stays: the collector need not look at it again, which takes its pauses out of the request path.
     gc.collect()
     gc.freeze()
+    if not turns.shorten():
+        log.info("short turns on a processor are refused: requests may wait until the turns of others end")
     log.info("listening", address=settings.listen, port=ingress.listener.port, member=member, admin_port=admin.port)
     await stop.wait()
     log.info("draining", connections=len(ingress.listener), drain_timeout_s=settings.drain_timeout_s)

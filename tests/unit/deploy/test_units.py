@@ -52,7 +52,12 @@ def test_each_unit_is_the_node_agents_or_fenced() -> None:
 def test_a_unit_runs_as_nobody_with_nothing_it_does_not_need(unit: str) -> None:
     said = lines(unit)
     assert {name: value for name, value in said if name in WANTED} == WANTED
-    assert [value for name, value in said if name == "SystemCallFilter"] == ["@system-service", "~@privileged @resources"]
+    more = ["sched_setattr"] if unit == "ebb-ingress" else []
+    assert [value for name, value in said if name == "SystemCallFilter"] == [
+        "@system-service",
+        "~@privileged @resources",
+        *more,
+    ]
     assert not {"User", "Group", "SupplementaryGroups"} & dict(said).keys()
     assert f"-m {FENCED[unit]} " in dict(said)["ExecStart"]
 
