@@ -5,6 +5,8 @@ mount = await layers.find(chain_id)     # asked of containerd once for an image
 await layers.check(chain_id)            # they are still those
 """
 
+import time
+
 from google.protobuf import timestamp_pb2
 
 from nodeagent.containerd import errors
@@ -12,6 +14,10 @@ from nodeagent.containerd.client import SNAPSHOTTER, Containerd
 from nodeagent.pb import snapshots_pb2, types_pb2
 from process.ids import short_id
 
+GC_ROOT = "containerd.io/gc.root"
+"""Label: it holds itself until it is removed."""
+LOOK = "look-"
+"""Begins the names of snapshots that are made to see where layers are."""
 KNOWN_MOST = 4096
 
 
@@ -51,8 +57,8 @@ class Layers:
 
     async def _look(self, chain_id: str) -> types_pb2.Mount:
         # containerd tells where layers are only of what stands on them: of a snapshot that nobody keeps.
-        name = f"look-{short_id()}"
-        prepare = snapshots_pb2.PrepareSnapshotRequest(snapshotter=SNAPSHOTTER, key=name, parent=chain_id)
+        name, root = f"{LOOK}{short_id()}", {GC_ROOT: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        prepare = snapshots_pb2.PrepareSnapshotRequest(snapshotter=SNAPSHOTTER, key=name, parent=chain_id, labels=root)
         mount = (await self._containerd.snapshots.Prepare(prepare)).mounts[0]
         try:
             await self._containerd.snapshots.Remove(snapshots_pb2.RemoveSnapshotRequest(snapshotter=SNAPSHOTTER, key=name))

@@ -12,6 +12,7 @@ from typing import Any
 from nodeagent import seccomp
 from nodeagent.containerd import errors
 from nodeagent.containerd.client import Containerd
+from nodeagent.layers import LOOK
 from nodeagent.ocispec import FILTER
 from nodeagent.tasks import Tasks
 from process import logs
@@ -65,10 +66,10 @@ async def choose(containerd: Containerd, wanted: str, cgroup_parent: str) -> Cho
 
 
 async def clear(containerd: Containerd) -> None:
-    """Take away what an agent that was killed in the midst of a trial left. Raises ContainerdError."""
+    """Take away what an agent that was killed in the midst of a trial, or of a look for layers, left. Raises ContainerdError."""
     tasks = Tasks(containerd, "")
-    await tasks.bare_snapshots()  # so that they go with their containers
-    for name in [name for name in await tasks.list() if name.startswith(TRIAL)]:
+    there = await tasks.bare_snapshots() | (await tasks.list()).keys()
+    for name in sorted(name for name in there if name.startswith((TRIAL, LOOK))):
         await tasks.delete_task(name)
         await tasks.delete_container(name)
 

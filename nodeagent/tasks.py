@@ -18,7 +18,7 @@ from google.protobuf import any_pb2, empty_pb2
 from nodeagent import waiting
 from nodeagent.containerd import errors
 from nodeagent.containerd.client import SNAPSHOTTER, Containerd
-from nodeagent.layers import Layers
+from nodeagent.layers import GC_ROOT, Layers
 from nodeagent.pb import (
     containers_pb2,
     events_pb2,
@@ -113,7 +113,7 @@ class Tasks:
         """A root filesystem on top of `parent` (a chain id; empty: an empty one). It holds itself until it is removed."""
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         request = snapshots_pb2.PrepareSnapshotRequest(
-            snapshotter=SNAPSHOTTER, key=instance, parent=parent, labels={"containerd.io/gc.root": now}
+            snapshotter=SNAPSHOTTER, key=instance, parent=parent, labels={GC_ROOT: now}
         )
         self._owners.add(instance)
         try:
@@ -361,7 +361,7 @@ class Tasks:
         names: set[str] = set()
         request = snapshots_pb2.ListSnapshotsRequest(snapshotter=SNAPSHOTTER, filters=["kind==active"])
         async for answer in self._containerd.snapshots.stream("List", request):
-            names |= {info.name for info in answer.info if "containerd.io/gc.root" in info.labels}
+            names |= {info.name for info in answer.info if GC_ROOT in info.labels}
         self._owners |= names
         return names
 

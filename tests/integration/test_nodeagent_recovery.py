@@ -168,8 +168,10 @@ async def test_what_a_trial_of_a_killed_agent_left_is_taken_away(node: World) ->
         await tasks.prepare(left, "")
         await tasks.create_container(left, {}, {"ociVersion": "1.0.2"})
         assert left in await tasks.list()
+        await tasks.prepare("look-left", "")
         await node.start()
         assert left not in await tasks.list()
+        assert not await tasks.bare_snapshots() & {left, "look-left"}
     finally:
         await engine.close()
 
