@@ -310,6 +310,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--domain", help=f"apps are SERVICE.PROJECT.DOMAIN (default {default.domain})")
     one.add_argument("--no-park", dest="park", action="store_false", default=None, help="keep no instances parked")
     one.add_argument("--parked-most", type=int, help="keep at most so many instances parked or frozen; 0: as memory allows")
+    one.add_argument(
+        "--project-processors", type=int, help="processors that one project's instances run on; 0: all (the default)"
+    )
     one.add_argument("--pressure-file", help="where the kernel tells memory pressure; default /proc/pressure/memory")
     one.add_argument("--insecure-registries", help="host:port,… of image registries without TLS")
     one.add_argument("--allow-private-registries", help="networks of image registries that are not on the internet")

@@ -64,7 +64,9 @@ class ApiError(Exception):
 class BenchEngine:
     """`with BenchEngine() as engine:` is up, and has the image `IMAGE`; afterwards nothing of it is left."""
 
-    def __init__(self) -> None:
+    def __init__(self, *flags: str) -> None:
+        """`flags`: of `ebb up`, beside what keeps it apart from other engines."""
+        self._flags = flags
         self.home = Path(tempfile.mkdtemp(prefix="ebb-bench-"))
         # As /run of any machine is: on a disk, the kernel would be measured that makes and removes small files there.
         self._run = Path("/dev/shm" + str(self.home))
@@ -87,6 +89,7 @@ class BenchEngine:
                 self.id,
                 "--subnet",
                 f"10.{200 + self.base // 16 % 50}.0.0/16",
+                *self._flags,
             ]
             self._ebb("up", "-d", *self._where(), *flags, timeout_s=180)
             self.import_image(IMAGE, static_image(self.home / "static.tar"))

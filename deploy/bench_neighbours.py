@@ -2,7 +2,8 @@
 
 The steady one is called on new connections at a fixed pace, in windows: in every second one the greedy one is frozen. A pair of windows
 gives a ratio of p99s; the median of the pairs counts, so that what else the machine did in one window does not. The greedy ones serve a
-page, and beside it fork, allocate, fill the disk, make files, write to the log, open sockets or burn. Callers run in real time: they
+page, and beside it fork, allocate, fill the disk, make files, write to the log, open sockets or burn; the first one does nothing beside it,
+so that its row says how far two windows differ by themselves. Callers run in real time: they
 stand for other machines. What each greedy one is told of its limits is printed with it.
 """
 
@@ -48,6 +49,7 @@ while True:
 """
 SERVE = "busybox httpd -f -p $PORT -h /www & "
 SCRIPTS = {
+    "nothing": SERVE + "wait",
     "fork bomb": SERVE + "while :; do (while :; do sleep 1000 & done); done",
     "memory hog": SERVE + "while :; do busybox tail /dev/zero; done",
     "disk filler": SERVE + "while :; do busybox dd if=/dev/zero of=/x bs=1M; busybox rm /x; done",
@@ -87,11 +89,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="windows of 1 s instead of 6")
     parser.add_argument("--only", metavar="NAME,…", default="", help="these greedy ones (by the beginning of their names)")
     parser.add_argument("--pairs", type=int, default=PAIRS, metavar="N", help=f"pairs of windows ({PAIRS})")
+    parser.add_argument("--project-processors", type=int, default=0, metavar="N", help="as `ebb up` has it")
     options = parser.parse_args(argv)
     seconds = 1.0 if options.quick else 6.0
     wanted = tuple(options.only.split(","))
     rows: list[Row] = []
-    with BenchEngine() as engine:
+    with BenchEngine("--project-processors", str(options.project_processors)) as engine:
         engine.import_image(PYTHON, python_image(engine.home / "python.tar"))
         engine.deploy(STEADY, annotations={"autoscaling.knative.dev/min-scale": "1"})
         engine.until_ready([STEADY], 60)

@@ -185,7 +185,8 @@ def _programs(engine: Engine) -> list[Spec]:
     registry += [f"--domain={engine.domain}", f"--url-port={engine.http_port}"]
     agent = [f"--containerd={engine.containerd_socket}", f"--root={engine.root}/node", f"--id={engine.id}"]
     agent += [f"--subnet={engine.subnet}", f"--node={engine.machine}", "--on-stop=stop"]
-    agent += [f"--parked-most={engine.parked_most}", f"--inner-port={engine.port('inner')}"]
+    agent += [f"--parked-most={engine.parked_most}", f"--project-processors={engine.project_processors}"]
+    agent += [f"--inner-port={engine.port('inner')}"]
     registry.append(f"--identity-key-file={engine.identity_keys}")
     if engine.pressure_file:
         agent.append(f"--pressure-file={engine.pressure_file}")

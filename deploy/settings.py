@@ -58,6 +58,7 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     domain: str = "localhost"
     park: bool = True
     parked_most: int = 0
+    project_processors: int = 0
     pressure_file: str = ""
     insecure_registries: str = ""
     allow_private_registries: str = ""
@@ -237,6 +238,8 @@ def check(engine: Engine) -> None:
         wrong.append(f"--id {engine.id}: want 1–6 of a–z, 0–9, a letter first")
     if engine.parked_most < 0:
         wrong.append(f"--parked-most {engine.parked_most}: want a number of instances, or 0 for as many as memory allows")
+    if engine.project_processors < 0:
+        wrong.append(f"--project-processors {engine.project_processors}: want a number of processors, or 0 for all")
     try:
         if ipaddress.IPv4Network(engine.subnet).prefixlen > 24:
             wrong.append(f"--subnet {engine.subnet}: want /24 or larger, one address an instance")

@@ -67,6 +67,8 @@ class Settings(Common, frozen=True, kw_only=True):
     """How long images that nobody uses are kept."""
     parked_most: int = 0
     """Parked and frozen instances kept at most; 0: as many as memory and slots allow."""
+    project_processors: int = 0
+    """Processors of this machine that one project's instances run on, those that fewest other projects have; 0: all."""
     pressure_file: str = "/proc/pressure/memory"
     """Where the kernel tells memory pressure: of the machine, or of a cgroup (its `memory.pressure`)."""
     zone: str = ""
@@ -140,6 +142,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         image_keep_s=settings.image_keep_s,
         zone=settings.zone,
         parked_most=settings.parked_most,
+        project_processors=settings.project_processors,
         pressure_file=Path(settings.pressure_file),
         labels=pairs(settings.labels, "labels"),
         taints=[Taint(key=key, value=value) for key, value in pairs(settings.taints, "taints").items()],

@@ -100,6 +100,7 @@ class Agent:
         parked_most: int = 0,
         pressure_file: Path = Path("/proc/pressure/memory"),
         ids: Ids = Ids(),  # noqa: B008
+        project_processors: int = 0,
     ) -> None:
         self.clock, ground = SystemClock(), ground or Ground()
         self.places, self.root = cgroups.Places(f"/ebb-{ground.prefix}"), root
@@ -116,8 +117,7 @@ class Agent:
             credentials=self.inputs.credentials, in_use=self.images_in_use, quota=self.image_bytes,
         )  # fmt: skip
         self.around = Surroundings(store, bus, jobs, self.clock, node, root, ground)
-        self.pool = self.around.pool
-        self.logs = Logs(instances)
+        self.pool, self.logs = self.around.pool, Logs(instances)
         self.presence, story = Presence(store, lease_ttl_s), Story(bus, "nodeagent", self.clock)
         self.presence.on_regrant = self._say_all
         self.reporter = Reporter(node, bus, self.presence, story, self.clock, jobs, instances)
@@ -135,7 +135,7 @@ class Agent:
             volumes=Volumes(files, self.inputs.files, self.inputs.known, jobs),
             freezer=Freezer(cgroups.detect(), self.places),
             residents=self.around.residents,
-            fences=Fences(self.around.project, root, ids, self.places),
+            fences=Fences(self.around.project, root, ids, self.places, project_processors),
             joining=Joining(root, instances, files),
             groups=Groups(shim_bound, width=creates),
             gate=Gate(creates, weight=self.around.weight),

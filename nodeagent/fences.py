@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from nodeagent import bounds, cgroups, profiles, rootfs, uids
+from nodeagent import bounds, cgroups, processors, profiles, rootfs, uids
 from nodeagent.cgroups import WEIGHT, Places
 from nodeagent.profiles import HARDENED, IDS, Fence, Writable
 from nodeagent.rootfs import Mount
@@ -47,9 +47,15 @@ class Ids:
 
 
 class Fences:
-    """`directory`: where the record of ids is kept, and disks. `projects`: their records. Start it before use."""
+    """`directory`: where the record of ids is kept, and disks. `projects`: their records. `project_processors`: how many of this machine's
+    one project's instances run on, 0 for all. Start it before use."""
 
-    def __init__(self, projects: Callable[[str], Project], directory: Path, ids: Ids, places: Places) -> None:
+    def __init__(
+        self, projects: Callable[[str], Project], directory: Path, ids: Ids, places: Places, project_processors: int = 0
+    ) -> None:
+        if project_processors < 0:
+            raise ValueError(f"--project-processors {project_processors}: want a number of processors, or 0 for all")
+        self._project_processors = project_processors
         self._projects, self._places, self._mode = projects, places, cgroups.detect()
         self._directory, self._must = directory, ids.mode == "on"
         self._namespaces = None if ids.mode == "off" else UserNamespaces(directory, ids.first_id, ids.ranges)
@@ -67,6 +73,8 @@ class Fences:
         cgroups.weigh(self._mode, self._places.parent, WEIGHT // 2)
         cgroups.weigh_io(self._mode, self._places.parent, WEIGHT // 2)
         bounds.impose_all(self._mode, self._places.parent, self._bounds)
+        if self._project_processors and (lacking := processors.problem(self._mode)):
+            raise OSError(f"--project-processors {self._project_processors}: {lacking}; leave the flag out")
         why = rootfs.usable(self._directory, -1)
         self.detached = not why
         if self._namespaces is None:
@@ -115,6 +123,8 @@ class Fences:
         cgroups.weigh(self._mode, place, weight * WEIGHT)
         cgroups.weigh_io(self._mode, place, weight * WEIGHT)
         bounds.impose_one(self._mode, place, self._bounds)
+        if self._project_processors:
+            processors.confine(self._mode, place, self._project_processors)
 
     @contextlib.asynccontextmanager
     async def lay(self, instance: str, project: str, mount: Mount) -> AsyncIterator[Sequence[Mount]]:

@@ -1,7 +1,8 @@
 """The system calls an instance may make. Everything not named here is refused with EPERM, as if it lacked the right.
 
 What is left out lets a container reach what belongs to the whole machine: mounts, namespaces, kernel modules, keys, BPF,
-performance counters, io_uring, clocks, swap, raw I/O, other processes' handles. `clone` may not make namespaces; `clone3`
+performance counters, io_uring, clocks, swap, raw I/O, other processes' handles. `sched_setattr` would let it choose how long its turns
+at a processor are, and with short ones it may interrupt its neighbours each time that it wakes. `clone` may not make namespaces; `clone3`
 answers ENOSYS (its flags are behind a pointer that a filter cannot read), on which C libraries fall back to `clone`.
 
 Only the machine's own instruction set is listed: 32-bit programs end with SIGSYS. Names that the machine's libseccomp does not know
@@ -40,7 +41,7 @@ PROCESSES = """
     landlock_add_rule landlock_create_ruleset landlock_restrict_self pause pidfd_open pidfd_send_signal prctl prlimit64
     process_mrelease process_vm_readv process_vm_writev ptrace restart_syscall rseq sched_get_priority_max
     sched_get_priority_min sched_getaffinity sched_getattr sched_getparam sched_getscheduler sched_rr_get_interval
-    sched_rr_get_interval_time64 sched_setaffinity sched_setattr sched_setparam sched_setscheduler sched_yield seccomp
+    sched_rr_get_interval_time64 sched_setaffinity sched_setparam sched_setscheduler sched_yield seccomp
     set_robust_list set_thread_area set_tid_address setfsgid setfsgid32 setfsuid setfsuid32 setgid setgid32 setgroups
     setgroups32 setitimer setpgid setpriority setregid setregid32 setresgid setresgid32 setresuid setresuid32 setreuid
     setreuid32 setrlimit setsid setuid setuid32 sysinfo tgkill times tkill ugetrlimit uname vfork wait4 waitid waitpid

@@ -11,8 +11,8 @@ MUST_BE_DENIED = """
     fsopen fspick get_kernel_syms init_module io_uring_enter io_uring_register io_uring_setup ioperm iopl kcmp
     kexec_file_load kexec_load keyctl lookup_dcookie migrate_pages mount mount_setattr move_mount move_pages nfsservctl
     open_by_handle_at open_tree perf_event_open pidfd_getfd pivot_root query_module quotactl quotactl_fd reboot
-    request_key setdomainname sethostname setns settimeofday stime swapoff swapon sysfs _sysctl syslog umount umount2
-    unshare uselib userfaultfd ustat vhangup vm86 vm86old
+    request_key sched_setattr setdomainname sethostname setns settimeofday stime swapoff swapon sysfs _sysctl syslog umount
+    umount2 unshare uselib userfaultfd ustat vhangup vm86 vm86old
 """
 MUST_BE_ALLOWED = """
     accept4 access arch_prctl bind brk capset chdir chmod chown clock_gettime clock_nanosleep close close_range connect
