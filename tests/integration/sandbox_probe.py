@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import stat
+import struct
 import sys
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -21,6 +22,7 @@ NUMBERS = {  # x86_64
     "ioperm": 173, "finit_module": 313, "delete_module": 176, "kexec_file_load": 320, "clock_settime": 227, "fanotify_init": 300,
     "move_pages": 279, "lookup_dcookie": 212, "vhangup": 153, "request_key": 249, "io_uring_enter": 426, "open_tree": 428,
     "move_mount": 429, "fsmount": 432, "process_madvise": 440, "setdomainname": 171, "ustat": 136, "sysfs": 139, "uselib": 134,
+    "sched_setattr": 314,
 }  # fmt: skip
 
 
@@ -48,7 +50,7 @@ def attempts() -> dict[str, str]:
     tried |= {
         name: call(name, 0, 0, 0, 0, 0)
         for name in NUMBERS
-        if name not in {"unshare", "mount", "personality", "reboot", "umount2"} | LATER
+        if name not in {"unshare", "mount", "personality", "reboot", "umount2", "sched_setattr"} | LATER
     }
     tried["mount"] = call("mount", b"tmpfs", b"/tmp", b"tmpfs", 0, 0)
     tried["umount2"] = call("umount2", b"/proc", 2)
@@ -121,6 +123,7 @@ def more() -> dict[str, str]:
     tried["lower its own oom score"] = attempt(lambda: write("/proc/self/oom_score_adj", "-900"))
     tried["run ahead of others"] = attempt(lambda: os.setpriority(os.PRIO_PROCESS, 0, -10))
     tried["run in real time"] = attempt(lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)))
+    tried["choose how long its turns at a processor are"] = shorten_turns()
     tried["write to the root"] = attempt(lambda: write("/probe-was-here"))
     tried["write to /usr"] = attempt(lambda: write("/usr/probe-was-here"))
     tried["make a character device"] = attempt(lambda: os.mknod("/tmp/kmsg", 0o600 | stat.S_IFCHR, os.makedev(1, 11)))
@@ -205,6 +208,11 @@ def apart(work: object) -> str:
         os._exit(0)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return "ALLOWED" if code == 0 else errno.errorcode.get(code, str(code))
+
+
+def shorten_turns() -> str:
+    """To a tenth of a millisecond: `struct sched_attr` with a `sched_runtime`."""
+    return call("sched_setattr", 0, struct.pack("=IIQiIQQQ", 48, 0, 0, 0, 0, 100_000, 0, 0), 0)
 
 
 def leave_by_chroot() -> str:

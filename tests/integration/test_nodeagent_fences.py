@@ -1,7 +1,9 @@
 """What stands around an instance of the node agent: ids of its project's own, room to write that ends, profiles, freed when it is gone."""
 
 import contextlib
-from collections.abc import AsyncIterator
+import os
+import subprocess
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -188,6 +190,59 @@ async def test_who_takes_without_end_is_told_and_its_neighbour_serves_on(
     status = await node.status("quiet")
     assert status is not None
     assert (status.phase, status.notices) == (Phase.READY, [])
+
+
+@contextlib.contextmanager
+def nowhere(name: str) -> Iterator[str]:
+    """An address that packets are forwarded to and nobody answers at: behind a link of the test's own, with no machine at its other end."""
+
+    def ip(*words: str) -> None:
+        subprocess.run(["ip", *words], check=True, capture_output=True, timeout=10)
+
+    ip("link", "add", name, "type", "veth", "peer", "name", f"{name}p")
+    try:
+        ip("address", "add", "203.0.113.1/24", "dev", name)
+        for end in (name, f"{name}p"):
+            ip("link", "set", end, "up")
+        yield "203.0.113.2"
+    finally:
+        ip("link", "delete", name)
+
+
+async def test_who_has_more_connections_out_than_an_instance_may_is_told(
+    store: Store, etcd: real.Server, nats: real.Server
+) -> None:
+    async with world(store, etcd, nats, "--on-stop", "stop", "--instance-connections", "5") as node:
+        with nowhere(f"c{node.id}") as address:
+            dial = f"for i in $(seq 9); do (while :; do busybox nc {address} 9 < /dev/zero; done) & done; {SERVE}"
+            await node.revision("greedy-00001", dial, project="greedy")
+            await node.assign("greedy", revision="greedy-00001", project="greedy")
+            await node.revision(project="quiet")
+            await node.assign("quiet", project="quiet")
+            await node.until(lambda: met(node, "greedy", "TooManyConnections"), "its status says so", 40)
+            told = await node.status("greedy")
+            assert told is not None
+            assert (told.phase, "the 5 connections out" in told.notices[0]) == (Phase.READY, True)
+            quiet = await node.phase("quiet", Phase.READY)
+            assert quiet.notices == []
+
+
+async def test_projects_that_each_have_one_processor_share_none_while_there_are_enough(
+    store: Store, etcd: real.Server, nats: real.Server
+) -> None:
+    async with world(store, etcd, nats, "--on-stop", "stop", "--project-processors", "1") as node:
+        found = {}
+        for name in ("a", "b"):
+            await node.revision(f"{name}-00001", project=name)
+            for number in (1, 2):
+                await node.assign(f"{name}-{number}", revision=f"{name}-00001", project=name)
+                await node.phase(f"{name}-{number}", Phase.READY)
+                found[name, number] = os.sched_getaffinity(await node.task_pid(f"{name}-{number}"))
+        usable = os.sched_getaffinity(0)
+        assert all(len(each) == 1 for each in found.values())
+        assert found["a", 1] == found["a", 2]
+        assert found["b", 1] == found["b", 2]
+        assert len(found["a", 1] | found["b", 1]) == min(2, len(usable))
 
 
 async def test_a_projects_policy_puts_its_instances_in_gvisor_whatever_they_ask_for(node: World) -> None:
