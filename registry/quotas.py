@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from registry.objects import DOMAIN_MAPPING, REVISION, SERVICE
+from registry.objects import DOMAIN_MAPPING, REVISION, SERVICE, Object
 from store import keys
 from store.projects import Quota
 
@@ -21,6 +21,15 @@ class OverQuota(Exception):
     def __init__(self, project: str, what: str, limit: int, has: int) -> None:
         super().__init__(f"{what} of project {project}: limited to {limit}, there are {has}")
         self.project, self.what, self.limit, self.has = project, what, limit, has
+
+
+def unasked(quota: Quota, template: Object) -> list[str]:
+    """What the quota bounds of an instance's share and the template's container names neither as request nor as limit: it would count
+    as nothing."""
+    resources = template["spec"]["containers"][0].get("resources", {})
+    named = {*resources.get("requests", {}), *resources.get("limits", {})}
+    bounded = {"cpu": quota.cpu_m, "memory": quota.memory_bytes}
+    return [what for what, most in bounded.items() if most and what not in named]
 
 
 class Counts:
@@ -52,6 +61,10 @@ class Counts:
         limit, has = getattr(self._quota(project), what), self._there.get(project, Counter())[what]
         if limit and has >= limit:
             raise OverQuota(project, what, limit, has)
+
+    def unasked(self, project: str, template: Object) -> list[str]:
+        """`unasked` by the project's quota."""
+        return unasked(self._quota(project), template)
 
     def has(self, project: str) -> dict[str, int]:
         """By field of the quota."""

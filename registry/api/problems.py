@@ -77,6 +77,13 @@ def forbidden(kind: Kind, name: str, why: str) -> ApiError:
     return ApiError(403, "Forbidden", f'{kind.qualified} "{name}" is forbidden: {why}', _details(kind, name))
 
 
+def unasked(kind: Kind, name: str, project: str, what: Sequence[str]) -> ApiError:
+    """403 for a service that does not say how much it takes of what the project's quota bounds, as Kubernetes' quotas do."""
+    names = " and ".join(f"resources.requests.{each} or resources.limits.{each}" for each in what)
+    why = f"the quota of project {project} bounds {' and '.join(what)}, so its services have to say how much they take: set {names}"
+    return forbidden(kind, name, why)
+
+
 def bad_request(message: str) -> ApiError:
     return ApiError(400, "BadRequest", message)
 

@@ -198,6 +198,8 @@ class Resources:
             raise problems.invalid(kind, objects.name_of(new), found)
         if old is None or old["spec"]["template"] != new["spec"]["template"]:
             self._counts.check(project, "revisions")
+            if unasked := self._counts.unasked(project, new["spec"]["template"]):
+                raise problems.unasked(kind, objects.name_of(new), project, unasked)
 
     def _not_owned(self, kind: Kind, obj: Object) -> None:
         owner = objects.owner_of(obj)

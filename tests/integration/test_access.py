@@ -250,6 +250,28 @@ async def test_a_quota_says_which_limit_and_its_value_also_to_all_who_ask_at_onc
     assert shown["has"]["services"] == 3
 
 
+async def test_where_memory_is_bounded_a_service_has_to_say_how_much_it_takes(http: httpx.AsyncClient) -> None:
+    """One that says nothing would count as nothing, and the quota would bound nobody."""
+    await made(await http.post(SERVICES, json=service("before"), headers=AUTH))
+    await made(await http.put(f"{OWN}/projects/shop", json={"name": "shop", "quota": {"memory_bytes": 1 << 30}}, headers=AUTH))
+    body = service()
+
+    want = "the quota of project shop bounds memory, so its services have to say how much they take: set resources.requests.memory or"
+
+    async def refused() -> bool:
+        answer = await http.post(f"{SERVICES}?dryRun=All", json=body, headers=AUTH)
+        return answer.status_code == 403 and want in answer.json()["message"]
+
+    await eventually_async(refused, "the quota is known")
+    merge = {**AUTH, "content-type": "application/merge-patch+json"}
+    label = {"metadata": {"labels": {"team": "a"}}}
+    assert (await http.patch(f"{SERVICES}/before", json=label, headers=merge)).status_code == 200, "what is there stays"
+    again = {"spec": {"template": {"spec": {"containers": [{"image": "hello:v2"}]}}}}
+    assert (await http.patch(f"{SERVICES}/before", json=again, headers=merge)).status_code == 403
+    body["spec"]["template"]["spec"]["containers"][0]["resources"] = {"limits": {"memory": "64Mi"}}
+    await made(await http.post(SERVICES, json=body, headers=AUTH))
+
+
 async def test_projects_are_namespaces_and_only_empty_ones_are_deleted(http: httpx.AsyncClient) -> None:
     names = {item["metadata"]["name"] for item in (await made(await http.get("/api/v1/namespaces", headers=AUTH)))["items"]}
     assert "default" in names
