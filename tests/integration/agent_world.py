@@ -217,6 +217,19 @@ class World:
             assert time.monotonic() < until, f"not within {timeout_s} s: {what}; {seen()}\n{self.log()[-6000:]}"
             await asyncio.sleep(0.01)
 
+    async def answer(self, address: str, path: str = "/") -> str:
+        """As `fetch`, of busybox's server in gVisor. Asked again when it hangs up: with Debian's runsc (20221219) a `read` of a socket that
+        has nothing yet does not wait but ends with EAGAIN, and the server is lost when the request comes a moment after its connection."""
+        found: list[str] = []
+
+        async def answered() -> bool:
+            with contextlib.suppress(aiohttp.ServerDisconnectedError):
+                found.append(await fetch(address, path))
+            return bool(found)
+
+        await self.until(answered, f"an answer to {path}")
+        return found[0]
+
 
 def _run(*argv: str) -> str:
     return subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False).stdout

@@ -42,7 +42,7 @@ async def test_a_parked_instance_runs_answers_and_is_forgotten(node: World) -> N
 async def test_a_herd_on_one_app_does_not_delay_anothers_first_start(node: World) -> None:
     await node.revision("herd-00001")
     await node.revision("other-00001")
-    names = [f"herd-{number}" for number in range(15)]
+    names = [f"herd-{number}" for number in range(30)]
     for name in names:
         await node.assign(name, Goal.RUN, "herd-00001")
     asked = time.time()
@@ -50,7 +50,7 @@ async def test_a_herd_on_one_app_does_not_delay_anothers_first_start(node: World
     other = await node.phase("other", Phase.READY)
     herd = [await node.phase(name, Phase.READY) for name in names]
     before = sum(asked < each.at < other.at for each in herd)
-    assert before <= 8, f"{before} of the herd came first"
+    assert before <= 15, f"{before} of the herd came first"
 
 
 async def test_an_instance_runs_without_being_parked_first(node: World) -> None:

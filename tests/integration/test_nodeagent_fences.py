@@ -249,7 +249,7 @@ async def test_a_projects_policy_puts_its_instances_in_gvisor_whatever_they_ask_
     await node.store.put(keys.project("default"), encode(Project(name="default", policy=Policy(runtime=GVISOR))))
     await node.revision()
     await node.assign("i")
-    assert await fetch((await node.phase("i", Phase.READY)).address) == "hello\n"
+    assert await node.answer((await node.phase("i", Phase.READY)).address) == "hello\n"
     assert "runsc" in command(await node.task_pid("i"))
 
 

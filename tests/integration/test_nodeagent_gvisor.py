@@ -46,7 +46,7 @@ async def test_a_sandboxed_instance_parks_wakes_serves_and_ends(node: World) -> 
     await node.phase("park-1", Phase.PARKED)
     await node.assign("park-1", Goal.RUN)
     ready = await node.phase("park-1", Phase.READY)
-    version = await fetch(ready.address)
+    version = await node.answer(ready.address)
     assert "Linux version 4.4.0" in version, "not gVisor's kernel, which says so"
     await node.withdraw("park-1")
     await node.gone("park-1")
@@ -60,12 +60,12 @@ async def test_secrets_reach_a_sandboxed_instance_as_variables_and_as_files_that
     await node.revision(script=script, runtime=GVISOR, env_refs=REFS, volumes=[Volume(path="/etc/db", secret="db")])
     await node.assign("has-1", Goal.RUN)
     ready = await node.phase("has-1", Phase.READY)
-    assert await fetch(ready.address) == "first\n"
-    assert await fetch(ready.address, "/db/password") == "first"
+    assert await node.answer(ready.address) == "first\n"
+    assert await node.answer(ready.address, "/db/password") == "first"
     await put(node.store, Keyring(tmp_path / "key"), "second")
 
     async def followed() -> bool:
-        return await fetch(ready.address, "/db/password") == "second"
+        return await node.answer(ready.address, "/db/password") == "second"
 
     await node.until(followed, "the file, inside the sandbox")
     await node.withdraw("has-1")
