@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from nodeagent import cgroups, notices, pressure, runtime, sandbox, shims, usage, volumes
+from nodeagent import cgroups, notices, pressure, runtime, sandbox, shims, turns, usage, volumes
 from nodeagent.blueprint import Blueprints
 from nodeagent.containerd.client import Containerd
 from nodeagent.containerd.errors import ContainerdError
@@ -209,6 +209,7 @@ class Agent:
         self._jobs.start(self._tend(), "tend", fatal=True)
         self._jobs.start(self._tidy(), "tidy", fatal=True)
         self._jobs.start(self._tell_usage(), "usage", fatal=True)
+        self._jobs.start(self._give_turns(), "turns", fatal=True)
         self._jobs.start(self._tell_limits(), "limits", fatal=True)
         self._started = True
 
@@ -321,6 +322,14 @@ class Agent:
                 used = await asyncio.to_thread(meter.read, asked, self.clock.now())
                 report = UsageReport(node=self._node, at=self.clock.wall(), used=used)
                 self._bus.publish(messages.usage(self._node), encode(report))
+
+    async def _give_turns(self) -> None:
+        """Short turns at the processors for those that use little; nothing while nobody runs."""
+        decided, mode = turns.Turns(), cgroups.detect()
+        while True:
+            await asyncio.sleep(turns.EVERY_S)
+            if running := [name for name, have in list(self.loop.observed.items()) if have.ready]:
+                await asyncio.to_thread(turns.give, decided, mode, self.places, running, self.clock.now())
 
     async def _tell_limits(self) -> None:
         """Which limits instances have met."""

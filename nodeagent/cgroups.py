@@ -87,7 +87,7 @@ def usage(mode: Mode, path: str, root: Path = ROOT) -> Usage | None:
             at = root / inner
             return Usage(
                 memory_bytes=working_set(int(_read(at / "memory.current")), _read(at / "memory.stat"), "inactive_file"),
-                cpu_s=field(_read(at / "cpu.stat"), "usage_usec") / 1e6,
+                cpu_s=cpu_s(mode, path, root),
                 oom_kills=field(_read(at / "memory.events"), "oom_kill"),
             )
         memory = root / "memory" / inner
@@ -95,11 +95,26 @@ def usage(mode: Mode, path: str, root: Path = ROOT) -> Usage | None:
             memory_bytes=working_set(
                 int(_read(memory / "memory.usage_in_bytes")), _read(memory / "memory.stat"), "total_inactive_file"
             ),
-            cpu_s=int(_read(root / "cpuacct" / inner / "cpuacct.usage")) / 1e9,
+            cpu_s=cpu_s(mode, path, root),
             oom_kills=field(_read(memory / "memory.oom_control"), "oom_kill"),
         )
     except (OSError, ValueError):
         return None
+
+
+def cpu_s(mode: Mode, path: str, root: Path = ROOT) -> float:
+    """Seconds of processors that the cgroup `path` has used. Raises OSError, ValueError."""
+    inner = path.lstrip("/")
+    if mode is Mode.V2:
+        return field(_read(root / inner / "cpu.stat"), "usage_usec") / 1e6
+    return int(_read(root / "cpuacct" / inner / "cpuacct.usage")) / 1e9
+
+
+def threads(mode: Mode, path: str, root: Path = ROOT) -> list[int]:
+    """Ids of the threads in the cgroup `path`. Raises OSError, ValueError."""
+    inner = path.lstrip("/")
+    file = root / inner / "cgroup.threads" if mode is Mode.V2 else root / "cpu" / inner / "tasks"
+    return [int(line) for line in _read(file).split()]
 
 
 def field(text: str, name: str) -> int:

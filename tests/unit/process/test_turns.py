@@ -1,21 +1,11 @@
 """Short turns, as the kernel has them. In threads of their own: the test's process keeps what it has."""
 
-import ctypes
 import platform
-import struct
+import subprocess
 import threading
 
 from process import turns
-
-SCHED_GETATTR = {"x86_64": 315, "aarch64": 275}
-SIZE = 48
-
-
-def slice_us() -> float:
-    """What the kernel says of the calling thread."""
-    found = ctypes.create_string_buffer(SIZE)
-    assert ctypes.CDLL(None).syscall(SCHED_GETATTR[platform.machine()], 0, found, SIZE, 0) == 0
-    return float(struct.unpack_from("<Q", found, 24)[0]) / 1000
+from tests.slices import slice_us
 
 
 def in_a_thread(found: list[float], then: bool = False) -> None:
@@ -47,3 +37,14 @@ def test_a_thread_that_is_started_later_has_them_too() -> None:
 def test_on_a_machine_whose_call_is_not_known_nothing_is_asked(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     assert not turns.shorten()
+
+
+def test_another_process_is_given_short_turns_and_its_usual_ones_again_and_keeps_its_niceness() -> None:
+    with subprocess.Popen(["nice", "-n", "3", "sleep", "60"]) as other:
+        usual = slice_us(other.pid)
+        assert turns.ask(other.pid, turns.SHORT_US)
+        assert slice_us(other.pid) == turns.SHORT_US
+        assert turns.ask(other.pid, 0)
+        assert slice_us(other.pid) == usual
+        other.kill()
+    assert not turns.ask(other.pid, 0), "it is gone"
