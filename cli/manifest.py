@@ -210,7 +210,10 @@ def traffic(
     if to_latest:
         shares = [{"latestRevision": True, "percent": 100}]
     elif to:
-        for name, percent in pairs(to, "--to").items():
+        wanted = pairs(to, "--to")
+        if len(wanted) < len(to):
+            raise BadUsage(f"--to {' --to '.join(to)}: a revision is named twice; give each once")
+        for name, percent in wanted.items():
             if percent is None or not percent.isdigit() or int(percent) > 100:
                 raise BadUsage(f"--to {name}={percent}: want a whole percentage from 0 to 100")
             shares.append({**_target(name, known, "--to"), "percent": int(percent)})

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 from typing import Any
 
 from tests.e2e.engine import Engine, Load, until
@@ -11,8 +12,7 @@ DEPLOYS = 20
 
 async def test_twenty_deploys_under_200_rps_and_one_that_does_not_work_fail_no_request(engine: Engine, app: str) -> None:
     """Each deploy gets half of the traffic first and then all of it; the last one exits at its start. What p95 does on a quiet
-    machine: `deploy/bench cold --only
-    rollout`; here others may use the machine, so its bound only says that nobody waits for a deploy."""
+    machine: `deploy/bench cold --only rollout`; here others may use the machine, so its bound only says that nobody waits for a deploy."""
 
     def deploy(version: int, traffic: list[dict[str, Any]]) -> None:
         annotations = {"window": "6s", "target": "20"}
@@ -58,8 +58,8 @@ async def test_scaling_down_aborts_no_request(engine: Engine, app: str) -> None:
     assert len(burst.by_instance) > 2
     load = Load(engine, app, "/?ms=200")
     async with load.steady(4) as outcomes:
-        few = lambda: len(engine.instances(service=app, phases=("Ready", "Draining"))) <= 2  # noqa: E731
-        await asyncio.to_thread(until, few, "two are gone, under load", 60)
+        left = partial(engine.instances, service=app, phases=("Ready", "Draining"))
+        await asyncio.to_thread(until, lambda: len(left()) <= 2, "two are gone, under load", 60)
         await asyncio.sleep(2)
     assert outcomes.failed == 0, outcomes.failures[:5]
 

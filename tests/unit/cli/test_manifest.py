@@ -142,6 +142,7 @@ def test_shares_stay_when_only_tags_change_and_tags_stay_when_only_shares_change
     ("to", "tags", "untag", "latest", "says"),
     [
         (["a=50"], [], [], False, "sum to 50"),
+        (["a=60", "a=100"], [], [], False, "named twice"),
         (["a=101"], [], [], False, "from 0 to 100"),
         (["a=x"], [], [], False, "whole percentage"),
         (["a"], [], [], False, "want KEY=VALUE"),
